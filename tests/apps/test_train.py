@@ -11,7 +11,8 @@ from volano.apps import train as module
 from volano.apps.application import Application, Finished, Fitted
 from volano.apps.train import _fit, _scratch, _time_limit, resume_application, task_to_plan
 from volano.errors import UsageError
-from volano.planner import PlanRequest
+from volano.plan import Plan
+from volano.planner import PlanRequest, PlanResult
 from volano.running.processes import Processes
 from volano.training import RunFolder
 
@@ -34,7 +35,8 @@ class Dots:
         return cls(options)
 
     def fit(self, limit):
-        return Fitted(application=self, chosen=None, num_steps=int(limit.seconds))
+        chosen = PlanResult(plan=Plan.baseline("cpu"), step=0.5)
+        return Fitted(application=self, chosen=chosen, num_steps=int(limit.seconds))
 
     def fit_epochs(self, limit, epochs):
         return Fitted(application=self, chosen=None, num_steps=int(1000 * epochs))
@@ -72,8 +74,9 @@ def test_epochs_or_time():
 
 def test_a_task_to_plan_is_what_would_be_trained():
     given = options(minutes=1.0)
-    with task_to_plan(Dots, given, PlanRequest()) as task:
+    with task_to_plan(Dots, given, PlanRequest()) as (task, request):
         assert task == "60 steps"
+        assert request.timed == (Plan.baseline("cpu"), 0.5)
     assert given.scratch is None
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from volano.device.isolated import IsolatedError, run_isolated
+from volano.device import isolated
+from volano.device.isolated import IsolatedError, run_isolated, run_isolated_each
 from volano.errors import ObjectiveError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
@@ -134,3 +135,26 @@ def test_where_processes_are_not_forked_random_state_is_as_before(monkeypatch):
     before = torch.get_rng_state()
     run_isolated(lambda: torch.manual_seed(7).initial_seed() + float(torch.rand(())), timeout=20)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_several_answer_in_order_and_one_that_fails_stands_among_them():
+    before = children()
+    found = run_isolated_each(
+        [lambda: 1, lambda: 1 // 0, lambda: os._exit(3), os.getpid], timeout=20
+    )
+    assert found[0] == 1
+    assert "ZeroDivisionError" in found[1].reason
+    assert found[2].reason == "the process ended with exit code 3 and no answer"
+    assert found[3] != os.getpid()
+    assert children() <= before
+
+
+def test_nothing_is_left_of_several_that_are_interrupted(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(isolated, "_read", interrupted)
+    before = children()
+    with pytest.raises(KeyboardInterrupt):
+        run_isolated_each([lambda: time.sleep(60)] * 2, timeout=20)
+    assert children() <= before

@@ -60,11 +60,12 @@ def race_of(steps, *, left=1e9, fits=None, verdict=None, predicted=None, **optio
     race._cost_model = SimpleNamespace(
         time=predicted or (lambda _: None),
         expected=lambda plan: getattr((predicted or (lambda _: None))(plan), "step", None),
-        learn=lambda *_: None, startup=lambda _: 5.0,
+        learn=lambda *_: None, startup=lambda _: 5.0, capture=lambda _: None,
+        learn_startup=lambda *_: None, has_compiled=False,
         verdict=verdict or (lambda _: None), is_asked=False,
     )  # fmt: skip
     race._time_budget = SimpleNamespace(
-        run_seconds=None, total=left, left=left, note_gain=lambda _: None,
+        run_seconds=None, total=left, left=left, left_in_all=left, note_gain=lambda _: None,
         note_reused=lambda _: None,
     )  # fmt: skip
     race._timing_runs = FakeRuns(steps)

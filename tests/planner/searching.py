@@ -120,7 +120,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     expected of a search follows neither from this processor's rates nor from what it needs to
     import, trace and predict."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("volano.planner.cost_model.rates_of", lambda _device: RATES)
+    monkeypatch.setattr("volano.planner.cost_model.rates_of", lambda *_: RATES)
+    monkeypatch.setattr("volano.planner.time.compile_time.processor_slowness", lambda: 1.0)
     monkeypatch.setattr(Device, "has_bf16_units", True)
     monkeypatch.setattr("volano.planner.task_profile.bf16_speed", lambda _device: 2.0)
     spent: Any = TimeBudget.spent

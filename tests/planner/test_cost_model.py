@@ -25,22 +25,24 @@ def profile():
 
 
 @pytest.fixture
-def captured(monkeypatch):
+def captured(monkeypatch, tmp_path):
     """The plans of which a capture was made; each would take 10 MiB."""
     plans = []
 
-    def trace(_task, plan, **_):
-        plans.append(plan)
-        return plan
+    def trace_each(_task, some, **_):
+        plans.extend(some)
+        return list(some)
 
     def prediction_of(_traced, _plan, target):
         memory = MemoryPrediction(peak=10 * MIB, lower=10 * MIB, upper=12 * MIB)
         return Prediction(memory=memory, target=target, operations=(PRODUCT,), has_randomness=False)
 
-    monkeypatch.setattr(cost_model, "trace", trace)
+    monkeypatch.setattr(cost_model, "trace_each", trace_each)
     monkeypatch.setattr(cost_model, "prediction_of", prediction_of)
     monkeypatch.setattr(cost_model, "kept_calibration", cost_model.Calibration)
-    monkeypatch.setattr(cost_model, "rates_of", lambda _: RATES)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("volano.planner.time.compile_time.processor_slowness", lambda: 3.0)
+    monkeypatch.setattr(cost_model, "rates_of", lambda *_: RATES)
     return plans
 
 
@@ -78,7 +80,7 @@ def test_nothing_is_captured_unless_it_is_asked_for(profile, captured, monkeypat
     answers = (found.memory(PLAIN), found.verdict(PLAIN), found.time(PLAIN), found.needed(PLAIN))
     assert answers == (None, None, None, None)
     assert captured == []
-    assert found.startup(PLAIN.pin(compile=True)) == cost_model.COMPILE_SECONDS
+    assert found.startup(PLAIN.pin(compile=True)) == 3 * cost_model.COMPILE_SECONDS
 
 
 def test_plans_that_differ_in_threads_and_allocator_alone_share_a_capture(profile, captured):
@@ -88,6 +90,26 @@ def test_plans_that_differ_in_threads_and_allocator_alone_share_a_capture(profil
     assert len(captured) == 1
     found.memory(PLAIN.pin(precision="bf16"))
     assert [plan.precision for plan in captured] == ["fp32", "bf16"]
+
+
+def test_several_are_captured_at_once_unless_memory_is_short(profile, captured, monkeypatch):
+    plans = [PLAIN, PLAIN.pin(compile=True), PLAIN.pin(precision="bf16")]
+    found = model_of(profile, budget=100 * MIB)
+    found.capture(plans)
+    assert captured == []
+    monkeypatch.setattr(Device, "free_bytes", lambda _: 2**34)
+    found = model_of(profile)
+    found.capture(plans)  # nobody has asked
+    assert captured == []
+    found.is_asked = True
+    found.capture(plans)
+    assert [(plan.precision, plan.compile) for plan in captured] == [
+        ("fp32", False),
+        ("bf16", False),
+    ]
+    assert found.time(PLAIN) is not None
+    found.capture(plans)
+    assert len(captured) == 2
 
 
 def test_a_verdict_is_of_the_budget(profile, captured):
@@ -120,15 +142,47 @@ def test_a_device_that_is_not_here_takes_the_eager_step_for_the_compiled(profile
 
 
 def test_why_nothing_is_predicted_is_said_once(profile, monkeypatch):
-    def trace(*_, **__):
-        raise IsolatedError("it reads a value")
+    def trace_each(_task, some, **_):
+        return [IsolatedError("A step must be captured", got="it reads a value") for _ in some]
 
-    monkeypatch.setattr(cost_model, "trace", trace)
+    monkeypatch.setattr(cost_model, "trace_each", trace_each)
     found = model_of(profile, budget=MIB)
     assert found.memory(PLAIN) is found.verdict(PLAIN) is found.time(PLAIN) is None
     found.memory(PLAIN.pin(precision="bf16"))
     assert len(found.notices) == 1
     assert found.notices[0].startswith("not predicted, but measured:")
+
+
+def test_one_timed_step_corrects_all_predictions_of_the_task(profile, captured):
+    found = model_of(profile, budget=100 * MIB)
+    found.correct(PLAIN, 1.0)  # before anything was asked for
+    kept, narrow = PLAIN.pin(allocator="keep"), PLAIN.pin(precision="bf16")
+    raw = model_of(profile, budget=100 * MIB)
+    assert found.time(PLAIN).step == found.time(kept).step == pytest.approx(1.0)
+    assert (found.time(PLAIN).origin, found.time(kept).origin) == ("timed", "calibrated")
+    ratio = raw.time(narrow).step / raw.time(PLAIN).step
+    assert found.time(narrow).step == pytest.approx(ratio)
+    assert found.startup(PLAIN.pin(compile=True)) == raw.startup(PLAIN.pin(compile=True))
+
+
+def test_what_cannot_be_predicted_is_not_corrected(profile, captured, monkeypatch):
+    monkeypatch.setattr(Device, "free_bytes", lambda _: 2**34)
+    found = model_of(profile)
+    found.correct(PLAIN, 1.0)
+    assert found.time(PLAIN) is None
+
+
+def test_what_compiling_took_is_what_it_takes(profile, captured):
+    found, compiled = model_of(profile, budget=100 * MIB), PLAIN.pin(compile=True)
+    alone = found.startup(compiled) / 3
+    assert not found.has_compiled
+    found.learn_startup(compiled, 7 * alone)
+    later = model_of(profile, budget=100 * MIB)
+    assert later.has_compiled
+    assert later.startup(compiled) == pytest.approx(7 * alone)
+    assert later.time(PLAIN).startup == 0.0
+    absent = model_of(profile, budget=100 * MIB, rates=RATES)
+    assert absent.startup(compiled) == pytest.approx(alone)
 
 
 def test_what_was_told_stays_and_what_was_learned_is_kept_for_later(profile, captured, monkeypatch):

@@ -93,8 +93,8 @@ def explain(
             got="`classify`, whose trainings take seconds and are not",
             remedy="Leave it out",
         )
-    with task_to_plan(application, chosen, planning) as task:
-        return _explained(task, planning, on, nodes, analyze)
+    with task_to_plan(application, chosen, planning) as (task, request):
+        return _explained(task, request, on, nodes, analyze)
 
 
 def explain_run(path: str | Path) -> Explanation:

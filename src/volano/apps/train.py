@@ -143,8 +143,9 @@ def resume_application(
 @contextlib.contextmanager
 def task_to_plan(
     application_type: type[Application], options: Any, planning: PlanRequest
-) -> Iterator[Task]:
-    """Yields the task that :func:`train_application` would train, to be planned and not trained."""
+) -> Iterator[tuple[Task, PlanRequest]]:
+    """Yields the task that :func:`train_application` would train, to be planned and not trained;
+    and the request with the steps that were timed to choose it."""
     limit = _time_limit(application_type, options, planning.quick(), time.perf_counter(), None)
     observer = planning.observer
     with _scratch(application_type) as scratch:
@@ -152,7 +153,10 @@ def task_to_plan(
         application = application_type.read(options, scratch)
         observer.on_phase(f"{application.origin}; choosing network and number of steps")
         fitted = _fit(application, limit)
-        yield fitted.application.task(fitted.num_steps)
+        chosen = fitted.chosen
+        if chosen.step is not None:
+            planning = dataclasses.replace(planning, timed=(chosen.plan, chosen.step))
+        yield fitted.application.task(fitted.num_steps), planning
 
 
 def _time_limit(

@@ -2,8 +2,8 @@
 
 from volano.device.catalogue import KnownDevice, find_device, other_variants
 from volano.device.device import Device, Memory
-from volano.device.kernels import measure_kernels
-from volano.device.limits import Limits, bf16_speed, measure_limits
+from volano.device.kernels import kernel_names, measure_kernels
+from volano.device.limits import Limits, bf16_speed, measure_limits, measure_some_limits
 from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, num_cores, versions
 from volano.device.memory.host_memory import host_memory_bytes
 from volano.device.random_state import random_state_kept
@@ -24,8 +24,10 @@ __all__ = [
     "describe_machine",
     "find_device",
     "host_memory_bytes",
+    "kernel_names",
     "measure_kernels",
     "measure_limits",
+    "measure_some_limits",
     "num_cores",
     "other_variants",
     "random_state_kept",

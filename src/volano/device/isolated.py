@@ -19,12 +19,12 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from volano.device import Device
+from volano.device import Device, num_cores
 from volano.device.processes import start_method
 from volano.device.random_state import random_state_kept
 from volano.errors import RunError, reason_of
@@ -63,33 +63,82 @@ def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> An
     """
     if start_method() != "fork":
         return run_here(function, *args)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    reading, writing = os.pipe()
+    return _Child(function, args).answer(timeout)
+
+
+def run_isolated_each(functions: Sequence[Callable[[], Any]], *, timeout: float) -> list[Any]:
+    """Returns what :func:`run_isolated` does for each function, as many at a time as there are
+    cores; the ``IsolatedError`` itself stands for a function without an answer."""
+    width = num_cores() if start_method() == "fork" else 1
+    found: list[Any] = []
+    for start in range(0, len(functions), width):
+        found += _run_together(functions[start : start + width], timeout)
+    return found
+
+
+def _run_together(functions: Sequence[Callable[[], Any]], timeout: float) -> list[Any]:
+    children: list[_Child] = []
+    found: list[Any] = []
     try:
-        with warnings.catch_warnings():
-            # This process's threads hold no lock that a child needs: the child computes, answers
-            # and leaves.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
-    except OSError as error:
-        os.close(reading)
-        os.close(writing)
-        raise _failure(f"no process could be started: {error.strerror}") from error
-    if child == 0:
-        os.close(reading)
-        _work(writing, function, args)
-    os.close(writing)
-    try:
-        answer = _read(reading, time.monotonic() + timeout)
+        if len(functions) > 1:
+            children = [_Child(function, ()) for function in functions]
+        for number, function in enumerate(functions):
+            try:
+                found.append(
+                    children[number].answer(timeout)
+                    if children
+                    else run_isolated(function, timeout=timeout)
+                )
+            except IsolatedError as error:
+                found.append(error)
+        return found
     finally:
-        os.close(reading)
-        status = _ended(child)
-    if answer is None:
-        raise _failure(f"gave no answer in {timeout:g} s")
-    if not answer:
-        raise _failure(_how_it_died(status))
-    return _unpacked(answer)
+        for child in children[len(found) :]:
+            child.close()
+
+
+class _Child:
+    """A forked process that computes a function."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._reading, writing = os.pipe()
+        try:
+            with warnings.catch_warnings():
+                # This process's threads hold no lock that a child needs: the child computes,
+                # answers and leaves.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._pid = os.fork()
+        except OSError as error:
+            os.close(self._reading)
+            os.close(writing)
+            raise _failure(f"no process could be started: {error.strerror}") from error
+        if self._pid == 0:
+            os.close(self._reading)
+            _work(writing, function, args)
+        os.close(writing)
+
+    def answer(self, timeout: float) -> Any:
+        """Waits for the answer, and ends the process.
+
+        Raises:
+            IsolatedError: as in :func:`run_isolated`.
+        """
+        try:
+            answer = _read(self._reading, time.monotonic() + timeout)
+        finally:
+            status = self.close()
+        if answer is None:
+            raise _failure(f"gave no answer in {timeout:g} s")
+        if not answer:
+            raise _failure(_how_it_died(status))
+        return _unpacked(answer)
+
+    def close(self) -> int | None:
+        """Ends the process; see :func:`_ended`."""
+        os.close(self._reading)
+        return _ended(self._pid)
 
 
 def run_here(function: Callable[..., Any], *args: Any) -> Any:

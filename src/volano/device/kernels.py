@@ -8,7 +8,7 @@ product there, and attention in bf16 less than a tenth of it (benchmarks/time_pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import torch
@@ -24,27 +24,42 @@ _NUM_LAUNCHES = (5, 40, 200)
 _BACKWARD, _ATTENTION_BACKWARD = 2, 2.5
 
 
-def measure_kernels(device: Device) -> dict[str, float]:
-    """Measures the rates for about a second, on a device of any speed; random state is put back.
+LAUNCH = "launch"
+
+
+def kernel_names(device: Device) -> tuple[str, ...]:
+    """Returns the names of all rates that are measured on a device: those of a type without units
+    of its own, which is not trained in, are not among them."""
+    precisions = ("fp32", "bf16") if device.has_bf16_units else ("fp32",)
+    names = [f"{name} {precision}" for precision in precisions for name in kernels_of(device)]
+    return (*names, LAUNCH)
+
+
+def measure_kernels(device: Device, names: Collection[str] | None = None) -> dict[str, float]:
+    """Measures rates for about a quarter of a second each, on a device of any speed; random state
+    is put back.
+
+    Args:
+        device: the device.
+        names: names among those of :func:`kernel_names`; None measures all.
 
     Returns:
         ``"convolution channels_last bf16"``, ``"convolution contiguous fp32"``, ``"attention
         bf16"``, ``"recurrent fp32"`` and so on -> floating-point operations per second of a forward
-        and a backward pass; kernels that fail here are missing, and those of a type without units
-        of its own, which is not trained in. ``"launch"`` -> seconds of the host
+        and a backward pass; kernels that fail here are missing. ``"launch"`` -> seconds of the host
         for one small operation and its gradient, each.
     """
     rates: dict[str, float] = {}
+    kernels = kernels_of(device)
     states = device.rng_state()
     try:
-        for precision in ("fp32", "bf16") if device.has_bf16_units else ("fp32",):
-            for name, kernels in kernels_of(device).items():
-                rate = _rate(device, kernels, precision)
-                if rate is not None:
-                    rates[f"{name} {precision}"] = rate
+        for name in kernel_names(device) if names is None else names:
+            kind, _, precision = name.rpartition(" ")
+            rate = _launch(device) if name == LAUNCH else _rate(device, kernels[kind], precision)
+            if rate is not None:
+                rates[name] = rate
     finally:
         device.set_rng_state(states)
-    rates["launch"] = _launch(device)
     return rates
 
 

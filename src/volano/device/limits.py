@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import torch
 
@@ -37,27 +39,48 @@ class Limits:
     matmul_tf32: float | None = None
 
 
+LIMITS = tuple(field.name for field in dataclasses.fields(Limits))
+
+
 def measure_limits(device: Device) -> Limits:
-    """Measures the limits for about a second, on a device of any speed; random state is put
-    back."""
-    sizes = (128, 256, 512, 1024) if device.is_cpu else (256, 512, 1024, 2048, 4096)
-    # The last size is four times a large last-level cache, so that the copy reaches memory.
-    num_copied = (2**21, 2**24, 2**27) if device.is_cpu else (2**22, 2**25, 2**28)
+    """Measures all limits, for a quarter of a second each; see :func:`measure_some_limits`."""
+    found: Any = measure_some_limits(device, LIMITS)
+    return Limits(**found)
+
+
+def measure_some_limits(device: Device, names: Collection[str]) -> dict[str, float | None]:
+    """Measures limits for a quarter of a second each, on a device of any speed; random state is put
+    back.
+
+    Args:
+        device: the device.
+        names: fields of :class:`Limits`.
+
+    Returns:
+        name -> its value, as :class:`Limits` has it.
+    """
     states = device.rng_state()
     try:
-        return Limits(
-            matmul_fp32=_in_ieee(device, sizes),
-            matmul_bf16=_rate(device, _product, sizes, torch.bfloat16)
-            if device.supports("bf16")
-            else None,
-            matmul_tf32=_in_tf32(device, sizes) if device.supports("tf32") else None,
-            memory_copy=_rate(device, _copy, num_copied, torch.uint8),
-            host_to_device=None
-            if device.is_cpu
-            else _rate(device, _upload, (2**20, 2**23, 2**26), torch.uint8),
-        )
+        return {name: _limit(device, name) for name in names}
     finally:
         device.set_rng_state(states)
+
+
+def _limit(device: Device, name: str) -> float | None:
+    sizes = (128, 256, 512, 1024) if device.is_cpu else (256, 512, 1024, 2048, 4096)
+    if name == "matmul_fp32":
+        return _in_ieee(device, sizes)
+    if name == "matmul_bf16":
+        has_it = device.supports("bf16")
+        return _rate(device, _product, sizes, torch.bfloat16) if has_it else None
+    if name == "matmul_tf32":
+        return _in_tf32(device, sizes) if device.supports("tf32") else None
+    if name == "memory_copy":
+        # The last size is four times a large last-level cache, so that the copy reaches memory.
+        num_copied = (2**21, 2**24, 2**27) if device.is_cpu else (2**22, 2**25, 2**28)
+        return _rate(device, _copy, num_copied, torch.uint8)
+    assert name == "host_to_device", name
+    return None if device.is_cpu else _rate(device, _upload, (2**20, 2**23, 2**26), torch.uint8)
 
 
 def bf16_speed(device: Device) -> float:

@@ -158,11 +158,13 @@ class Explanation:
     def prediction_error(self) -> dict[str, float] | None:
         """The error of the predictions over all candidates with a predicted and a measured step:
         ``num_candidates``, the ``median`` relative error, and the ``worst_factor``; None without
-        any."""
+        any. That of a plan whose steps were timed to correct the others is none."""
         pairs = [
             (candidate.predicted.step, candidate.measured)
             for candidate in self.candidates
-            if candidate.predicted is not None and candidate.measured
+            if candidate.predicted is not None
+            and candidate.predicted.origin != "timed"
+            and candidate.measured
         ]
         factors = [max(p / m, m / p) for p, m in pairs if p > 0]
         if not factors:

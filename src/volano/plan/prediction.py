@@ -18,9 +18,9 @@ Kind = Literal[
     "normalization",
     "other",
 ]
-# The origin of a figure: tables alone, tables corrected by measurements on this device, or
-# measured.
-Origin = Literal["prior", "calibrated", "measured"]
+# The origin of a figure: tables alone, tables corrected by measurements on this device, the same
+# scaled to steps of this very plan, or measured.
+Origin = Literal["prior", "calibrated", "timed", "measured"]
 CATEGORIES = (
     "parameters",
     "gradients",

@@ -4,6 +4,8 @@ several plans share."""
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterable
 
 import torch
 
@@ -16,14 +18,15 @@ from volano.planner.memory.predict import (
     Prediction,
     needed_bytes,
     prediction_of,
-    trace,
+    trace_each,
     verdict,
 )
 from volano.planner.memory.trace_step import Target, TracedStep
 from volano.planner.task_profile import TaskProfile
 from volano.planner.time.calibration import Calibration
+from volano.planner.time.compile_time import CompileTime
 from volano.planner.time.device_rates import keep_calibration, kept_calibration, rates_of
-from volano.planner.time.roofline import Rates, predict_time
+from volano.planner.time.roofline import Rates, predict_time, rates_needed
 from volano.task import Task, num_bytes, tensors_of
 
 # Parameters, gradients, two moments, and activations of twice as much: if six times the parameters
@@ -46,8 +49,8 @@ class CostModel:
         profile: the task's profile on the device.
         budget: bytes that the training may hold; None stands for what is free on the device.
         rates: the rates of an absent device; then nothing is calibrated, and a compiled plan is
-            taken to hold what its eager step does, an upper bound. None measures the rates of the
-            device here when they are needed.
+            taken to hold what its eager step does, an upper bound. None measures those rates of the
+            device here that are needed, when they are.
 
     Attributes:
         profile: the profile, as given.
@@ -71,11 +74,13 @@ class CostModel:
         self._times: dict[Plan, TimePrediction | None] = {}
         self._is_here = rates is None
         self._rates = rates
+        self._measured: frozenset[str] = frozenset()
         self._name = describe_machine(profile.device).device_name if rates is None else rates.name
         # Shown predictions are by what was known before the search, for all plans alike, in
         # whatever order they are asked for; what the search measures corrects its expectations.
         self._known = self._learned = kept_calibration() if rates is None else Calibration()
-        self._has_learned = False
+        self._has_learned, self._correction = False, 1.0
+        self._compile_time = CompileTime(profile.device)
 
     @property
     def is_tight(self) -> bool:
@@ -133,8 +138,10 @@ class CostModel:
             try:
                 self._times[plan] = None
                 if prediction is not None:
-                    self._times[plan] = self._known.apply(
-                        plan, self._raw(plan, prediction), device=self._name
+                    raw = self._raw(plan, prediction)
+                    known = self._known.apply(plan, raw, device=self._name)
+                    self._times[plan] = dataclasses.replace(
+                        known.scaled(self._correction), startup=self._compiling(raw.startup)
                     )
             except Exception as error:  # noqa: BLE001 - of the device's rates: what cannot be predicted is measured
                 self._tell_unpredicted(reason_of(error))
@@ -151,10 +158,9 @@ class CostModel:
 
     def _raw(self, plan: Plan, prediction: Prediction) -> TimePrediction:
         """Predicts a step from the device's rates alone, without calibration."""
-        self._rates = self._rates or rates_of(self.profile.device)
         found = predict_time(
             prediction.operations,
-            self._rates,
+            self._rates_for(prediction, plan),
             plan,
             moved_bytes=2 * prediction.memory.host,
             num_repeats=self.profile.num_repeats,
@@ -164,11 +170,29 @@ class CostModel:
             return found
         return found.scaled(1.0 - facts.share)
 
+    def _rates_for(self, prediction: Prediction, plan: Plan) -> Rates:
+        needed = rates_needed(prediction.operations, plan)
+        if self._rates is None or (self._is_here and not needed <= self._measured):
+            self._measured |= needed
+            self._rates = rates_of(self.profile.device, self._measured)
+        return self._rates
+
     def filling(self, plan: Plan) -> float:
         """Returns the predicted seconds that a step of the first epoch takes more than a later one;
         0 if that is not known."""
         whole, later = self.time(plan.pin(prefix="computed")), self.time(plan)
         return 0.0 if whole is None or later is None else max(0.0, whole.step - later.step)
+
+    def correct(self, plan: Plan, measured: float) -> None:
+        """Corrects all predictions of this task by the measured seconds of one plan's step, before
+        any is told: what errs in one of its plans errs in most. That plan's own is the measurement.
+        """
+        predicted = self.time(plan)
+        if predicted is None or not 0.0 < predicted.step < math.inf:
+            return
+        self._correction *= measured / predicted.step
+        found = dataclasses.replace(predicted.scaled(self._correction), origin="timed")
+        self._times = {plan: found}
 
     def learn(self, plan: Plan, measured: float) -> None:
         """Corrects later predictions by the measured seconds of one step of a plan."""
@@ -192,9 +216,46 @@ class CostModel:
     def startup(self, plan: Plan) -> float:
         """Returns the seconds that compiling a plan takes."""
         predicted = self.time(plan)
-        return COMPILE_SECONDS if predicted is None else predicted.startup
+        return self._compiling(COMPILE_SECONDS) if predicted is None else predicted.startup
+
+    @property
+    def has_compiled(self) -> bool:
+        """Checks whether it is known from compilations here how long they take."""
+        return self._compile_time.is_measured
+
+    def learn_startup(self, plan: Plan, measured: float) -> None:
+        """Corrects later predictions, of other searches too, by the measured seconds of compiling
+        a plan."""
+        prediction = None if self.time(plan) is None else self._capture_eager(plan)
+        alone = COMPILE_SECONDS
+        if prediction is not None:
+            alone = self._raw(plan, prediction).startup
+        self._compile_time.note(alone, measured)
+
+    def _compiling(self, seconds: float) -> float:
+        return seconds * self._compile_time.factor if seconds and self._is_here else seconds
 
     # ---- captures
+
+    def capture(self, plans: Iterable[Plan]) -> None:
+        """Captures the eager steps of several plans beside one another, one on each core, so that
+        what is asked of them afterwards is known; not where memory is short, since a model may have
+        to be built for a capture."""
+        if not self.is_asked or self.is_tight:
+            return
+        eager = [plan.pin(compile=False, activation_budget=1.0) for plan in plans]
+        missing = {self._key(plan): plan for plan in eager if self._key(plan) not in self._captures}
+        found = trace_each(
+            self._task, [*missing.values()], target=self._target, batch=self.profile.batch
+        )
+        for key, traced in zip(missing, found, strict=True):
+            self._note(key, traced)
+
+    def _note(self, key: tuple[object, ...], traced: TracedStep | IsolatedError) -> None:
+        failed = isinstance(traced, IsolatedError)
+        self._captures[key] = None if failed else traced
+        if failed:
+            self._tell_unpredicted(traced.reason)
 
     def look_into(self, plan: Plan) -> None:
         """Predicts the memory of one compiled plan, which takes several seconds."""
@@ -227,13 +288,10 @@ class CostModel:
         if key not in self._captures:
             if not self.is_asked:
                 return None
-            try:
-                self._captures[key] = trace(
-                    self._task, plan, target=self._target, batch=self.profile.batch
-                )
-            except IsolatedError as error:
-                self._captures[key] = None
-                self._tell_unpredicted(error.reason)
+            (traced,) = trace_each(
+                self._task, [plan], target=self._target, batch=self.profile.batch
+            )
+            self._note(key, traced)
         traced = self._captures[key]
         return None if traced is None else prediction_of(traced, plan, self._target)
 

@@ -25,6 +25,7 @@ ORIGINS = {
 _FIGURES = {
     "prior": "predicted from tables",
     "calibrated": "predicted, calibrated on this device",
+    "timed": "predicted, scaled to steps that were timed",
     "measured": "measured",
 }
 _VERDICTS = {"NO": "it does not fit", "UNCERTAIN": "it may not fit"}
@@ -386,7 +387,7 @@ def _accuracy(found: Explanation) -> str:
     if off is None:
         return ""
     return (
-        f"predictions, made before anything ran, were off by {100 * off['median']:.0f} % in the "
+        f"predictions, made before the race, were off by {100 * off['median']:.0f} % in the "
         f"median and by a factor of {off['worst_factor']:.2f} at worst, over "
         f"{count_text(off['num_candidates'], 'candidate')}"
     )

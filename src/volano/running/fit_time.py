@@ -151,6 +151,7 @@ class _TimeFitting:
             self._evaluate(number, chosen.plan)
         schedule = make_schedule(self._costs([number]), self._limit.seconds)
         network = self._network(number)
+        chosen = dataclasses.replace(chosen, step=self._timed[number].step)
         return FittedSize(
             number=number,
             chosen=chosen,

@@ -46,7 +46,7 @@ class TestWhatIsShown:
             "numbers precision arithmetic in a narrower type",
             "memory FITS 604 MiB at the peak; the budget is 1.00 GiB",
             "gain 1.77 times as fast as plain eager: 1 min 15 s saved, planning counted",
-            "predictions, made before anything ran, were off by",
+            "predictions, made before the race, were off by",
             "planning took 4.1 s",
             "under this plan 1 min 33 s",
             "under plain eager 2 min 52 s",

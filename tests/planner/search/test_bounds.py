@@ -91,7 +91,7 @@ def test_plain_eager_is_refused_under_a_given_budget_only(budget, is_raised):
 
 
 def test_rates_that_cannot_be_measured_are_told_and_the_race_goes_on(monkeypatch):
-    def fails(_device):
+    def fails(*_):
         raise RuntimeError("no kernel runs")
 
     monkeypatch.setattr("volano.planner.cost_model.rates_of", fails)

@@ -61,6 +61,21 @@ def test_compiling_must_save_more_than_it_takes():
     assert race.why_not_compiled is None
 
 
+@pytest.mark.parametrize(
+    ("left", "has_compiled", "is_tried"),
+    [(9.0, True, True), (9.0, False, False), (6.0, True, False), (12.0, False, True)],
+)
+def test_nothing_is_compiled_for_which_there_may_be_no_time(left, has_compiled, is_tried):
+    # 5 s are predicted; nothing is left for the guard beside 12 steps of 10 ms.
+    race = race_of(lambda plan: 0.005 if plan.compile else 0.01, left=left, compile=(False, True))
+    race._cost_model.has_compiled = has_compiled
+    race.run()
+    assert any(plan.compile for plan in race.timings) == is_tried
+    if not is_tried:
+        late = 6 if has_compiled else 10
+        assert race.why_not_compiled.startswith(f"it takes about 5 s, perhaps {late}, and planning")
+
+
 def test_the_next_is_not_compiled_if_the_first_was_no_faster():
     race = race_of(
         lambda plan: 0.1 if plan.precision == "fp32" and not plan.compile else 0.2,

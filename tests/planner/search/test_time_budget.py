@@ -44,6 +44,7 @@ def test_time_is_spent_and_reused_compilation_is_not(clock):
     assert asked.left == pytest.approx(-5.0)
     asked.note_reused(15.0)
     assert asked.left == pytest.approx(10.0)
+    assert asked.left_in_all == pytest.approx(-5.0)
 
 
 def test_a_run_of_unknown_length_and_a_free_search_have_the_ceiling(clock):

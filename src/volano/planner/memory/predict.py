@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from volano.device import Device
-from volano.device.isolated import IsolatedError, run_here, run_isolated
+from volano.device.isolated import IsolatedError, run_here, run_isolated_each
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import load_compiler, load_dynamo
 from volano.plan import Plan
@@ -93,8 +94,25 @@ def trace(
     Raises:
         IsolatedError: as in :func:`predict`.
     """
-    load_libraries(compiles=plan.compile)
-    return _aside(lambda: capture(task, plan, target=target, batch=batch), timeout)
+    (found,) = trace_each(task, [plan], target=target, batch=batch, timeout=timeout)
+    if isinstance(found, IsolatedError):
+        raise found
+    return found
+
+
+def trace_each(
+    task: Task,
+    plans: Sequence[Plan],
+    *,
+    target: Target = "cpu",
+    batch: Batch | None = None,
+    timeout: float = _TIMEOUT,
+) -> list[TracedStep | IsolatedError]:
+    """Captures a step under each plan as :func:`trace` does, as many at a time as there are cores;
+    the error stands for a plan whose step cannot be captured."""
+    load_libraries(compiles=any(plan.compile for plan in plans))
+    functions = [partial(capture, task, plan, target=target, batch=batch) for plan in plans]
+    return _aside(functions, timeout)
 
 
 def prediction_of(traced: TracedStep, plan: Plan, target: Target) -> Prediction:
@@ -116,20 +134,29 @@ def load_libraries(*, compiles: bool = False) -> None:
         load_compiler()
 
 
-def _aside(function: Callable[[], Any], timeout: float) -> Any:
-    """Runs a capture in a child process, or in this one beside an accelerator, whose autograd
+def _aside(functions: Sequence[Callable[[], Any]], timeout: float) -> list[Any]:
+    """Runs captures in child processes, or in this one beside an accelerator, whose autograd
     threads do not survive a fork. Captures on the host's fake tensors are not known to end a
     process."""
     # A child of a process with an accelerator's context ends at its first backward pass: the
     # autograd threads of each device ask for that context.
-    if not Device.count():
-        try:
-            return run_isolated(function, timeout=timeout)
-        except IsolatedError as error:
-            if _NO_AUTOGRAD not in error.reason:
-                raise
-    with random_state_kept(Device("cpu")):
-        return run_here(function)
+    if Device.count():
+        return [_here(function) for function in functions]
+    found = run_isolated_each(functions, timeout=timeout)
+    return [
+        _here(function)
+        if isinstance(answer, IsolatedError) and _NO_AUTOGRAD in answer.reason
+        else answer
+        for function, answer in zip(functions, found, strict=True)
+    ]
+
+
+def _here(function: Callable[[], Any]) -> Any:
+    try:
+        with random_state_kept(Device("cpu")):
+            return run_here(function)
+    except IsolatedError as error:
+        return error
 
 
 def _bounded(captured: TracedStep, plan: Plan, target: Target) -> MemoryPrediction:

@@ -109,6 +109,20 @@ class CandidateRace(KnobRaces):
                 seconds += _MOST_TIMING_SECONDS
         return seconds
 
+    def probe(self, most_seconds: float) -> Timing | None:
+        """Times some steps of plain eager before anything is predicted aloud, if they are expected
+        to take no longer and it surely fits; the race does not run it again."""
+        expected = self._cost_model.time(self.space.base)
+        steps = 0.0 if expected is None else _FEWEST_STEPS * expected.step
+        if expected is None or self._fits or _SESSION_SECONDS + steps > most_seconds:
+            return None
+        seconds = min(_MOST_TIMING_SECONDS, most_seconds - steps)
+        return self._timing_runs.run(self.space.base, seconds=seconds)
+
+    def close(self) -> None:
+        """Restores what a probe has set; :meth:`run` does that itself."""
+        self._timing_runs.close()
+
     def run(self) -> None:
         """Runs the whole race; if it has only parts of batches, what the first steps tell: the
         memory format and the precision, on top of the safe choices."""
@@ -201,19 +215,26 @@ class CandidateRace(KnobRaces):
     def eager_plans(self) -> list[Plan]:
         """Returns the combinations of precision and memory format on top of the safe choices, the
         likeliest to be fast first."""
-        options, safe = self.space.options, self.space.safe
-        plans = [
-            fitted
-            for precision in reversed(options["precision"])
-            for memory_format in reversed(options["memory_format"])
-            if (fitted := self._fitted(safe.pin(precision=precision, memory_format=memory_format)))
-            is not None
-        ]
+        plans = self._combinations()
         expected = [self._cost_model.expected(plan) for plan in plans]
         order = [step for step in expected if step is not None]
         if len(order) < len(plans):
             return plans
         return [plan for _, plan in sorted(zip(order, plans, strict=True), key=lambda p: p[0])]
+
+    def _combinations(self) -> list[Plan]:
+        options, safe = self.space.options, self.space.safe
+        plans = [
+            self._fitted(safe.pin(precision=precision, memory_format=memory_format))
+            for precision in reversed(options["precision"])
+            for memory_format in reversed(options["memory_format"])
+        ]
+        return [plan for plan in plans if plan is not None]
+
+    def ask(self) -> None:
+        """Has the eager candidates predicted, from now on."""
+        self._cost_model.is_asked = True
+        self._cost_model.capture([self.space.base, *self._combinations()])
 
     # ---- timing runs
 
@@ -249,6 +270,8 @@ class CandidateRace(KnobRaces):
         self._tell(timing)
         if timing.step is not None and self.share == 1.0:
             self._cost_model.learn(plan, timing.step)
+            if plan.compile and plan.compile_mode != "max-autotune":
+                self._cost_model.learn_startup(plan, timing.startup)
         if (
             self._request.seconds is None
             and timing.step is not None
@@ -264,7 +287,7 @@ class CandidateRace(KnobRaces):
                 else 1.0 - self.cost(best) / whole
             )
         if self.seconds_left > _PREDICTION_SECONDS and self._has_choice:
-            self._cost_model.is_asked = True
+            self.ask()
         return timing
 
     @property
@@ -294,7 +317,10 @@ class CandidateRace(KnobRaces):
             step = max(step, self.first_step or 0.0)
         if plan in self.timings:
             return self.timings[plan]
-        if self._is_too_large(plan) or self.seconds_left < 2 * self.share * step + startup:
+        left = self.seconds_left
+        if plan.compile:  # what the run reuses of an earlier one is spent all the same
+            left = min(left, self._time_budget.left_in_all)
+        if self._is_too_large(plan) or left < 2 * self.share * step + startup:
             return None
         if plan.compile:
             self._request.observer.on_phase(f"compiling {levers(plan, self.space.base)}")

@@ -26,9 +26,10 @@ from volano.planner.search.gains import (
 from volano.planner.search.time_budget import TimeBudget
 from volano.planner.search.timing import Timing
 
-# A search that says how long it will take starts no compilation unless there is time for so many
-# of its predicted start-ups: 3 to 54 s were measured where 5 to 22 s were predicted.
-_LATE = 2.0
+# A compilation is started only if there is time for so many of its predicted start-ups: 3 to 54 s
+# were measured where 5 to 22 s were predicted. Fewer where it is known how long one takes here, if
+# nobody was told how long the search will take.
+_LATE, _LATE_WHERE_KNOWN = 2.0, 1.25
 # Of plain eager's time: other knobs hardly save half of it, but keeping a frozen prefix may.
 _FAR_BETTER = 0.5
 
@@ -137,12 +138,14 @@ class KnobRaces(abc.ABC):
             mark = time.perf_counter()
             # What compiling took here may be far from the prediction, on a busy machine.
             taken = [timing.startup for plan, timing in self.timings.items() if plan.compile]
-            late = startup * (_LATE if self._request.is_free else 1.0)
+            is_known = self._cost_model.has_compiled and not self._request.is_free
+            late = startup * (_LATE_WHERE_KNOWN if is_known else _LATE)
             timing = self._try(compiled, startup=max(late, *taken, 0.0))
             if timing is None:
-                left = max(0.0, self.seconds_left)
+                left = max(0.0, min(self.seconds_left, self._time_budget.left_in_all))
                 self._stop_compiling(
-                    f"it takes about {startup:.0f} s, and planning may cost {left:.1f} s more"
+                    f"it takes about {startup:.0f} s, perhaps {late:.0f}, and planning may cost "
+                    f"{left:.1f} s more"
                 )
                 return
             if timing.step is not None and self.cost(timing) <= self.cost(self.ranking()[0]):

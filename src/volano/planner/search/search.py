@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import math
@@ -53,6 +54,8 @@ _KEPT_SHARE = 0.9  # of what is said: the last candidate and the guard may take 
 _LEAST_SAVED_ON_PARTS = 0.05
 # Seconds of a compiled plan's capture, for its memory.
 _LOOK_SECONDS = 10.0
+# Seconds of the steps by which predictions are corrected before they are told.
+_MOST_PROBE_SECONDS = 1.0
 # With fewer for all of planning, no candidate can be timed and checked.
 _LEAST_PLANNING_SECONDS = 1.0
 # Seconds for the guard if nothing is raced: the run's length is unknown, or it is short.
@@ -196,7 +199,8 @@ class _Search:
         is_raced = self._request.is_raced
         most = _MOST_EXPLAIN_SECONDS if is_raced else _MOST_UNASKED_SECONDS
         self._request.observer.on_phase("predicting memory and time of the candidates")
-        self._cost_model.is_asked = True
+        race.ask()
+        self._correct_predictions(race)
         eager = self._cost_model.time(self._space.base)
         if eager is None:  # of a step that cannot be captured
             return self._without_race("trusted") if is_raced is False else self._begin(most)
@@ -224,6 +228,17 @@ class _Search:
         assert explanation is not None
         self._request.observer.on_explanation(explanation)
         return self._begin(most if is_raced else min(most, gain), expected)
+
+    def _correct_predictions(self, race: CandidateRace) -> None:
+        """Corrects predictions by steps that were timed already, or by some of plain eager that
+        take no more than a moment, unless nothing is to be run."""
+        plan, measured = self._request.timed or (self._space.base, None)
+        if measured is None and self._request.is_raced is not False:
+            with contextlib.closing(race):
+                probe = race.probe(_MOST_PROBE_SECONDS)
+            measured = None if probe is None else probe.step
+        if measured is not None:
+            self._cost_model.correct(plan, measured)
 
     def _begin(self, most_seconds: float, expected: float | None = None) -> None:
         """Says how long the race will take, and lets it take no longer."""

@@ -62,6 +62,11 @@ class TimeBudget:
         """Returns the seconds that may still be spent; below 0 if more were spent."""
         return self.total - self.spent
 
+    @property
+    def left_in_all(self) -> float:
+        """Returns the seconds that may still be spent if those that the run saves count too."""
+        return self.left - self._not_lost
+
     def note_gain(self, share: float) -> None:
         """Notes the share of plain eager's time that the best candidate so far saves, 0 to 1."""
         self._gain = max(self._gain, share)

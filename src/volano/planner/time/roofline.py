@@ -174,6 +174,14 @@ class Rates:
         return self.flops["fp32"] / 2 if dtype == "fp64" else rate
 
 
+def rates_needed(operations: Iterable[Operation], plan: Plan) -> frozenset[str]:
+    """Returns the names of what must be measured of a device to predict a step, besides what every
+    prediction needs: ``"convolution contiguous fp32"``, and types such as ``"bf16"``."""
+    matrix = [operation for operation in operations if operation.kind in _MATRIX_KINDS]
+    types = {_arithmetic(operation, plan) for operation in matrix}
+    return frozenset(types | {f"{_library(one, plan)} {_arithmetic(one, plan)}" for one in matrix})
+
+
 def predict_time(
     operations: Sequence[Operation],
     rates: Rates,
