@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from volano.collector import leave_to_the_system
 from volano.terminal import finish_streams, prepare_streams, unfailing
 
 INTERRUPTED = "interrupted before the end; a run that has begun goes on with: volano resume RUN"
@@ -68,6 +69,7 @@ def enter(load: Callable[[], Callable[..., int]]) -> None:
                 raise
             code = say_interrupted(arguments)
     finish_streams()
+    leave_to_the_system()
     sys.exit(code)
 
 

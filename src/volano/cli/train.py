@@ -23,6 +23,7 @@ from volano.cli.generated import (
     parameters_from,
     parameters_of,
 )
+from volano.collector import collector_paused
 from volano.errors import UsageError
 from volano.plan import parse_bytes
 
@@ -248,9 +249,11 @@ def how_options() -> list[inspect.Parameter]:
 
 
 def begin(what: str) -> None:
-    """Says on standard error that a command has begun, before what takes seconds to load."""
+    """Says on standard error that a command has begun, and loads what takes seconds."""
     if os.environ.get("RANK", "0") == "0":
         output.warn(f"{what}: loading PyTorch ...")
+    with collector_paused():
+        import volano.api.train  # noqa: F401
 
 
 def _has_followed() -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from volano.device import Device
-from volano.device.torch_private import mark_scaling_in_step
+from volano.device.torch_private import load_dynamo, mark_scaling_in_step
 from volano.errors import TaskError
 from volano.plan import Plan
 from volano.task import Task
@@ -33,6 +33,7 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
             got=f"{type(model).__name__} with none that requires a gradient",
             remedy="Register its tensors as nn.Parameter",
         )
+    load_dynamo()
     # A list, for whoever goes through them twice: `[p for p in params if ...]` two times over a
     # generator leaves everything out of the second group, in silence.
     own = task.parameter_groups

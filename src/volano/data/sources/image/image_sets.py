@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from volano.data.feed.fetch import Fault
+from volano.data.sources.digits import read_digits
 from volano.data.sources.fitting import CUT
 from volano.data.sources.folders import NO_FILE, is_special, refuse_run
 from volano.data.sources.image.decoding import BILINEAR, ImageFile, PixelFormat, choose_format
@@ -154,12 +155,8 @@ def _refuse_decoding(size: int | None, fit: str, kind: str) -> None:
 
 
 def _embedded_digits() -> ImageSets:
-    from sklearn.datasets import load_digits
-
-    digits: Any = load_digits()
-    # Sixteen grey levels become bytes.
-    pixels = (digits.images * (255 / 16)).round().astype(np.uint8)[:, None]
-    images = _from_arrays(pixels, digits.target.astype(np.int64), tuple("0123456789"), "digit")
+    pixels, labels = read_digits()
+    images = _from_arrays(pixels[:, None], labels, tuple("0123456789"), "digit")
     return ImageSets(
         train=images, valid=None, test=None, origin="scikit-learn's digits (1,797 of 8 x 8)"
     )

@@ -13,12 +13,12 @@ Shapes: N clips, T frames, S pixels a side, D digits a clip.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 import torch
 
 from volano.data.counters import counter_hash, counter_hashes
+from volano.data.sources.digits import read_digits
 from volano.data.sources.video.clips import Clips, ClipSets
 
 FIELD, DIGIT, SPEED = 32, 14, 2.0
@@ -49,11 +49,8 @@ def _glyphs() -> tuple[np.ndarray, np.ndarray]:
     """Returns the digits enlarged, uint8 [1797, 14, 14], and which of them are for testing, bool
     [1797]."""
     from PIL import Image
-    from sklearn.datasets import load_digits
 
-    digits: Any = load_digits()
-    # Sixteen grey levels become bytes.
-    small = (digits.images * (255 / 16)).round().astype(np.uint8)
+    small, _ = read_digits()
     glyphs = np.stack(
         [
             np.asarray(Image.fromarray(one).resize((DIGIT, DIGIT), Image.Resampling.BILINEAR))
