@@ -56,8 +56,10 @@ class Tokenizer:
 
     def encode_documents(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Yields each document's separator and ids, uint16, in pieces."""
+        # Of encodings only the ids are wanted; newer libraries leave the places in the text out.
+        encode = getattr(self._library, "encode_batch_fast", self._library.encode_batch)
         for batch in _batches(texts):
-            encodings = self._library.encode_batch([piece for _, piece in batch])
+            encodings = encode([piece for _, piece in batch])
             for (is_first, _), encoding in zip(batch, encodings, strict=True):
                 ids = encoding.ids
                 yield np.array([SEPARATOR_ID, *ids] if is_first else ids, dtype=np.uint16)
