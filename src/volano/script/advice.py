@@ -177,6 +177,8 @@ class _Writer:
             elif setting == "precision" and value != "tf32":
                 kind = "torch.bfloat16" if value == "bf16" else "torch.float16"
                 code = f"with torch.autocast(device.type, dtype={kind}): around {name}(...)"
+                if value == "fp16":
+                    code += ", and torch.amp.GradScaler for the loss and the steps"
                 self._note(self._line_of_call(name), (setting,), code)
             else:
                 words = _LINES["tf32" if setting == "precision" else setting]

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from volano.device import Device
 from volano.device.torch_private import forget_workers, has_workers, is_half_read
-from volano.script.model_calls import Notes
+from volano.script.notes import Notes
 from volano.script.plan import ScriptPlan
 
 # A worker is forked in a tenth of a second at most, and as many batches as workers are in flight

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +20,12 @@ from torch.nn.parameter import is_lazy
 
 from volano.device import Device
 from volano.device.torch_private import is_compiled, load_compiler
+from volano.script.loss_scaling import LossScaling
+from volano.script.notes import Notes
 from volano.script.plan import ScriptPlan
 from volano.task import map_tensors
 
-_NARROW = (torch.bfloat16, torch.float16)
-
-
-class Notes(Protocol):
-    """The hearer of what was done, and of what was left and why."""
-
-    def did(self, words: str) -> None:
-        """Hears what was done."""
-
-    def left(self, words: str) -> None:
-        """Hears what was left as the script does it, and why."""
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +33,7 @@ class ModelSettings:
     """The settings of a plan that concern a model's call.
 
     Attributes:
-        precision: ``"bf16"``, or None.
+        precision: ``"bf16"``, ``"fp16"``, or None.
         is_channels_last: whether 4-dimensional tensors lie in channels_last.
         compile: mode of ``torch.compile``, or None.
     """
@@ -53,7 +45,7 @@ class ModelSettings:
     @classmethod
     def of(cls, plan: ScriptPlan) -> ModelSettings | None:
         """Returns a plan's settings; None if it has none of them."""
-        precision = plan.precision if plan.precision == "bf16" else None
+        precision = plan.precision if plan.precision in _DTYPES else None
         is_channels_last = plan.memory_format == "channels_last"
         if precision is None and not is_channels_last and plan.compile is None:
             return None
@@ -85,7 +77,8 @@ def model_calls_treated(settings: ModelSettings, notes: Notes) -> Iterator[None]
 
     nn.Module.__call__ = call  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        yield
+        with contextlib.nullcontext() if roots.scaling is None else roots.scaling.installed():
+            yield
     finally:
         nn.Module.__call__ = original
 
@@ -111,6 +104,7 @@ class _Roots:
 
     def __init__(self, settings: ModelSettings, notes: Notes) -> None:
         self._settings, self._notes = settings, notes
+        self.scaling = LossScaling(notes) if settings.precision == "fp16" else None
         self._known: weakref.WeakKeyDictionary[nn.Module, _Root | None] = (
             weakref.WeakKeyDictionary()
         )
@@ -133,9 +127,12 @@ class _Roots:
         # Asked at each call: a script may have its own autocast around some of them.
         if root.precision is None or torch.is_autocast_enabled(root.device):
             return function(*own, *args, **kwargs)
-        with torch.autocast(root.device, dtype=torch.bfloat16):
+        if self.scaling is not None:
+            args, kwargs = map_tensors(self.scaling.entering, (args, kwargs))
+        with torch.autocast(root.device, dtype=_DTYPES[root.precision]):
             result = function(*own, *args, **kwargs)
-        return map_tensors(_widened, result)
+        result = map_tensors(_widened, result)
+        return result if self.scaling is None else map_tensors(self.scaling.leaving, result)
 
     def _prepare(self, module: nn.Module) -> _Root | None:
         """Looks at an outermost module, and brings it into the memory format."""
@@ -169,6 +166,8 @@ class _Roots:
         if precision is not None and not Device(str(device)).supports(precision):
             self._notes.left(f"{device} does not compute in {precision}")
             precision = None
+        if precision is not None and self.scaling is not None:
+            self.scaling.watch(trained)
         return _Root(device.type, precision, compiled)
 
     def _say(self, module: nn.Module, root: _Root) -> None:
@@ -191,4 +190,4 @@ def _in_channels_last(tensor: Tensor) -> Tensor:
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in _NARROW else tensor
+    return tensor.float() if tensor.dtype in _DTYPES.values() else tensor

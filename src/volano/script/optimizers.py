@@ -14,7 +14,7 @@ import torch
 from volano.device import Device
 from volano.device.torch_private import step_hooks_suspended
 from volano.errors import UsageError
-from volano.script.model_calls import Notes
+from volano.script.notes import Notes
 
 # Settings by which a script chooses an implementation itself, or with which the fused one is
 # another function.

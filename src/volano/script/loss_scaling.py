@@ -1,0 +1,139 @@
+"""Gradients of fp16, scaled for its range inside of a model's call alone.
+
+fp16 has no numbers below 6e-8, where many gradients lie (Micikevicius et al. 2018). torch's
+GradScaler multiplies the loss, and has the script divide before it clips and skip steps that have
+overflowed. From outside the script has to see gradients as they are, at any place. So the scale is
+put on where a gradient enters the model backwards, at its outputs, and taken off where it leaves:
+at its parameters and inputs. A step whose gradient has overflowed is skipped by taking its
+gradients away.
+
+What is computed of the parameters outside of the model's call (a penalty in the loss) would be
+divided as well: the guard of the race strikes such a plan by its first gradient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from volano.script.notes import Notes
+
+# Small enough that the first steps, by which a plan is judged, seldom overflow.
+_FIRST_SCALE = 2.0**12
+_LARGEST_SCALE, _LEAST_SCALE = 2.0**24, 1.0
+_STEPS_TO_GROW = 2000  # as GradScaler's
+
+
+class LossScaling:
+    """The scale of the gradients inside of models in fp16.
+
+    Args:
+        notes: the hearer of skipped steps.
+
+    Attributes:
+        scale: the factor now.
+    """
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self.scale = _FIRST_SCALE
+        self._in_graph = 1.0  # of the graph that a backward pass walks through
+        self._num_good = 0
+        self._parameters: set[int] = set()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Returns a context in which steps that have overflowed are skipped."""
+        handle = register_optimizer_step_pre_hook(self._before_step)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def watch(self, parameters: list[Any]) -> None:
+        """Takes the scale off the gradients of a model's parameters."""
+        for parameter in parameters:
+            if id(parameter) not in self._parameters and parameter.is_leaf:
+                self._parameters.add(id(parameter))
+                parameter.register_hook(self._taken_off)
+
+    def entering(self, tensor: Tensor) -> Tensor:
+        """Returns an input of the model, whose gradient has no scale."""
+        return _Boundary.apply(tensor, self, False) if tensor.requires_grad else tensor
+
+    def leaving(self, tensor: Tensor) -> Tensor:
+        """Returns an output of the model, whose gradient is scaled inside of the model."""
+        is_part = tensor.requires_grad and tensor.is_floating_point()
+        return _Boundary.apply(tensor, self, True) if is_part else tensor
+
+    def passed(self, gradient: Tensor, scale: float, is_output: bool) -> Tensor:
+        """Returns the gradient on the other side of a model's boundary."""
+        if is_output:
+            self._in_graph = scale
+            return gradient * scale
+        return gradient / scale
+
+    def _taken_off(self, gradient: Tensor) -> Tensor:
+        return gradient if self._in_graph == 1.0 else gradient / self._in_graph
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        given = [*args[1:], *kwargs.values()]
+        closure = next((value for value in given if callable(value)), None)
+        if closure is None:
+            self._judge(optimizer)
+            return None
+
+        @functools.wraps(closure)
+        def judged(*own: Any, **named: Any) -> Any:
+            result = closure(*own, **named)
+            self._judge(optimizer)
+            return result
+
+        return _replaced(args, kwargs, closure, judged)
+
+    def _judge(self, optimizer: Optimizer) -> None:
+        """Takes away the gradients of a step that has overflowed, which skips it."""
+        self._in_graph = 1.0
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        found = [p.grad for p in parameters if id(p) in self._parameters and p.grad is not None]
+        if not found:
+            return
+        norm = torch.nn.utils.get_total_norm(found)
+        if bool(norm.isfinite()):  # read by the host once a step, as GradScaler does
+            self._num_good += 1
+            if self._num_good >= _STEPS_TO_GROW:
+                self._num_good, self.scale = 0, min(_LARGEST_SCALE, 2 * self.scale)
+            return
+        self._num_good, self.scale = 0, max(_LEAST_SCALE, self.scale / 2)
+        self._notes.left("a step is skipped when its gradient overflows in fp16")
+        for parameter in parameters:
+            parameter.grad = None
+
+
+class _Boundary(torch.autograd.Function):
+    """The place where a gradient enters or leaves a model: nothing forwards."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, scaling: LossScaling, is_output: bool) -> Tensor:
+        ctx.scaling, ctx.scale, ctx.is_output = scaling, scaling.scale, is_output
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,) = gradients
+        return ctx.scaling.passed(gradient, ctx.scale, ctx.is_output), None, None
+
+
+def _replaced(
+    args: Any, kwargs: Any, closure: Callable[..., Any], judged: Callable[..., Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (
+        tuple(judged if value is closure else value for value in args),
+        {name: judged if value is closure else value for name, value in kwargs.items()},
+    )
