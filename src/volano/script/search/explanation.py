@@ -15,7 +15,8 @@ from volano.script.plan import ScriptPlan
 from volano.script.watch.observe import PARTS
 
 _WIDTH = 80
-_NAMES = {
+# As people read the parts.
+PART_NAMES = {
     "data": "waiting for data",
     "transfer": "copies to the device",
     "forward": "forward",
@@ -244,18 +245,19 @@ def describe_time(explanation: ScriptExplanation) -> list[str]:
         f"  {it.num_steps} steps measured, the first {it.num_warmup_steps} left out",
         "",
     ]
-    widest = max(len(name) for name in _NAMES.values())
+    widest = max(len(name) for name in PART_NAMES.values())
     for part in it.parts:
         bar = "#" * round(30 * part.share)
         figures = f"{milliseconds(part.seconds):>10}  {part.share:4.0%}"
-        lines.append(f"  {_NAMES[part.name]:<{widest}}{figures}  {bar}".rstrip())
-        lines += [line for place in _shown(part, it) for line in _place_lines(place)]
+        lines.append(f"  {PART_NAMES[part.name]:<{widest}}{figures}  {bar}".rstrip())
+        lines += [line for place in shown_places(part, it) for line in _place_lines(place)]
     lines.append("")
     lines += [f"  {line}" for line in _facts(it)]
     return lines
 
 
-def _shown(part: StepPart, explanation: ScriptExplanation) -> list[CodePlace]:
+def shown_places(part: StepPart, explanation: ScriptExplanation) -> list[CodePlace]:
+    """Returns the places of a part that are worth a line."""
     least = _LEAST_SHARE * explanation.split_step_seconds
     is_wait = part.name in ("data", "transfer", "read")
     return [place for place in part.places[:_MOST_PLACES] if is_wait or place.seconds >= least]
