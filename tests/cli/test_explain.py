@@ -15,6 +15,7 @@ from volano.cli import commands
 from volano.cli.explain import is_script, name_first
 from volano.cli.main import app, run
 from volano.errors import UsageError
+from volano.script.plan import ScriptPlan
 from volano.script.search.explanation import ScriptExplanation
 
 
@@ -179,7 +180,7 @@ def test_a_real_task_from_the_search_to_the_screen(volano, tmp_path):
 
 # ---- scripts
 
-VALUED = {"--steps", "--seconds", "--scratch"}
+VALUED = {"--steps", "--seconds", "--scratch", "--out"}
 
 
 @pytest.mark.parametrize(
@@ -227,6 +228,8 @@ def test_what_is_a_script(name, is_one):
         ("--check 1.5 train.py", "--check must be a share"),
         ("--seconds -1 train.py", "--seconds must be a number above 0"),
         ("--scratch /tmp train.py", "--scratch must name something in the current folder"),
+        ("--out page.pdf train.py", "--out must name a page or a plan; got page.pdf"),
+        ("--out no/page.html train.py", "--out must lie in a folder; got no folder no"),
     ],
 )
 def test_what_a_script_and_its_options_must_be(line, said, tmp_path, monkeypatch, capsys):
@@ -256,3 +259,17 @@ def test_a_script_that_could_be_faster_ends_with_its_own_exit_code(gain, code, m
     assert capsys.readouterr().out == "--- a\n+++ b\n"
     assert run(["explain", "--check", "0.2", "--json", "train.py"]) == code
     assert json.loads(capsys.readouterr().out)["gain"] == gain
+
+
+def test_a_page_and_a_plan_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plan = ScriptPlan(fused=True)
+    found = ScriptExplanation(
+        script="train.py", arguments=(), device="cpu", num_steps=9, num_warmup_steps=3,
+        step_seconds=1.0, split_step_seconds=1.0, parts=(), chosen=plan,
+    )  # fmt: skip
+    monkeypatch.setattr("volano.script.search.explain.explain_script", lambda *_, **__: found)
+    assert run(["explain", "--out", "a.html", "--out", "b.json", "train.py"]) == 0
+    assert capsys.readouterr().err == "written: a.html\nwritten: b.json\n"
+    assert ScriptPlan.load(tmp_path / "b.json") == plan
+    assert "train.py" in (tmp_path / "a.html").read_text()

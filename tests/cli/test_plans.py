@@ -12,6 +12,8 @@ from volano.cli import commands, plans
 from volano.cli.main import app, run
 from volano.cli.show.explanation import print_explanation
 from volano.planner.cache import store
+from volano.script.plan import ScriptPlan
+from volano.script.remembered import Script, remember
 
 FIRST, SECOND = "ab12cd34" + "0" * 56, "ff00ee11" + "1" * 56
 
@@ -40,6 +42,15 @@ def remembered(volano):
     assert store.remember(FIRST, make_explanation()) is None
 
 
+@pytest.fixture
+def remembered_script(volano, tmp_path, monkeypatch):
+    """The plan of a script."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    plan, on = ScriptPlan(fused=True), ["EPYC", 2, None]
+    remember(Script(target="train.py"), plan, on=on, gain=1.5, step_seconds=0.03)
+
+
 class TestList:
     def test_nothing(self, volano, tmp_path):
         code, out, _ = volano("plans", "list")
@@ -56,6 +67,8 @@ class TestList:
         assert lines[0].split() == [
             "fingerprint",
             "task",
+            "or",
+            "script",
             "device",
             "plan",
             "ms",
@@ -80,6 +93,22 @@ class TestList:
             tmp_path / "cache" / "volano" / "plans" / f"{FIRST}.json"
         )
         assert record["plans"][0]["plan"]["precision"] == "bf16"
+
+    def test_scripts_too(self, volano, remembered_script):
+        code, out, _ = volano("plans", "list")
+        assert code == 0
+        assert "train.py" in out
+        assert "fused=True" in out
+        assert "20.0" in out
+        (script,) = json.loads(volano("plans", "list", "--json")[1])["scripts"]
+        assert script["plan"]["fused"]
+        code, out, _ = volano("plans", "show", script["fingerprint"][:4])
+        assert code == 0
+        assert out.startswith("train.py: fused=True\n  20.0 ms a step, 1.50 times as fast as")
+        shown = json.loads(volano("plans", "show", script["fingerprint"], "--json")[1])
+        assert shown == script
+        assert volano("plans", "clear")[1] == "forgot 1 plan\n"
+        assert volano("plans", "list")[1].startswith("no plans")
 
     def test_damaged_files_are_left_out(self, volano, remembered, tmp_path):
         (tmp_path / "cache" / "volano" / "plans" / f"{FIRST}.json").write_text(

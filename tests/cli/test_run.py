@@ -5,25 +5,29 @@ from __future__ import annotations
 import pytest
 
 from volano.cli.main import run
-from volano.cli.run import parsed, run_early
+from volano.cli.run import RunWords, parsed, run_early
 from volano.script.remembered import Script
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("a.py", (Script(target="a.py"), None, False)),
-        ("a.py --plan x -m", (Script(target="a.py", arguments=("--plan", "x", "-m")), None, False)),
-        ("--plan p a.py", (Script(target="a.py"), "p", False)),
-        ("--plan=p -m a.b c", (Script(target="a.b", is_module=True, arguments=("c",)), "p", False)),
-        ("--no-plan a.py", (Script(target="a.py"), None, True)),
+        ("a.py", RunWords(Script(target="a.py"))),
+        ("a.py --plan x -m", RunWords(Script(target="a.py", arguments=("--plan", "x", "-m")))),
+        ("--plan p a.py", RunWords(Script(target="a.py"), "p")),
+        (
+            "--plan=p -m a.b c",
+            RunWords(Script(target="a.b", is_module=True, arguments=("c",)), "p"),
+        ),
+        ("--no-plan a.py", RunWords(Script(target="a.py"), is_plain=True)),
+        ("--find 60 a.py", RunWords(Script(target="a.py"), seconds=60)),
     ],
 )
 def test_options_stand_before_the_script(words, expected):
     assert parsed(words.split()) == expected
 
 
-@pytest.mark.parametrize("words", ["", "--help", "-h", "--plan", "--nothing a.py", "-m"])
+@pytest.mark.parametrize("words", ["", "--help", "-h", "--plan", "--find x a.py", "-m"])
 def test_what_is_not_understood_goes_the_usual_way(words):
     assert parsed(words.split()) is None
     assert run_early(["run", *words.split()]) is False
@@ -44,6 +48,14 @@ def test_mistakes_are_usage_errors(capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         run_early(["run", "--plan", "none.json", "a.py"])
     assert ended.value.code == 2
+    for words, said in (
+        ("--find 0 a.py", "must be a number of seconds above 0"),
+        ("--plan x --no-plan a.py", "One of `plan`, `no_plan` and `find`"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run_early(["run", *words.split()])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
     assert run(["run"]) == 2
     assert run(["run", "--help"]) == 0
     assert "as python would" in capsys.readouterr().out

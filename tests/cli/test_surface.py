@@ -32,7 +32,7 @@ SURFACE = {
     "predict": "--device --csv --top-k --code --trust",
     "export": "--out --to --code --trust",
     "report": "--out",
-    "run": "--plan --no-plan",
+    "run": "--plan --no-plan --find",
     "doctor": "--device",
     "resume": "--nproc --max-restarts --save-every --skip-bad-steps --code --trust --accept",
     "generate": (
@@ -94,5 +94,5 @@ def test_the_flags_for_a_script():
     commands.register(app)
     group = typer.main.get_command(app).get_command(None, "explain")
     found = flags_of(group.get_command(None, "train.py"))
-    own = "--seconds --steps --scratch --diff --check --verbose"
+    own = "--seconds --steps --scratch --out --diff --check --verbose"
     assert found - {"--help"} == {*own.split(), *SHARED.split()}

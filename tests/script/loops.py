@@ -60,3 +60,105 @@ def plain_loop(
             optimizer.step()
             losses.append(loss.item())
     return losses
+
+
+def _setting(seed: int = 3) -> tuple[Net, DataLoader, nn.CrossEntropyLoss]:
+    torch.manual_seed(seed)
+    return Net(), DataLoader(Squares(24), batch_size=4, shuffle=True), nn.CrossEntropyLoss()
+
+
+def two_optimizers() -> list[float]:
+    """A GAN: the discriminator's step with two backward passes, then the generator's."""
+    critic, loader, _ = _setting()
+    maker = nn.Sequential(
+        nn.Linear(4, 64), nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 1, 3, padding=1)
+    )
+    steps = [torch.optim.Adam(net.parameters(), lr=1e-3) for net in (critic, maker)]
+    loss_of, losses = nn.BCEWithLogitsLoss(), []
+    for images, _ in loader:
+        one, zero = torch.ones(len(images)), torch.zeros(len(images))
+        made = maker(torch.randn(len(images), 4))
+        steps[0].zero_grad()
+        real = loss_of(critic(images)[:, 0], one)
+        real.backward()
+        fake = loss_of(critic(made.detach())[:, 0], zero)
+        fake.backward()
+        steps[0].step()
+        steps[1].zero_grad()
+        fooled = loss_of(critic(made)[:, 0], one)
+        fooled.backward()
+        steps[1].step()
+        losses += [real.item(), fake.item(), fooled.item()]
+    return losses
+
+
+def accumulated() -> list[float]:
+    """Two micro-batches a step."""
+    net, loader, loss_of = _setting()
+    optimizer, losses = torch.optim.AdamW(net.parameters()), []
+    for number, (images, labels) in enumerate(loader, 1):
+        loss = loss_of(net(images), labels) / 2
+        loss.backward()
+        losses.append(loss.item())
+        if number % 2 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+    return losses
+
+
+def evaluated() -> list[float]:
+    """Two steps, an evaluation, and an end before the loader's."""
+    net, loader, loss_of = _setting()
+    optimizer, losses = torch.optim.AdamW(net.parameters()), []
+    for number, (images, labels) in enumerate(loader):
+        net.train()
+        optimizer.zero_grad()
+        loss = loss_of(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if number % 2:
+            net.eval()
+            with torch.no_grad():
+                for images, _ in loader:
+                    net(images)
+        if number == 3:
+            break
+    return losses
+
+
+def twice_backward() -> list[float]:
+    """Two backward passes through one graph, and a gradient's penalty."""
+    net, loader, loss_of = _setting()
+    optimizer, losses = torch.optim.AdamW(net.parameters()), []
+    for images, labels in loader:
+        optimizer.zero_grad()
+        images.requires_grad_()
+        found = net(images)
+        loss = loss_of(found, labels)
+        loss.backward(retain_graph=True)
+        (slope,) = torch.autograd.grad(found.sum(), images, create_graph=True)
+        penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        penalty.backward()
+        optimizer.step()
+        losses += [loss.item(), penalty.item()]
+    return losses
+
+
+def closures() -> list[float]:
+    """An optimizer that computes several times in a step."""
+    net, loader, loss_of = _setting()
+    optimizer, losses = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=2), []
+    for images, labels in loader:
+
+        def closure(images=images, labels=labels):
+            optimizer.zero_grad()
+            loss = loss_of(net(images), labels)
+            loss.backward()
+            return loss
+
+        losses.append(optimizer.step(closure).item())
+    return losses
+
+
+LOOPS = (two_optimizers, accumulated, evaluated, twice_backward, closures)

@@ -71,3 +71,9 @@ def test_the_file_is_plain_json(tmp_path):
     ScriptPlan(num_workers=2).save(tmp_path / "plan.json")
     written = json.loads((tmp_path / "plan.json").read_text())
     assert written == {"schema_version": 1, "num_workers": 2}
+
+
+def test_ranks_share_the_cores_of_a_machine():
+    plan = ScriptPlan(num_workers=2, persistent_workers=True, threads=1, fused=True)
+    assert plan.for_ranks(2, 4) == ScriptPlan(fused=True)
+    assert plan.for_ranks(2, 6) == ScriptPlan(num_workers=2, persistent_workers=True, fused=True)

@@ -12,6 +12,9 @@ from volano.script.remembered import (
     Script,
     argument_shape,
     digest,
+    forget_scripts,
+    free_values,
+    list_scripts,
     may_be_remembered,
     own_code,
     remember,
@@ -87,15 +90,27 @@ def test_lengths_rates_and_places_are_no_part_of_the_shape(arguments, shape):
     assert argument_shape(arguments) == shape
 
 
+def test_the_values_beside_the_shape():
+    found = free_values(("--epochs", "3", "--lr=0.1", "--seed", "--width", "4"))
+    assert found == {"--epochs": "3", "--lr": "0.1"}
+
+
 @pytest.mark.parametrize("change", [{"machine": ["another"]}, {"plan": {}}, {"schema_version": 9}])
 def test_what_is_of_another_machine_or_damaged_is_not_taken(folder, change):
     script = Script(target="train.py")
-    remember(script, PLAN)
+    assert list_scripts() == []
+    remember(script, PLAN, gain=1.5)
+    (found,) = list_scripts()
+    assert (found.script, found.plan, found.figures) == ("train.py", PLAN, {"gain": 1.5})
+    assert json.loads(json.dumps(found.to_json()))["fingerprint"] == digest(script)
     (path,) = (folder / "cache").rglob("*.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     assert remembered(script) is None
     path.write_text("{")
     assert remembered(script) is None
+    assert list_scripts() == []
+    assert forget_scripts() == 1
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from volano.errors import UsageError
+from volano.script.lengths import expected_length
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script, remember
 from volano.script.run import run_script
@@ -75,13 +77,42 @@ def test_given_remembered_and_no_plan(script, capfd):
 def test_a_plan_is_found_if_there_is_somebody_to_find_it(script, capfd):
     asked = []
 
-    def find(wanted):
+    def find(wanted, say):
         asked.append(wanted)
         return ScriptPlan(fused=True)
 
     out, _ = outcome(capfd, lambda: run_script(script, find=find))
     assert asked == [script]
     assert out.split()[3] == "True"
+    assert expected_length(script) is None  # under a plan: not what it takes by itself
+
+
+def test_how_long_a_script_takes_by_itself_is_noted(script, capfd):
+    _, err = outcome(capfd, lambda: run_script(script, find=lambda *_: None))
+    assert "for no plan is known" in err
+    found = expected_length(script)
+    assert found.is_whole
+    assert 0 < found.startup_seconds < found.seconds < 60
+    stopped = dataclasses.replace(script, arguments=("late",))
+    with pytest.raises(RuntimeError):
+        run_script(stopped)
+    assert not expected_length(stopped).is_whole
+
+
+def test_nothing_faster_is_said(script, capfd):
+    remember(script, ScriptPlan())
+    out, err = outcome(capfd, lambda: run_script(script))
+    assert err == "volano: loop.py runs as it is: nothing faster was found for it\n"
+    assert out.split()[3] == "None"
+
+
+def test_ranks_of_one_machine_take_what_holds_for_each(script, capfd, monkeypatch):
+    remember(script, ScriptPlan(fused=True, threads=1, num_workers=500))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # as torchrun sets it
+    out, err = outcome(capfd, lambda: run_script(script))
+    assert "runs with fused=True; without" in err
+    assert out.split()[:4] == ["workers", "0", "fused", "True"]
 
 
 def test_ranks_say_it_once_and_several_machines_remember_nothing(script, capfd, monkeypatch):
@@ -98,7 +129,7 @@ def test_ranks_say_it_once_and_several_machines_remember_nothing(script, capfd, 
 
 def test_a_plan_for_another_machine_is_said(script, capfd):
     _, err = outcome(capfd, lambda: run_script(script, plan=ScriptPlan(precision="fp16")))
-    assert "runs as it is: fp16 needs a scaler" in err
+    assert "runs as it is: fp16 needs an accelerator" in err
 
 
 def test_a_script_without_torch_is_said(script, capfd, tmp_path):

@@ -31,7 +31,10 @@ from volano.errors import UsageError
 from volano.script.remembered import Script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from volano.plan.explanation import Explanation
+    from volano.script.search.explanation import ScriptExplanation
     from volano.training import Observer
 
 HELP = """Say how a training would be run and why, without training: memory, time, candidates.
@@ -93,13 +96,23 @@ def _script_options(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="About how long everything may take.")] = 60.0,
+    seconds: Annotated[
+        float,
+        typer.Option(help="About how long everything may take, from the script's first step on."),
+    ] = 60.0,
     steps: Annotated[
         int | None, typer.Option(help="Steps to measure in each run, at most.")
     ] = None,
     scratch: Annotated[
         list[str] | None,
         typer.Option(help="What the script writes here: each run gets a copy. Several times."),
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Write a page of it (.html), or the plan for `volano run --plan` (.json). Several "
+            "times."
+        ),
     ] = None,
     diff: Annotated[
         bool, typer.Option("--diff", help="Print what to write as a unified diff, at the end.")
@@ -265,6 +278,7 @@ def _explain_script(
     seconds: float,
     steps: int | None,
     scratch: list[str] | None,
+    out: list[Path] | None,
     diff: bool,
     check: float | None,
     verbose: bool,
@@ -275,6 +289,7 @@ def _explain_script(
     del debug  # read by cli.main
     from volano.script.search.explain import explain_script
 
+    _check_outs(out or ())
     if not 0 < seconds < float("inf"):
         raise UsageError("`seconds` must be a number above 0", got=seconds)
     if check is not None and not 0 <= check < 1:
@@ -293,8 +308,33 @@ def _explain_script(
     explanation = explain_script(
         script, scratch=scratch or (), is_verbose=verbose, seconds=seconds, steps=steps, say=say
     )
+    for path in out or ():
+        _write(explanation, path)
     if json:
         output.print_json(explanation.to_json())
     elif diff:
         output.write(explanation.diff)
     return _WASTEFUL if check is not None and explanation.wasted_share > check else 0
+
+
+def _check_outs(paths: Iterable[Path]) -> None:
+    """Raises UsageError for a file that could not be written, before minutes are spent."""
+    from volano.record.files import check_out
+
+    for path in paths:
+        if path.suffix not in (".html", ".json"):
+            got = f"{path}; a page is an .html file, a plan a .json file"
+            raise UsageError("`out` must name a page or a plan", got=got)
+        if not path.parent.is_dir():
+            raise UsageError("`out` must lie in a folder", got=f"no folder {path.parent}")
+        check_out(path)
+
+
+def _write(explanation: ScriptExplanation, path: Path) -> None:
+    if path.suffix == ".html":
+        from volano.script.search.page import write_script_page
+
+        write_script_page(explanation, path)
+    else:
+        explanation.chosen.save(path)
+    output.warn(f"written: {path}")

@@ -6,13 +6,14 @@ script's.
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from volano.errors import VolanoError
+from volano.errors import UsageError, VolanoError
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script
 from volano.script.run import run_script
@@ -21,13 +22,26 @@ RUN_HELP = """Run a PyTorch script as python would, under the plan that was foun
 
 volano run train.py --epochs 3
 
+volano run --find 60 train.py             if no plan is known, one is sought for a minute first
+
 volano run --plan plan.json -m my_package.train
 
 torchrun --nproc-per-node 2 -m volano run train.py
 
 Options of volano stand before the script; all that follows is the script's. So are the exit code
-and the output, but for one line on standard error.
+and the output, but for a line on standard error. Of a script that took long before, a plan is
+sought first, in at most a twentieth of that time.
 """
+
+
+class RunWords(NamedTuple):
+    """The words of a command line: the script, the plan's file, whether it runs as it is, and for
+    how long a plan is sought."""
+
+    script: Script
+    plan: str | None = None
+    is_plain: bool = False
+    seconds: float | None = None
 
 
 def run_command(
@@ -38,11 +52,36 @@ def run_command(
     is_module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
     plan: Annotated[Path | None, typer.Option(help="Take the plan of this file.")] = None,
     no_plan: Annotated[bool, typer.Option("--no-plan", help="Run it as it is.")] = False,
+    find: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="If no plan is known, look for one first, so long."),
+    ] = None,
 ) -> int:
     """Runs a script; only mistakes and a call from Python come this way, see :func:`run_early`."""
     target = Script(target=script, is_module=is_module, arguments=tuple(arguments or ()))
-    run_script(target, plan=None if plan is None else ScriptPlan.load(plan), is_plain=no_plan)
+    words = RunWords(target, None if plan is None else str(plan), no_plan, find)
+    run_script(target, **_options(words))
     return 0
+
+
+def _options(words: RunWords) -> dict[str, Any]:
+    """Returns the arguments of :func:`run_script`.
+
+    Raises:
+        VolanoError: the words cannot be meant together, or the plan cannot be read.
+    """
+    given = [words.plan is not None, words.is_plain, words.seconds is not None]
+    if sum(given) > 1:
+        raise UsageError("One of `plan`, `no_plan` and `find` must be given", got=f"{sum(given)}")
+    if words.seconds is not None and not 0 < words.seconds < float("inf"):
+        raise UsageError("`find` must be a number of seconds above 0", got=words.seconds)
+    from volano.script.search.find import find_first
+
+    return {
+        "plan": None if words.plan is None else ScriptPlan.load(Path(words.plan)),
+        "is_plain": words.is_plain,
+        "find": functools.partial(find_first, seconds=words.seconds),
+    }
 
 
 def run_early(arguments: list[str]) -> bool:
@@ -53,22 +92,20 @@ def run_early(arguments: list[str]) -> bool:
     found = parsed(arguments[1:])
     if found is None:
         return False
-    script, plan, is_plain = found
     try:
-        chosen = None if plan is None else ScriptPlan.load(Path(plan))
-        if not script.is_module:
-            script.file()
+        options = _options(found)
+        if not found.script.is_module:
+            found.script.file()
     except VolanoError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - nothing else is set up yet
         sys.exit(error.exit_code)
-    run_script(script, plan=chosen, is_plain=is_plain)
+    run_script(found.script, **options)
     return True
 
 
-def parsed(words: list[str]) -> tuple[Script, str | None, bool] | None:
-    """Returns the script, the plan's file and whether it runs as it is; None if the words are not
-    understood."""
-    plan, is_module, is_plain = None, False, False
+def parsed(words: list[str]) -> RunWords | None:
+    """Returns what a command line says; None if the words are not understood."""
+    plan, seconds, is_module, is_plain = None, None, False, False
     waiting = list(words)
     while waiting and waiting[0].startswith("-"):
         word = waiting.pop(0)
@@ -77,10 +114,18 @@ def parsed(words: list[str]) -> tuple[Script, str | None, bool] | None:
             is_module = True
         elif word == "--no-plan":
             is_plain = True
-        elif name == "--plan" and (separator or waiting):
-            plan = value if separator else waiting.pop(0)
+        elif name in ("--plan", "--find") and (separator or waiting):
+            value = value if separator else waiting.pop(0)
+            if name == "--plan":
+                plan = value
+            else:
+                try:
+                    seconds = float(value)
+                except ValueError:
+                    return None
         else:
             return None
-    if not waiting or (plan is not None and is_plain):
+    if not waiting:
         return None
-    return Script(target=waiting[0], is_module=is_module, arguments=(*waiting[1:],)), plan, is_plain
+    script = Script(target=waiting[0], is_module=is_module, arguments=(*waiting[1:],))
+    return RunWords(script, plan, is_plain, seconds)

@@ -130,6 +130,14 @@ class ScriptPlan:
         """Returns keyword arguments of ``torch.utils.data.DataLoader``."""
         return {name: value for name, value in self.settings().items() if name in OF_LOADERS}
 
+    def for_ranks(self, num_ranks: int, num_cores: int) -> ScriptPlan:
+        """Returns what of a plan for one process holds for each of several ranks that share a
+        machine's cores: not its threads, and workers only if there is a core for each."""
+        left = {"threads"}
+        if num_ranks * ((self.num_workers or 0) + 1) > num_cores:
+            left |= {"num_workers", "prefetch_factor", "persistent_workers"}
+        return dataclasses.replace(self, **dict.fromkeys(left))
+
     def _for(self, host: str) -> dict[str, Any]:
         found = arguments_of_host(host, self.settings()).values()
         return {name: value for arguments in found for name, value in arguments.items()}

@@ -76,15 +76,51 @@ class Script:
         return Path.cwd() if self.is_module else Path(os.path.realpath(self.target)).parent
 
 
-def remember(script: Script, plan: ScriptPlan, **figures: Any) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class RememberedScript:
+    """A plan that was found for a script before.
+
+    Attributes:
+        fingerprint: the digest under which it was found.
+        script: the script as the command line named it.
+        created: seconds since 1970.
+        machine: what of the machine it depends on.
+        plan: the plan; an empty one if nothing was faster.
+        figures: the figures that led to it.
+        path: its file.
+    """
+
+    fingerprint: str
+    script: str
+    created: float
+    machine: list[Any]
+    plan: ScriptPlan
+    figures: dict[str, Any]
+    path: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields."""
+        return {**vars(self), "plan": self.plan.to_json(), "path": str(self.path)}
+
+
+def remember(
+    script: Script, plan: ScriptPlan, *, on: list[Any] | None = None, **figures: Any
+) -> str | None:
     """Remembers a plan for a script, with figures that led to it. Returns why it could not be
-    written, or None."""
+    written, or None.
+
+    Args:
+        script: the script and its arguments.
+        plan: the plan.
+        on: the machine as the script's process saw it; None asks, and imports torch.
+        figures: what led to it.
+    """
     key = digest(script)
     record = {
         "schema_version": SCHEMA_VERSION,
         "script": script.words,
         "created": time.time(),
-        "machine": machine(),
+        "machine": machine() if on is None else on,
         "plan": plan.to_json(),
         "figures": figures,
     }
@@ -93,14 +129,19 @@ def remember(script: Script, plan: ScriptPlan, **figures: Any) -> str | None:
 
 def remembered(script: Script) -> ScriptPlan | None:
     """Returns the plan that was found for a script on this machine; None if there is none, or none
-    that this version can read. Imports torch if there may be one."""
-    try:
-        record = json.loads(_file(digest(script)).read_text(encoding="utf-8"))
-        if record["schema_version"] != SCHEMA_VERSION or record["machine"] != machine():
-            return None
-        return ScriptPlan.from_json(record["plan"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, PlanError):
-        return None  # damaged, or of another version: found again
+    that this version can read. Imports torch if there may be one.
+
+    Plans are found in one process; of several ranks on a machine, each takes what holds for it.
+    """
+    found = _read(_file(digest(script)))
+    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if found is None:
+        return None
+    if num_ranks == 1:
+        return found.plan if found.machine == machine() else None
+    name, num_cores, _ = machine()  # torchrun sets the number of threads
+    is_same = found.machine[:2] == [name, num_cores]
+    return found.plan.for_ranks(num_ranks, num_cores) if is_same else None
 
 
 def may_be_remembered(script: Script) -> bool:
@@ -111,6 +152,21 @@ def may_be_remembered(script: Script) -> bool:
         return False  # a module whose code is not looked at
 
 
+def list_scripts() -> list[RememberedScript]:
+    """Returns all remembered plans of scripts that can be read, the newest first."""
+    found = [_read(path) for path in sorted(scripts_folder().glob("*.json"))]
+    return sorted((one for one in found if one is not None), key=lambda one: -one.created)
+
+
+def forget_scripts() -> int:
+    """Removes every remembered plan of a script, and how long scripts took. Returns how many plans
+    there were."""
+    paths = list(scripts_folder().glob("*.json"))
+    for path in [*paths, *scripts_folder().glob("lengths/*.json")]:
+        path.unlink(missing_ok=True)
+    return len(paths)
+
+
 def digest(script: Script) -> str:
     """Returns 32 hexadecimal digits of a script's code, that of the files beside it that it
     imports, the shape of its arguments, and the versions."""
@@ -119,13 +175,13 @@ def digest(script: Script) -> str:
         "arguments": argument_shape(script.arguments),
         "versions": [*map(_version, ("volano", "torch", "lightning", "transformers"))],
         "python": platform.python_version(),
-        "ranks": os.environ.get("WORLD_SIZE", "1"),
     }
     return hashlib.sha256(json.dumps(text).encode()).hexdigest()[:32]
 
 
 def machine() -> list[Any]:
-    """Returns what of this machine a plan depends on. Imports torch."""
+    """Returns what of this machine a plan depends on, as this process sees it: a script may have
+    set variables of the environment. Imports torch."""
     from volano.device import Device
     from volano.device.machine import name_of, num_cores
 
@@ -134,16 +190,27 @@ def machine() -> list[Any]:
 
 def argument_shape(arguments: tuple[str, ...]) -> list[str]:
     """Returns the arguments without the values that say how long, from where and to where."""
-    shape, is_free = [], False
-    for argument in arguments:
-        if is_free and not argument.startswith("-"):
-            is_free = False
-            continue
-        name, separator, _ = argument.partition("=")
-        is_free = _FREE.fullmatch(name) is not None
-        shape.append(name if is_free else argument)
-        is_free = is_free and not separator
-    return shape
+    return [fixed for fixed, _ in _parted(arguments)]
+
+
+def free_values(arguments: tuple[str, ...]) -> dict[str, str]:
+    """Returns the values that are no part of the shape, by their options."""
+    return {name: value for name, value in _parted(arguments) if value is not None}
+
+
+def _parted(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """Yields what belongs to the shape, each with the value that does not; None if it has none."""
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, separator, value = argument.partition("=")
+        if _FREE.fullmatch(name) is None:
+            yield argument, None
+        elif separator:
+            yield name, value
+        else:
+            has_value = waiting and not waiting[0].startswith("-")
+            yield name, waiting.pop(0) if has_value else None
 
 
 def own_code(script: Script) -> dict[Path, ast.Module]:
@@ -205,5 +272,28 @@ def _version(package: str) -> str:
         return ""
 
 
+def scripts_folder() -> Path:
+    """Returns the folder of what is remembered of scripts."""
+    return cache_folder() / "scripts"
+
+
 def _file(key: str) -> Path:
-    return cache_folder() / "scripts" / f"{key}.json"
+    return scripts_folder() / f"{key}.json"
+
+
+def _read(path: Path) -> RememberedScript | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema_version"] != SCHEMA_VERSION:
+            return None
+        return RememberedScript(
+            fingerprint=path.stem,
+            script=str(record["script"]),
+            created=float(record["created"]),
+            machine=list(record["machine"]),
+            plan=ScriptPlan.from_json(record["plan"]),
+            figures=dict(record["figures"]),
+            path=path,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, PlanError):
+        return None  # damaged, or of another version: found again

@@ -9,11 +9,13 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from volano.record.format import for_terminal
+from volano.script.lengths import ScriptLength, length_file, note_length
 from volano.script.main_program import after_import, run_as_main
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script, may_be_remembered, remembered
@@ -28,7 +30,7 @@ def run_script(
     script: Script,
     *,
     plan: ScriptPlan | None = None,
-    find: Callable[[Script], ScriptPlan | None] | None = None,
+    find: Callable[[Script, Callable[[str], Any]], ScriptPlan | None] | None = None,
     is_plain: bool = False,
 ) -> None:
     """Runs a script in this process, to its own end: what it raises and how it exits is the
@@ -40,7 +42,8 @@ def run_script(
     Args:
         script: the script with its arguments.
         plan: the plan to take; None takes the remembered one.
-        find: a function that finds a plan if none is remembered; None runs plainly.
+        find: a function that finds a plan if none is remembered, and is given one that says a
+            line; it returns None if it has not sought any. None runs plainly.
         is_plain: whether the script runs as it is, whatever is remembered.
 
     Raises:
@@ -52,6 +55,7 @@ def run_script(
     if reason is not None:
         _say(f"{script.words} starts again as it is: the plan failed before a step: {reason}")
     elif is_plain:
+        running.note_length()
         _say(f"{script.words} runs as it is")
     elif plan is not None:
         running.plan_at_import(lambda: plan)
@@ -60,9 +64,10 @@ def run_script(
         _say(f"{script.words} runs as it is: ranks on several machines take --plan FILE")
     elif may_be_remembered(script):
         running.plan_at_import(lambda: remembered(script))
-    elif find is not None and (found := find(script)) is not None:
+    elif find is not None and _num_ranks() == 1 and (found := find(script, _say)) is not None:
         running.plan_at_import(lambda: found)
     else:
+        running.note_length()
         hint = f"volano explain {script.words}"
         _say(f"{script.words} runs as it is, for no plan is known; to find one: {hint}")
     running.run()
@@ -77,6 +82,9 @@ class _Running:
         self._applied: Any = None
         self._is_waiting = False
         self._started_in = Path.cwd()  # the script may change it
+        self._started, self._process = time.monotonic(), os.getpid()
+        self._first_step: float | None = None
+        self._length_file: Path | None = None
 
     def plan_at_import(self, plan_of: Callable[[], ScriptPlan | None]) -> None:
         """Applies a plan as soon as the script has imported torch: it may set variables of the
@@ -84,10 +92,22 @@ class _Running:
         self._is_waiting = True
         after_import("torch", lambda: self._apply(plan_of))
 
+    def note_length(self) -> None:
+        """Has the length of this run noted at its end: it tells how long a plan may be sought
+        before the next one."""
+        self._length_file = length_file(self._script) if _num_ranks() == 1 else None
+        if self._length_file is not None:
+            after_import("torch", self._watch_first_step)
+
     def run(self) -> None:
         """Runs the script."""
+        is_whole = False
         try:
             run_as_main(self._script)
+            is_whole = True
+        except SystemExit as end:
+            is_whole = not end.code
+            raise
         except Exception as error:
             if self._is_of_plan():
                 self._start_again(error)
@@ -95,6 +115,28 @@ class _Running:
         finally:
             if self._is_waiting:
                 _say(f"{self._script.words} has not imported torch: nothing to plan")
+            self._end(is_whole)
+
+    def _watch_first_step(self) -> None:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        def finished(*_: Any) -> None:
+            # It stays: within its own call torch walks over the hooks.
+            if self._first_step is None:
+                self._first_step = time.monotonic()
+
+        register_optimizer_step_post_hook(finished)
+
+    def _end(self, is_whole: bool) -> None:
+        # A process that the script has forked comes by too.
+        if self._length_file is None or self._first_step is None or os.getpid() != self._process:
+            return
+        length = ScriptLength(
+            seconds=time.monotonic() - self._started,
+            startup_seconds=self._first_step - self._started,
+            is_whole=is_whole,
+        )
+        note_length(self._length_file, self._script.arguments, length)
 
     def _apply(self, plan_of: Callable[[], ScriptPlan | None]) -> None:
         words, self._is_waiting = self._script.words, False
@@ -109,14 +151,17 @@ class _Running:
         except Exception as error:  # noqa: BLE001 - no reason for the script not to run
             _say(f"{words} runs as it is: {error}")
             return
-        _say(f"{words} runs with {plan.in_words()}; without: --no-plan")
+        if plan.is_empty:
+            _say(f"{words} runs as it is: nothing faster was found for it")
+        else:
+            _say(f"{words} runs with {plan.in_words()}; without: --no-plan")
 
     def _is_of_plan(self) -> bool:
         """Checks whether a failure may be the plan's, and nothing is lost by starting again."""
         applied = self._applied
         if applied is None or not applied.deeds or applied.has_finished_step:
             return False
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # other ranks would wait for this one
+        if _num_ranks() > 1:  # other ranks would wait for this one
             _say(f"{self._script.words} has failed before a step; without the plan: --no-plan")
             return False
         return True
@@ -138,8 +183,12 @@ class _Running:
 
 
 def _spans_machines() -> bool:
-    world, local = os.environ.get("WORLD_SIZE", "1"), os.environ.get("LOCAL_WORLD_SIZE")
-    return local is not None and world != local
+    local = os.environ.get("LOCAL_WORLD_SIZE")
+    return local is not None and int(local) != _num_ranks()
+
+
+def _num_ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import re
@@ -11,10 +12,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from script.loops import LOOPS, closures, two_optimizers
 from volano.script.apply import applied
 from volano.script.plan import ScriptPlan
 from volano.script.search.guard import FirstResults, ScriptGuard
 from volano.script.watch.call_sites import CallSites
+from volano.script.watch.float64 import computed_in_float64
 from volano.script.watch.hooks import TorchHooks
 from volano.script.watch.observe import ObservationLimits, StepRecorder
 
@@ -85,11 +88,8 @@ class OverflowsCompiled(Net):
 
 
 def computed(folder, plan, net=Net, data=Pictures, optimizer=torch.optim.AdamW, threads=1):
-    torch.manual_seed(0)
-    torch.set_num_threads(threads)
-    recorder = StepRecorder(ObservationLimits(steps=1000))
-    hooks = TorchHooks(recorder, CallSites([folder]), lambda: None)
-    with applied(plan), hooks.installed():
+    def loop():
+        torch.manual_seed(0)
         model = net()
         steps = optimizer(model.parameters(), lr=1e-3)
         for images, labels in DataLoader(data(), batch_size=8):
@@ -97,10 +97,20 @@ def computed(folder, plan, net=Net, data=Pictures, optimizer=torch.optim.AdamW, 
             steps.zero_grad()
             loss.backward()
             steps.step()
+
+    return computed_by(loop, folder, plan, threads)
+
+
+def computed_by(loop, folder, plan, threads=1):
+    torch.set_num_threads(threads)
+    recorder = StepRecorder(ObservationLimits(steps=1000))
+    hooks = TorchHooks(recorder, CallSites([folder]), lambda: None)
+    with applied(plan), hooks.installed():
+        loop()
     torch.set_num_threads(1)
-    path = folder / "first.safetensors"
-    hooks.first_steps.save(path)
-    return FirstResults.of(hooks.first_steps.losses(), path)
+    path, first = folder / "first.safetensors", hooks.first_steps
+    first.save(path)
+    return FirstResults.of(first.losses(), path, first.draws)
 
 
 def judged(folder, plan, **kinds):
@@ -146,7 +156,7 @@ def test_what_computes_something_else_is_struck(plan, kinds, said, tmp_path):
 
 
 def altered(run, **values):
-    return FirstResults(run.losses, {**run.values, **values})
+    return dataclasses.replace(run, values={**run.values, **values})
 
 
 def test_an_optimizer_that_updates_otherwise_is_struck(tmp_path):
@@ -180,3 +190,55 @@ def test_a_script_that_is_not_reproducible_to_the_bit_is_held_to_rounding(tmp_pa
     guard = ScriptGuard(run, close, run)
     assert not guard.is_reproducible
     assert guard.check(WORKER, altered(close)).passed
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
+def test_loops_of_every_kind_pass_under_sound_plans(loop, tmp_path):
+    base, rounded = (computed_by(loop, tmp_path, ScriptPlan(), threads) for threads in (1, 2))
+    guard = ScriptGuard(base, base, rounded)
+    last = ScriptPlan(memory_format="channels_last", fused=True)
+    if loop is closures:  # LBFGS cannot flatten such gradients: the plan fails, and is left
+        last = ScriptPlan(fused=True)
+    for plan in (last, BF16):
+        passed, reason = guard.check(plan, computed_by(loop, tmp_path, plan))
+        assert passed, reason
+
+
+def test_a_second_optimizers_gradient_counts_too(tmp_path):
+    run = computed_by(two_optimizers, tmp_path, ScriptPlan())
+    name = next(name for name in run.values if name.startswith("gradient.1."))
+    other = altered(run, **{name: 3 * run.values[name]})
+    passed, reason = ScriptGuard(run, run, run).check(LAST, other)
+    assert not passed
+    assert reason.startswith("the second optimizer's first gradient is off by")
+
+
+class RoundsCoarsely(Net):
+    """Rounds to multiples of 2^-8: fp32 itself is off by far more than another order of sums."""
+
+    def between(self, x):
+        return x + 2.0**15 - 2.0**15
+
+
+def test_what_float64_explains_is_not_struck_and_a_fault_still_is(tmp_path):
+    base = computed(tmp_path, ScriptPlan(), net=RoundsCoarsely)
+    with computed_in_float64():
+        reference = computed(tmp_path, ScriptPlan(), net=RoundsCoarsely)
+    guard = ScriptGuard(base, base, base)  # no other order of sums has shown anything
+    name = "gradient.0.0"
+    gradient, exact = base.values[name], reference.values[name]
+    other = altered(base, **{name: 2 * exact - gradient})  # as far off, to the other side
+    assert not guard.check(LAST, other).passed
+    assert guard.refer_to(reference)
+    passed, reason = guard.check(LAST, other)
+    assert passed, reason
+    assert not guard.check(LAST, altered(base, **{name: 1.1 * gradient})).passed
+
+
+def test_what_draws_otherwise_in_float64_is_no_reference(tmp_path):
+    run = computed(tmp_path, ScriptPlan())
+    guard = ScriptGuard(run, run, run)
+    assert run.draws
+    assert not guard.refer_to(dataclasses.replace(run, draws="other"))
+    far = altered(run, **{"gradient.0.0": 2 * run.values["gradient.0.0"]})
+    assert not guard.refer_to(far)

@@ -23,31 +23,35 @@ TOGETHER = ScriptPlan(num_workers=2, memory_format="channels_last")
 class Runner:
     """A runner of scripts that take as long as is said."""
 
-    def __init__(self, folder, seconds, *, wrong=(), failing=(), idle=()):
-        self._folder, self._seconds = folder, seconds
+    def __init__(self, folder, seconds, *, wrong=(), failing=(), idle=(), first=1.0):
+        self._folder, self._seconds, self._first = folder, seconds, first
         self._wrong, self._failing, self._idle = wrong, failing, idle
         self.ran = []
 
-    def run(self, plan, *, limits, seconds):
-        self.ran.append(plan)
+    def run(self, plan, *, limits, seconds, is_reference=False):
+        self.ran.append("float64" if is_reference else plan)
         if plan in self._failing:
             raise ScriptError("train.py must run by itself", got="exit code 1")
         path = self._folder / f"{len(self.ran)}.safetensors"
         value = 2.0 if plan in self._wrong else 1.0
         save_file({"gradient.0.0": np.full(3, value, np.float32)}, path)
         record = {
-            "losses": [1.0], "facts": {"threads": 2}, "step_seconds": self._seconds.get(plan, 0.1),
+            "losses": [1.0], "draws": "", "facts": {"threads": 2},
+            "step_seconds": self._seconds.get(plan, 0.1),
             "free_step_seconds": None, "deeds": [] if plan in self._idle else ["it"],
             "left": ["the script has its own"],
         }  # fmt: skip
-        return WatchedRun(record=record, gradients=path, startup_seconds=1.0)
+        startup_seconds = self._first if len(self.ran) == 1 else 1.0
+        return WatchedRun(record=record, gradients=path, startup_seconds=startup_seconds)
 
 
-def race(folder, seconds, plans, *, left=1e6, **faults):
+def race(folder, seconds, plans, *, left=1e6, is_bound=False, **faults):
     runner, lines = Runner(folder, seconds, **faults), []
     base = runner.run(ScriptPlan(), limits={}, seconds=1)
     deadline = time.monotonic() + left
-    found = ScriptRace(runner, base, deadline=deadline, steps=None, say=lines.append)
+    found = ScriptRace(
+        runner, base, deadline=deadline, is_bound=is_bound, steps=None, say=lines.append
+    )
     return found, found.run([PlanToTry(plan, 0.5) for plan in plans]), runner, lines
 
 
@@ -73,6 +77,12 @@ def test_what_computes_something_else_is_not_chosen_however_fast(tmp_path):
     assert any("struck: other numbers" in line for line in lines)
 
 
+def test_what_would_be_struck_is_asked_of_float64_once(tmp_path):
+    found, _, runner, _ = race(tmp_path, {}, [LAST, FUSED], wrong=[LAST, FUSED])
+    assert runner.ran.count("float64") == 1
+    assert statuses(found)[LAST] == statuses(found)[FUSED] == "struck"
+
+
 def test_noise_is_no_gain(tmp_path):
     _, best, runner, _ = race(tmp_path, {LAST: 0.099}, [LAST])
     assert best is None
@@ -93,7 +103,15 @@ def test_the_time_is_kept_and_what_was_left_is_said(tmp_path):
     found, best, runner, _ = race(tmp_path, {}, [WORKERS, LAST], left=8)  # three runs take nine
     assert best is None
     assert len(runner.ran) == 1
-    assert found.notices == ["no time was left to try plans: give `seconds` more"]
+    assert found.notices == ["no time was left to try plans: give `seconds` 30 or more"]
+
+
+def test_a_script_that_begins_late_once_is_raced(tmp_path):
+    _, best, runner, _ = race(tmp_path, {WORKERS: 0.05}, [WORKERS], left=100, first=60.0)
+    assert best.plan == WORKERS
+    assert runner.ran[:3] == [ScriptPlan(), ScriptPlan(), ScriptPlan(threads=1)]
+    _, best, runner, _ = race(tmp_path, {}, [WORKERS], left=100, first=60.0, is_bound=True)
+    assert (best, len(runner.ran)) == (None, 1)
 
 
 def test_a_script_that_cannot_run_twice_is_explained_without_a_race(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from script.loops import LOOPS
 from volano.script.watch.call_sites import CallSites
 from volano.script.watch.hooks import EnoughStepsError, TorchHooks
 from volano.script.watch.observe import ObservationLimits, StepRecorder
@@ -80,6 +81,22 @@ def test_hooks_change_no_number_and_leave_nothing_behind():
     after = nn.Module.__call__, torch.Tensor.backward, torch.Tensor.item, DataLoader.__iter__
     assert after == before
     assert "item" not in vars(torch.Tensor)
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
+def test_loops_of_every_kind_are_watched_and_keep_their_numbers(loop):
+    alone = loop()
+    hooks, recorder = make_hooks(steps=1000)
+    with hooks.installed():
+        assert loop() == alone
+    record = recorder.to_json()
+    steps = {"accumulated": 3, "evaluated": 4}.get(loop.__name__, 6)
+    assert recorder.num_steps == steps
+    assert record["num_optimizers"] == (2 if loop.__name__ == "two_optimizers" else 1)
+    assert (record["evaluation_seconds"] > 0) == (loop.__name__ == "evaluated")
+    parts = {part["part"] for part in record["parts"]}
+    assert {"data", "forward", "backward", "optimizer", "read"} <= parts
+    assert sum(p["seconds"] for p in record["parts"]) == pytest.approx(record["step_seconds"])
 
 
 def test_a_script_that_catches_everything_is_ended_with_its_process():

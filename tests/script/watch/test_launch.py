@@ -51,6 +51,29 @@ def test_a_script_that_never_steps(here):
         run(here, "import torch\ntorch.ones(3).sum().item()\n")
 
 
+def test_a_script_that_is_over_before_it_can_be_measured(here):
+    (here / "train.py").write_text("")
+    record = {"has_torch": True, "num_processes": 0, "num_steps": 0, "num_warmup_steps": 1}
+    with (
+        ScriptRunner(Script(target="train.py")) as runner,
+        pytest.raises(ScriptError, match="its end after 1. Give it arguments with which it"),
+    ):
+        runner._check_steps(record, 1)
+
+
+def test_a_script_that_needs_the_network(here, capfd):
+    text = "import urllib.request\nurllib.request.urlopen('http://nowhere.invalid/data')\n"
+    with pytest.raises(ScriptError, match="It looked for nowhere.invalid in the network"):
+        run(here, text)
+    assert "URLError" in capfd.readouterr().err
+
+
+def test_a_script_of_which_nothing_is_to_be_seen(here, capfd):
+    with pytest.raises(ScriptError, match="exit code 1: ValueError: mine"):
+        run(here, "raise ValueError('mine')\n", is_quiet=True)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_script_that_takes_too_long_says_where_it_was(here):
     with pytest.raises(ScriptError, match=r"none in 2 s; it was at train.py:3\. Give it longer"):
         run(here, "import time\n\ntime.sleep(30)\n", seconds=2)

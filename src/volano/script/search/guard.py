@@ -2,7 +2,8 @@
 gradient and the first update.
 
 What rounding explains is measured: the script's own run with another number of threads, which sums
-in another order. A plan of class `exact` must give the same bits. The form and the constants of the
+in another order, and, if a plan would be struck, its first steps in float64, from which the script
+itself is off. A plan of class `exact` must give the same bits. The form and the constants of the
 limits are those of ``planner/parity/check.py``.
 """
 
@@ -23,13 +24,15 @@ _MOST_LOSSES = 8  # steps diverge by themselves later
 _MULTIPLIER, _FLOOR = 2.0, 1e-4
 # What a type's rounding explains: so many times fp32's own error, scaled by the unit roundoffs.
 _AMPLIFIED, _AMPLIFIED_FLOOR = 8.0, 0.05
-_ROUNDOFF = {"tf32": 2.0**-11, "bf16": 2.0**-8}
+_ROUNDOFF = {"tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
 _ROUNDOFF_FP32 = 2.0**-24
 _LARGEST_ERROR = 0.5
 # Losses may be off by so much of themselves at the first step, and so much at later ones.
 _FIRST_LOSS = {"rounding": 1e-5, "precision": 2e-2}
 _LATER_LOSSES = {"rounding": 2e-2, "precision": 1e-1}
 _MULTIPLE_OF_OWN = 5.0
+# A second optimizer's first gradient comes after the first one's step, which magnifies rounding.
+_SECOND_GRADIENT = {"rounding": 2e-2, "precision": 0.5}
 _LEAST_UPDATE_COSINE = 0.99
 # The script's own runs differ by more than this: nothing can be compared.
 _LARGEST_OWN_ERROR = 0.05
@@ -48,15 +51,21 @@ class FirstResults:
 
     losses: Sequence[float]
     values: dict[str, Any]
+    draws: str = ""  # a digest of the generators' state at the first step
 
     @classmethod
-    def of(cls, losses: Sequence[float], path: Path) -> FirstResults:
+    def of(cls, losses: Sequence[float], path: Path, draws: str = "") -> FirstResults:
         """Reads what a child wrote."""
-        return cls(tuple(losses[:_MOST_LOSSES]), load_file(path))
+        return cls(tuple(losses[:_MOST_LOSSES]), load_file(path), draws)
 
-    def chosen(self, kind: str) -> dict[str, Any]:
-        """Returns the values of a kind, ``"gradient"`` or ``"update"``."""
-        return {name: value for name, value in self.values.items() if name.startswith(kind)}
+    def chosen(self, kind: str, *, is_first: bool = True) -> dict[str, Any]:
+        """Returns the values of a kind, ``"gradient"`` or ``"update"``: of the optimizer that
+        stepped first, or of the others."""
+        return {
+            name: value
+            for name, value in self.values.items()
+            if name.startswith(f"{kind}.") and name.startswith(f"{kind}.0.") == is_first
+        }
 
     def has_same_bits(self, other: FirstResults) -> bool:
         """Returns whether another run has computed the same to the last bit."""
@@ -82,8 +91,10 @@ class ScriptGuard:
 
     def __init__(self, base: FirstResults, repeated: FirstResults, rounded: FirstResults) -> None:
         self._base = base
+        self._reference = base
         self.is_reproducible = base.has_same_bits(repeated)
         self._own_error = max(_error(base, repeated), _error(base, rounded))
+        self._own_second_error = _error(base, rounded, is_first=False)
         others = (repeated.losses, rounded.losses)
         self._own_losses = max(_largest_excess(base.losses, losses) for losses in others)
 
@@ -96,6 +107,18 @@ class ScriptGuard:
             f"the script's own runs differ: the first gradient by {self._own_error:.1g} of its norm"
             " (does it draw from a generator that is not seeded?)"
         )
+
+    def refer_to(self, reference: FirstResults) -> bool:
+        """Takes the script's first steps in float64, against which it has an error of its own.
+        Returns whether they are a reference: not if they have drawn other random numbers, or are
+        too far from the script's."""
+        error = _error(reference, self._base)
+        if reference.draws != self._base.draws or error > _LARGEST_OWN_ERROR:
+            return False
+        self._reference, self._own_error = reference, max(self._own_error, error)
+        excess = _largest_excess(reference.losses, self._base.losses)
+        self._own_losses = max(self._own_losses, excess)
+        return True
 
     def check(self, plan: ScriptPlan, found: FirstResults) -> ScriptVerdict:
         """Returns whether a run under a plan has computed what the script does."""
@@ -114,11 +137,15 @@ class ScriptGuard:
     def _within_rounding(
         self, plan: ScriptPlan, semantics: str, found: FirstResults
     ) -> ScriptVerdict:
-        error, limit = _error(self._base, found), self._limit(plan)
+        error, limit = _error(self._reference, found), self._limit(plan)
         explained = f"rounding explains {limit:.1e}"
         if not error <= limit:
             return ScriptVerdict(False, f"the first gradient is off by {error:.1e}; {explained}")
-        said = self._wrong_loss(semantics, found) or self._wrong_update(plan, found)
+        said = (
+            self._wrong_second_gradient(semantics, found)
+            or self._wrong_loss(semantics, found)
+            or self._wrong_update(plan, found)
+        )
         if said is not None:
             return ScriptVerdict(False, said)
         return ScriptVerdict(True, f"the first gradient is off by {error:.1e}; {explained}")
@@ -129,8 +156,16 @@ class ScriptGuard:
         scaled = _AMPLIFIED * self._own_error * _ROUNDOFF[plan.precision] / _ROUNDOFF_FP32
         return min(_LARGEST_ERROR, max(_AMPLIFIED_FLOOR, scaled))
 
+    def _wrong_second_gradient(self, semantics: str, found: FirstResults) -> str | None:
+        error = _error(self._base, found, is_first=False)
+        limit = _SECOND_GRADIENT[semantics] + _MULTIPLE_OF_OWN * self._own_second_error
+        if error <= limit:
+            return None
+        return f"the second optimizer's first gradient is off by {error:.1e}, more than {limit:.1e}"
+
     def _wrong_loss(self, semantics: str, found: FirstResults) -> str | None:
-        for step, (own, loss) in enumerate(zip(self._base.losses, found.losses, strict=False), 1):
+        losses = zip(self._reference.losses, found.losses, strict=False)
+        for step, (own, loss) in enumerate(losses, 1):
             most = (_FIRST_LOSS if step == 1 else _LATER_LOSSES)[semantics]
             most += _MULTIPLE_OF_OWN * self._own_losses
             if not abs(loss - own) <= most * max(abs(own), 1e-3):
@@ -156,9 +191,11 @@ class ScriptGuard:
         return f"other numbers: the first gradient is off by {_error(self._base, found):.1e}"
 
 
-def _error(base: FirstResults, other: FirstResults) -> float:
-    """Returns the relative L2 error of all first gradients together."""
-    ours, theirs = _joined(base.chosen("gradient")), _joined(other.chosen("gradient"))
+def _error(base: FirstResults, other: FirstResults, *, is_first: bool = True) -> float:
+    """Returns the relative L2 error of all first gradients together, of the optimizer that stepped
+    first, or of the others."""
+    ours = _joined(base.chosen("gradient", is_first=is_first))
+    theirs = _joined(other.chosen("gradient", is_first=is_first))
     if ours.shape != theirs.shape:
         return math.inf
     norm = float(np.linalg.norm(ours))

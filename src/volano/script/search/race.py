@@ -3,7 +3,9 @@ before, between and after them."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,10 +17,14 @@ from volano.script.search.explanation import ScriptCandidate, candidate_line
 from volano.script.search.guard import FirstResults, ScriptGuard
 from volano.script.watch.launch import ScriptRunner, WatchedRun
 
+# A script that takes longer to begin may have made what is there the next time.
+_LONG_STARTUP_SECONDS = 10.0
 # A gain below this is noise on any machine.
 _LEAST_GAIN = 1.03
 # A candidate is timed for so long, or so many steps if they take longer.
 _SECONDS, _STEPS = 2.0, 4
+# As it is twice more, with other threads, two plans alone and together.
+_RUNS_OF_A_RACE = 7
 _LONGEST_CHILD = 8.0  # times as long as the script needs to its end, compiling left out
 
 
@@ -29,6 +35,7 @@ class ScriptRace:
         runner: runs the script.
         base: what was seen of it as it is.
         deadline: when the race must be over, by ``time.monotonic``.
+        is_bound: whether a run that would end after it is stopped.
         steps: the most steps that are measured in a run.
         say: called with a line for each candidate.
 
@@ -43,11 +50,15 @@ class ScriptRace:
         base: WatchedRun,
         *,
         deadline: float,
+        is_bound: bool = False,
         steps: int | None,
         say: Callable[[str], Any],
     ) -> None:
-        self._runner, self._say, self._deadline = runner, say, deadline
+        self._runner, self._say = runner, say
+        self._deadline, self._is_bound = deadline, is_bound
         self._base = [base]
+        self._repeated: WatchedRun | None = None
+        self._has_reference: bool | None = None  # None: not tried
         self._first = _computed(base)
         self._guard: ScriptGuard | None = None
         self._limits: dict[str, float] = {"seconds": max(_SECONDS, _STEPS * base.step_seconds)}
@@ -61,10 +72,17 @@ class ScriptRace:
         to take, or None if none is faster and computes the same."""
         if not candidates:
             return None
-        if not self._has_time(num_children=3):  # two for the guard, one for a plan
-            self.notices.append("no time was left to try plans: give `seconds` more")
+        try:
+            if not self._has_time(num_children=3):  # two for the guard, one for a plan
+                self._repeat_if_long()
+            if not self._has_time(num_children=2 + (self._repeated is None)):
+                self._note_no_time()
+                return None
+            self._prepare_guard()
+        except ScriptError as error:
+            self.notices.append(f"it does not run a second time: {first_line(error)}")
             return None
-        if not self._prepare_guard():
+        if self._guard is None:
             return None
         for number, candidate in enumerate(candidates):
             if not self._has_time(num_children=2):
@@ -80,25 +98,33 @@ class ScriptRace:
         """The seconds of a step of the script as it is, over all its runs."""
         return sum(seen.step_seconds for seen in self._base) / len(self._base)
 
-    def _prepare_guard(self) -> bool:
-        """Runs the script again, as it is and with other threads. Returns whether plans can be
-        compared with it."""
+    def _repeat_if_long(self) -> None:
+        """Runs the script again if its beginning took long: what it made then is there now."""
+        if self._base[0].startup_seconds > _LONG_STARTUP_SECONDS and not self._is_bound:
+            self._repeated = self._seen(ScriptPlan())
+            self._base.append(self._repeated)
+
+    def _note_no_time(self) -> None:
+        needed = _RUNS_OF_A_RACE * (self._base[-1].startup_seconds + self._limits["seconds"])
+        least = 10 * math.ceil(needed / 10)
+        self.notices.append(f"no time was left to try plans: give `seconds` {least} or more")
+
+    def _prepare_guard(self) -> None:
+        """Runs the script again, as it is and with other threads; there is a guard afterwards if
+        plans can be compared with it."""
         threads = ScriptPlan(threads=other_threads(self._base[0].record["facts"]))
-        try:
-            rounded = self._seen(threads)
-            repeated = self._seen(ScriptPlan())
-        except ScriptError as error:
-            self.notices.append(f"it does not run a second time: {first_line(error)}")
-            return False
-        self._base.append(repeated)
-        self._guard = ScriptGuard(self._first, _computed(repeated), _computed(rounded))
-        if self._guard.why_not is not None:
-            self.notices.append(f"no plan can be compared with it: {self._guard.why_not}")
-            return False
-        if not self._guard.is_reproducible:
+        rounded = self._seen(threads)
+        if self._repeated is None:
+            self._repeated = self._seen(ScriptPlan())
+            self._base.append(self._repeated)
+        guard = ScriptGuard(self._first, _computed(self._repeated), _computed(rounded))
+        if guard.why_not is not None:
+            self.notices.append(f"no plan can be compared with it: {guard.why_not}")
+            return
+        if not guard.is_reproducible:
             self.notices.append("two runs of the script as it is differ in the last bits")
+        self._guard = guard
         self._judge(threads, rounded)
-        return True
 
     def _try(self, plan: ScriptPlan) -> None:
         try:
@@ -115,16 +141,34 @@ class ScriptRace:
     def _judge(self, plan: ScriptPlan, seen: WatchedRun) -> None:
         assert self._guard is not None
         verdict = self._guard.check(plan, _computed(seen))
+        if not verdict.passed and plan.semantics() != "exact" and self._refer():
+            verdict = self._guard.check(plan, _computed(seen))
         self._note(
             ScriptCandidate(
                 plan=plan,
                 status="measured" if verdict.passed else "struck",
                 seconds=seen.step_seconds,
                 gain=self.base_seconds / seen.step_seconds,
-                startup_seconds=seen.startup_seconds - self._base[0].startup_seconds,
+                startup_seconds=seen.startup_seconds - self._startup_seconds(),
                 reason=verdict.reason,
             )
         )
+
+    def _refer(self) -> bool:
+        """Runs the script's first steps in float64, once, if there is time. Returns whether they
+        are a reference."""
+        assert self._guard is not None
+        facts = self._base[0].record["facts"]
+        if self._has_reference is None and self._has_time(num_children=1):
+            self._has_reference = False
+            if not facts.get("autocast") and not facts.get("is_compiled"):
+                with contextlib.suppress(ScriptError):
+                    seen = self._runner.run(
+                        ScriptPlan(), limits={"steps": _STEPS}, seconds=self._longest(),
+                        is_reference=True,
+                    )  # fmt: skip
+                    self._has_reference = self._guard.refer_to(_computed(seen))
+        return bool(self._has_reference)
 
     def _note(self, candidate: ScriptCandidate) -> None:
         self.candidates.append(candidate)
@@ -163,20 +207,28 @@ class ScriptRace:
         if self._has_time(num_children=2):
             self._base.append(self._seen(ScriptPlan()))
 
+    def _startup_seconds(self) -> float:
+        return min(seen.startup_seconds for seen in self._base)
+
     def _has_time(self, num_children: int) -> bool:
         needed = num_children * (self._base[-1].startup_seconds + self._limits["seconds"])
         return time.monotonic() + needed < self._deadline
 
     def _seen(self, plan: ScriptPlan) -> WatchedRun:
-        usual = self._base[0].startup_seconds + self._limits["seconds"]
-        most = max(_LONGEST_CHILD * usual, 60.0)
-        if plan.compile is None:
-            most = max(2 * usual, min(most, self._deadline - time.monotonic()))
+        most = self._longest(is_compiled=plan.compile is not None)
         return self._runner.run(plan, limits=self._limits, seconds=most)
+
+    def _longest(self, *, is_compiled: bool = False) -> float:
+        """Returns how long a run may take."""
+        usual = self._base[0].startup_seconds + self._limits["seconds"]
+        most, left = max(_LONGEST_CHILD * usual, 60.0), self._deadline - time.monotonic()
+        if self._is_bound:
+            return max(1.0, min(most, left))
+        return most if is_compiled else max(2 * usual, min(most, left))
 
 
 def _computed(seen: WatchedRun) -> FirstResults:
-    return FirstResults.of(seen.record["losses"], seen.gradients)
+    return FirstResults.of(seen.record["losses"], seen.gradients, seen.record["draws"])
 
 
 def _together(winners: Sequence[ScriptCandidate]) -> ScriptPlan:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from volano.script.main_program import after_import, run_as_main
-from volano.script.remembered import Script
+from volano.script.remembered import Script, machine
 
 _SEED = 0  # for a script that sets none
 _OWN = str(Path(__file__).resolve().parents[1])
@@ -34,6 +34,7 @@ class _Child:
         self._recorder: Any = None
         self._applied: Any = None
         self._num_forks = self._num_inputs = 0
+        self._hosts: dict[str, None] = {}  # that were looked up in the network
         self._script = Script(
             target=job["target"], is_module=job["is_module"], arguments=tuple(job["arguments"])
         )
@@ -73,6 +74,7 @@ class _Child:
 
         torch.manual_seed(_SEED)
         from volano.script.watch.call_sites import CallSites
+        from volano.script.watch.float64 import computed_in_float64
         from volano.script.watch.hooks import TorchHooks
         from volano.script.watch.observe import ObservationLimits, StepRecorder
 
@@ -82,6 +84,8 @@ class _Child:
             from volano.script.plan import ScriptPlan
 
             self._applied = self._context.enter_context(applied(ScriptPlan.from_json(job["plan"])))
+        if job["is_reference"]:
+            self._context.enter_context(computed_in_float64())
         self._recorder = StepRecorder(ObservationLimits(**job["limits"]))
         sites = CallSites(self._roots)
         self._hooks = TorchHooks(self._recorder, sites, self._end_process)
@@ -92,9 +96,10 @@ class _Child:
         self._recorder.is_active = False
 
     def _audit(self, event: str, arguments: Any) -> None:
-        del arguments
         if event == "builtins.input":
             self._num_inputs += 1
+        elif event == "socket.getaddrinfo" and arguments[0] is not None:
+            self._hosts[str(arguments[0])] = None
         elif event in ("os.fork", "os.posix_spawn", "subprocess.Popen"):
             # Workers of a loader are no processes that train.
             is_loader = self._recorder is not None and self._recorder.is_in("data")
@@ -106,14 +111,17 @@ class _Child:
 
     def _finish(self, status: str) -> None:
         """Writes what was seen; the file is there when it is whole."""
-        record: dict[str, Any] = {"status": status, "num_processes": self._num_forks}
+        record: dict[str, Any] = {
+            "status": status, "num_processes": self._num_forks, "hosts": [*self._hosts],
+        }  # fmt: skip
         if self._recorder is not None:
             if status == "measured":
                 self._recorder.is_active = False
             record |= self._recorder.to_json()
             record |= {"facts": self._hooks.described(), "has_torch": True}
-            record |= {"losses": self._hooks.first_steps.losses(), **self._facts_of_device()}
-            self._hooks.first_steps.save(Path(self._job["gradients"]))
+            first = self._hooks.first_steps
+            record |= {"losses": first.losses(), "draws": first.draws, **self._facts_of_device()}
+            first.save(Path(self._job["gradients"]))
         if self._applied is not None:
             record |= {"deeds": self._applied.deeds, "left": self._applied.notices}
         path = Path(self._job["result"])
@@ -125,17 +133,21 @@ class _Child:
         """Returns the peak of the device's memory, for the CPU that of the process; and in which
         types it computes faster than in fp32."""
         from volano.device import Device
-        from volano.device.torch_private import has_bf16_units
         from volano.errors import VolanoError
 
         device = Device(self._hooks.facts.get("device", "cpu"))
         precisions = []
-        for name in ("tf32", "bf16"):
+        # fp16 needs its gradients scaled, and steps skipped: only where bf16 has no units.
+        half = "bf16" if device.has_bf16_units else "fp16"
+        for name in (half,) if device.is_cpu else ("tf32", half):
             with contextlib.suppress(VolanoError):
                 device.check_precision(name)
-                if not device.is_cpu or (name == "bf16" and has_bf16_units()):
-                    precisions.append(name)
-        return {"peak_bytes": device.memory().peak, "precisions": precisions}
+                precisions.append(name)
+        return {
+            "peak_bytes": device.memory().peak,
+            "precisions": precisions,
+            "machine": machine(),
+        }
 
 
 def main() -> None:

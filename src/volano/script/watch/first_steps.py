@@ -3,6 +3,7 @@ runs of it are compared."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ _MOST_ELEMENTS = 4_000_000
 
 class FirstSteps:
     """The losses of the first backward passes, and gradient and update of each optimizer's first
-    step."""
+    step.
+
+    Attributes:
+        draws: a digest of the state of the random generators at the first step; empty before it.
+    """
 
     def __init__(self) -> None:
+        self.draws = ""
         self._losses: list[Tensor] = []
         self._gradients: dict[str, Tensor] = {}
         self._before: dict[int, list[Tensor]] = {}
@@ -37,6 +43,7 @@ class FirstSteps:
         if key in self._numbers:
             return
         number = self._numbers[key] = len(self._numbers)
+        self.draws = self.draws or _state_of_generators()
         scale = getattr(optimizer, "grad_scale", None)
         parameters = _parameters_of(optimizer)
         self._before[key] = [_sample(parameter, len(parameters)) for parameter in parameters]
@@ -66,6 +73,14 @@ class FirstSteps:
         """Writes gradients and updates as safetensors."""
         values = {**self._gradients, **self._updates}
         save_file({name: value.float().cpu().contiguous() for name, value in values.items()}, path)
+
+
+def _state_of_generators() -> str:
+    states = [torch.get_rng_state()]
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None:
+        states.append(torch.get_device_module(accelerator).get_rng_state())
+    return hashlib.sha256(b"".join(state.numpy().tobytes() for state in states)).hexdigest()
 
 
 def _parameters_of(optimizer: Optimizer) -> list[Any]:

@@ -167,7 +167,8 @@ class TorchHooks:
                 "takes_fused": "fused" in optimizer.defaults,
             }
             self._note_device(optimizer)
-        if recorder.num_steps == 0:
+        # Of a second optimizer too, as a GAN has it; by then the first has made a step.
+        if recorder.num_steps <= 1:
             self.first_steps.note_gradients(key, optimizer)
         recorder.enter("optimizer", place)
 

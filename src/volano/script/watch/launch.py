@@ -24,6 +24,7 @@ from volano.script.remembered import Script
 # A child that was told to stop and has written what it saw may still save things: so long.
 _END_SECONDS = 10.0
 _POLL_SECONDS = 0.05
+_LONGEST_LINE = 200  # columns of what a plan has broken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +55,19 @@ class ScriptRunner:
         script: the script and its arguments.
         scratch: folders and files in the current folder of which each child gets a copy.
         is_verbose: whether what the script prints is shown, on standard error.
+        is_quiet: whether what a script that fails has written there is not shown either.
 
     Raises:
         UsageError: when it is made, if there is no such script, or it is a notebook.
     """
 
     def __init__(
-        self, script: Script, *, scratch: Sequence[str] = (), is_verbose: bool = False
+        self,
+        script: Script,
+        *,
+        scratch: Sequence[str] = (),
+        is_verbose: bool = False,
+        is_quiet: bool = False,
     ) -> None:
         script.file()
         for name in scratch:
@@ -69,7 +76,8 @@ class ScriptRunner:
                 raise UsageError(
                     "`scratch` must name something in the current folder", got=repr(name)
                 )
-        self.script, self._scratch, self._is_verbose = script, scratch, is_verbose
+        self.script, self._scratch = script, scratch
+        self._is_verbose, self._is_quiet = is_verbose, is_quiet
         self._folder = Path(tempfile.mkdtemp(prefix="volano-script-"))
         self._number = 0
 
@@ -80,7 +88,13 @@ class ScriptRunner:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(
-        self, plan: ScriptPlan, *, limits: dict[str, float], seconds: float, least_steps: int = 1
+        self,
+        plan: ScriptPlan,
+        *,
+        limits: dict[str, float],
+        seconds: float,
+        least_steps: int = 1,
+        is_reference: bool = False,
     ) -> WatchedRun:
         """Runs the script under a plan until enough steps were seen.
 
@@ -89,6 +103,7 @@ class ScriptRunner:
             limits: see :class:`~volano.script.watch.observe.ObservationLimits`.
             seconds: the most that the child may take.
             least_steps: measured steps below which there is nothing to say.
+            is_reference: whether models compute in float64.
 
         Raises:
             ScriptError: it fails by itself, or does nothing that can be measured.
@@ -99,7 +114,7 @@ class ScriptRunner:
         job = {
             "target": self.script.target, "is_module": self.script.is_module,
             "arguments": list(self.script.arguments),
-            "plan": plan.settings() and plan.to_json(),
+            "plan": plan.settings() and plan.to_json(), "is_reference": is_reference,
             "limits": {**limits, "end_seconds": max(0.5 * seconds, seconds - _END_SECONDS)},
             "limit_seconds": max(1.0, seconds - 0.5),
             "result": str(folder / "result.json"), "where": str(folder / "where.txt"),
@@ -109,7 +124,10 @@ class ScriptRunner:
         code = self._run_child(folder, job, seconds)
         taken = time.monotonic() - started
         record = _read(folder / "result.json")
-        self._check(record, code, folder, seconds, least_steps)
+        # What a plan breaks is no mistake of the person's: the last line of it is enough.
+        is_own = plan.is_empty and not is_reference and not self._is_quiet
+        errors = folder / "errors.txt" if is_own else None
+        self._check(record, code, folder, seconds, least_steps, errors)
         assert record is not None
         measured = sum(record["each_step_seconds"]) + record["evaluation_seconds"]
         return WatchedRun(
@@ -150,11 +168,11 @@ class ScriptRunner:
 
     def _check(
         self, record: dict[str, Any] | None, code: int | None, folder: Path, seconds: float,
-        least_steps: int,
+        least_steps: int, errors: Path | None,
     ) -> None:  # fmt: skip
         name = self.script.words
         if record is None and code is not None:
-            self._show_errors(folder)
+            _show(errors)
             end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise ScriptError(f"{name} must run by itself", got=end, exit_code=_shell_code(code))
         if record is None:
@@ -164,17 +182,21 @@ class ScriptRunner:
                 remedy="Give it longer, or arguments with which it begins sooner",
             )
         if record["status"] == "asked for input":
-            self._show_errors(folder)
+            _show(errors)
             raise ScriptError(
                 f"{name} must ask for nothing while it is explained",
                 got="a question, to which there is no answer",
                 remedy="Give what it asks for as arguments",
             )
         if record["status"] == "failed":
-            self._show_errors(folder)
+            _show(errors)
+            hosts = ", ".join(record["hosts"][:3])
+            hint = f"It looked for {hosts} in the network: is there one here?" if hosts else None
             raise ScriptError(
-                f"{name} must run by itself", got=f"exit code {code}", exit_code=code or 1
-            )
+                f"{name} must run by itself", remedy=hint,
+                got=f"exit code {code}" + ("" if errors else _last_line(folder / "errors.txt")),
+                exit_code=code or 1,
+            )  # fmt: skip
         self._check_steps(record, least_steps)
 
     def _check_steps(self, record: dict[str, Any], least_steps: int) -> None:
@@ -198,9 +220,19 @@ class ScriptRunner:
                 remedy="Give it arguments with which it trains for longer",
             )
 
-    def _show_errors(self, folder: Path) -> None:
+
+def _last_line(path: Path) -> str:
+    """Returns the error with which a child ended, behind a colon; nothing if it wrote none."""
+    with contextlib.suppress(OSError):
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+        return f": {lines[-1][:_LONGEST_LINE]}" if lines and lines[-1] else ""
+    return ""
+
+
+def _show(errors: Path | None) -> None:
+    if errors is not None:
         with contextlib.suppress(OSError):
-            sys.stderr.write((folder / "errors.txt").read_text(errors="replace"))
+            sys.stderr.write(errors.read_text(errors="replace"))
 
 
 def _wait(process: subprocess.Popen[bytes], result: Path, seconds: float) -> int | None:
