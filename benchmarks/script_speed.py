@@ -1,12 +1,21 @@
 """Scripts of other people by ``python`` and by ``volano run``, whole processes in turn.
 
-    python benchmarks/script_speed.py [--rounds 5] [--empty] [--only NAME ...] [--plans FOLDER]
+    python benchmarks/script_speed.py [--minutes 11] [--rounds 5] [--only NAME ...]
+        [--parts explain start scripts] [--plans FOLDER] [--small]
 
-The scripts are those of ``examples/scripts``, which know nothing of Volano. The plan is known: a
-file ``NAME.json`` of ``--plans`` (written by ``volano explain``), or the one that stands below.
-``--empty`` takes a plan that sets nothing: what the command itself costs. Both sides have the
-machine alone, in turn, A B B A; the ratio of each pair is taken, then their median. Last, the
-losses that both have printed are compared.
+Three parts, each for itself:
+
+``explain``: seconds from the command to the first table (where a step's time goes) and to the end
+of ``volano explain`` on the tutorial script, by the clock of whoever waits.
+
+``start``: what a plan that sets nothing costs, seconds at the start and per cent of a step, from
+pairs of a short and a long run of the script that reads its loss at every step.
+
+``scripts``: the six scripts of ``examples/scripts``, which know nothing of Volano. Their plans are
+known: a file ``NAME.json`` of ``--plans`` (written by ``volano explain --out NAME.json``), or the
+one that stands below. Both sides have the machine alone, in turn, A B B A; the ratio of each pair
+is taken, then their median. Last, the losses that both have printed are compared. Rounds go over
+all scripts, and no round begins that would end after ``--minutes``.
 """
 
 from __future__ import annotations
@@ -19,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from volano.script.plan import ScriptPlan
@@ -37,65 +47,137 @@ PLANS = {
 }
 ARGUMENTS = {"jpeg_folder": ("--epochs", "3"), "lightning_digits": ("--epochs", "2")}
 _LOSS = re.compile(r"loss'?:? '?([\d.]+)")
+_SHORT, _LONG = 1, 150  # epochs of 16 steps
 
 
-def measure(name: str, plan: ScriptPlan, rounds: int, folder: Path, extra: list[str]) -> None:
-    """Runs both sides in turn, and prints a line."""
-    plan.save(folder / "plan.json")
-    script = [str(SCRIPTS / f"{name}.py"), *ARGUMENTS.get(name, ()), *extra]
-    volano = ["-m", "volano", "run", "--plan", str(folder / "plan.json")]
-    seconds: dict[str, list[float]] = {"python": [], "volano run": []}
-    losses: dict[str, list[float]] = {}
-    if name == "jpeg_folder":  # it makes its pictures when it runs first
-        run([*script[:1], *extra], folder)
-    for index in range(rounds):
-        sides = [("python", script), ("volano run", volano + script)]
-        for side, words in sides if index % 2 == 0 else reversed(sides):
-            start = time.perf_counter()
-            text = run(words, folder)
-            seconds[side].append(time.perf_counter() - start)
-            losses[side] = [float(found) for found in _LOSS.findall(text)]
-    plain, planned = seconds["python"], seconds["volano run"]
-    ratios = [a / b for a, b in zip(plain, planned, strict=True)]
-    most = max(
-        (abs(a - b) for a, b in zip(losses["python"], losses["volano run"], strict=True)),
-        default=float("nan"),
-    )
-    print(
-        f"{name:18} python {statistics.median(plain):6.2f} s  volano run "
-        f"{statistics.median(planned):6.2f} s  {statistics.median(ratios):5.3f} times as fast "
-        f"({min(ratios):.3f} to {max(ratios):.3f})  largest difference of a loss {most:.1e}  "
-        f"{plan.in_words()}",
-        flush=True,
-    )
+@dataclass
+class Pairs:
+    """The runs of one script by both sides."""
+
+    name: str
+    plan: ScriptPlan
+    python: list[float] = field(default_factory=list)
+    volano: list[float] = field(default_factory=list)
+    largest_difference: float = float("nan")
+
+    def run_once(self, folder: Path, extra: list[str]) -> None:
+        """Runs both sides, in an order that turns."""
+        self.plan.save(folder / f"{self.name}.json")
+        script = [str(SCRIPTS / f"{self.name}.py"), *ARGUMENTS.get(self.name, ()), *extra]
+        planned = ["-m", "volano", "run", "--plan", str(folder / f"{self.name}.json"), *script]
+        if self.name == "jpeg_folder" and not self.python:  # it makes its pictures first
+            timed([*script[:1], *extra], folder)
+        sides = [(self.python, script), (self.volano, planned)]
+        losses = {}
+        for seconds, words in sides if len(self.python) % 2 == 0 else reversed(sides):
+            taken, text = timed(words, folder)
+            seconds.append(taken)
+            losses[words is script] = [float(found) for found in _LOSS.findall(text)]
+        self.largest_difference = max(
+            (abs(a - b) for a, b in zip(losses[True], losses[False], strict=True)),
+            default=float("nan"),
+        )
+
+    def line(self) -> str:
+        """What was measured."""
+        ratios = [a / b for a, b in zip(self.python, self.volano, strict=True)]
+        return (
+            f"{self.name:18} python {statistics.median(self.python):6.2f} s  volano run "
+            f"{statistics.median(self.volano):6.2f} s  {statistics.median(ratios):5.3f} times as "
+            f"fast ({min(ratios):.3f} to {max(ratios):.3f}, {len(ratios)} pairs)  largest "
+            f"difference of a loss {self.largest_difference:.1e}  {self.plan.in_words()}"
+        )
 
 
-def run(words: list[str], folder: Path) -> str:
-    """Runs a script in a process of its own. Returns what it printed."""
+def timed(words: list[str], folder: Path) -> tuple[float, str]:
+    """Runs a script in a process of its own. Returns its seconds, and what it printed."""
+    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, capture_output=True, text=True, env={**os.environ}
     )
     if done.returncode:
         raise SystemExit(f"{words}: {done.stderr}")
-    return done.stdout
+    return time.perf_counter() - start, done.stdout
+
+
+def measure_scripts(arguments: argparse.Namespace, folder: Path, end: float) -> None:
+    """Runs rounds over the scripts, and prints a line for each."""
+    extra = ["--small"] if arguments.small else []
+    found = []
+    for name in arguments.only:
+        known = arguments.plans is not None
+        plan = ScriptPlan.load(arguments.plans / f"{name}.json") if known else PLANS[name]
+        found.append(Pairs(name, plan))
+    for _ in range(arguments.rounds):
+        start = time.perf_counter()
+        for pairs in found:
+            pairs.run_once(folder, extra)
+            print(pairs.line(), flush=True)
+        if 2 * time.perf_counter() - start > end:
+            break
+    ratios = [a / b for pairs in found for a, b in zip(pairs.python, pairs.volano, strict=True)]
+    print(f"scripts: median {statistics.median(ratios):.3f} times as fast", flush=True)
+
+
+def measure_start(rounds: int, folder: Path) -> None:
+    """Prints what a plan that sets nothing costs."""
+    ScriptPlan().save(folder / "empty.json")
+    planned = ["-m", "volano", "run", "--plan", str(folder / "empty.json")]
+    taken: dict[tuple[int, bool], list[float]] = {}
+    for index in range(rounds):
+        for epochs in (_SHORT, _LONG):
+            script = [str(SCRIPTS / "reads_loss.py"), "--small", "--epochs", str(epochs)]
+            sides = [(False, script), (True, planned + script)]
+            for side, words in sides if index % 2 == 0 else reversed(sides):
+                taken.setdefault((epochs, side), []).append(timed(words, folder)[0])
+    starts = [b - a for a, b in zip(taken[_SHORT, False], taken[_SHORT, True], strict=True)]
+    steps = [
+        (taken[_LONG, True][i] - taken[_SHORT, True][i])
+        / (taken[_LONG, False][i] - taken[_SHORT, False][i])
+        for i in range(rounds)
+    ]
+    print(
+        f"an empty plan: {statistics.median(starts):+.2f} s at the start ({min(starts):+.2f} to "
+        f"{max(starts):+.2f}), {statistics.median(steps) - 1:+.1%} of a step ({min(steps) - 1:+.1%}"
+        f" to {max(steps) - 1:+.1%}), {rounds} pairs",
+        flush=True,
+    )
+
+
+def measure_explain(folder: Path) -> None:
+    """Prints when an explanation shows its first table, and when it ends."""
+    words = ["-m", "volano", "explain", str(SCRIPTS / "tutorial_loop.py"), "--epochs", "3"]
+    start, first, lines = time.perf_counter(), None, []
+    with subprocess.Popen(
+        [sys.executable, "-u", *words], cwd=folder, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            first = time.perf_counter() - start if first is None else first
+            lines.append(line.rstrip())
+    end = time.perf_counter() - start
+    print("\n".join(f"    {line}" for line in lines))
+    print(f"explain: the first table after {first or end:.1f} s, the end after {end:.1f} s")
 
 
 def main() -> None:
-    """Measures the scripts that were asked for."""
+    """Measures the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=11.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=list(PLANS))
-    parser.add_argument("--empty", action="store_true")
+    parser.add_argument("--parts", nargs="*", default=["explain", "start", "scripts"])
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--plans", type=Path)
     arguments = parser.parse_args()
+    end = time.perf_counter() + 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.only:
-            plan = ScriptPlan() if arguments.empty else PLANS[name]
-            if arguments.plans is not None and not arguments.empty:
-                plan = ScriptPlan.load(arguments.plans / f"{name}.json")
-            extra = ["--small"] if arguments.small else []
-            measure(name, plan, arguments.rounds, Path(folder), extra)
+        if "explain" in arguments.parts:
+            measure_explain(Path(folder))
+        if "start" in arguments.parts:
+            measure_start(min(3, arguments.rounds), Path(folder))
+        if "scripts" in arguments.parts:
+            measure_scripts(arguments, Path(folder), end)
 
 
 if __name__ == "__main__":
