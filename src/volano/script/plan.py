@@ -81,7 +81,7 @@ class ScriptPlan:
         ),
         words="torch.compile ({})",
     )
-    threads: int | None = _setting("rounding", least=1, most=_MOST_THREADS, words="{} threads")
+    threads: int | None = _setting("rounding", least=1, most=_MOST_THREADS, words="threads={}")
     cudnn_benchmark: bool | None = _setting(
         "rounding", choices=_YES_OR_NO, words="cudnn.benchmark={}"
     )
