@@ -76,7 +76,7 @@ def _searched(script: Script, seconds: float) -> tuple[ScriptPlan, str]:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            process.wait(seconds + _END_SECONDS)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             pass
         finally:
