@@ -205,7 +205,8 @@ class ScriptRace:
 
     def _measure_base(self) -> None:
         if self._has_time(num_children=2):
-            self._base.append(self._seen(ScriptPlan()))
+            with contextlib.suppress(ScriptError):  # what was found stands
+                self._base.append(self._seen(ScriptPlan()))
 
     def _startup_seconds(self) -> float:
         return min(seen.startup_seconds for seen in self._base)
