@@ -18,6 +18,7 @@ from volano.apps.kinds import (
 from volano.apps.options import Options
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.options import TextOptions
+from volano.apps.video.classify.options import ClipClassifyOptions
 from volano.errors import UsageError
 from volano.training import RunFolder
 
@@ -45,12 +46,13 @@ def own(tmp_path, monkeypatch):
     return "dots.py:Dots"
 
 
-@pytest.mark.parametrize("kind", [*APPLICATIONS, "classify"])
+@pytest.mark.parametrize("kind", [*APPLICATIONS, "classify", "classify-clips"])
 def test_every_kind_has_its_application(kind):
     found = application_class(kind)
     assert issubclass(found, Application)
     # The options that the command line is made of are those that the application takes.
-    expected = ClassifyOptions if kind == "classify" else APPLICATIONS[kind]
+    own = {"classify": ClassifyOptions, "classify-clips": ClipClassifyOptions}
+    expected = {**APPLICATIONS, **own}[kind]
     assert found.options_type is expected
 
 

@@ -24,7 +24,7 @@ STUDY = (
 OWN = {
     "image": "--from --tune --size --model --image-size --fit --image-cache --batch-size --flip",
     "text": "--from --tune --depth --context --batch-size",
-    "video": "--network --frames --image-size --fit --fps --batch-size --flip",
+    "video": "--classify --from --network --frames --image-size --fit --fps --batch-size --flip",
 }
 SURFACE = {
     "bench": "--minutes --device",

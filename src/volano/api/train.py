@@ -136,8 +136,9 @@ def train_trial(
         )
     kind, options, more = found
     application = application_class(kind)
+    own = kind if ":" in kind else None
     return train_application(
-        application, options, kind=kind, planning=_request(**planning), more=more, **how
+        application, options, kind=own, planning=_request(**planning), more=more, **how
     )
 
 

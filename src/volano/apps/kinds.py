@@ -10,6 +10,7 @@ from volano.apps.image.options import ImageOptions
 from volano.apps.options import Options
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.options import TextOptions
+from volano.apps.video.classify.options import ClipClassifyOptions
 from volano.apps.video.options import VideoOptions
 from volano.errors import UsageError
 from volano.running.trust import check_trusted, name_code, trust_folder
@@ -25,7 +26,13 @@ APPLICATIONS: dict[str, type[Options]] = {
     "text": TextOptions,
     "video": VideoOptions,
 }
-CLASSIFY, CAUSAL = "classify", "causal"
+CLASSIFY, CAUSAL, CLASSIFY_CLIPS = "classify", "causal", "classify-clips"
+# What is trained for another goal than the application's first.
+_BY_GOAL = {
+    ("text", "classes"): CLASSIFY,
+    ("text", CAUSAL): CAUSAL,
+    ("video", "classes"): CLASSIFY_CLIPS,
+}
 
 
 def is_application(name: Any) -> bool:
@@ -35,7 +42,7 @@ def is_application(name: Any) -> bool:
 
 def application_class(kind: str) -> type[Application]:
     """Returns the application of a kind: a name of :data:`APPLICATIONS`, ``"classify"``,
-    ``"causal"``, or ``module:Class``.
+    ``"causal"``, ``"classify-clips"``, or ``module:Class``.
 
     Raises:
         UsageError: there is no such application.
@@ -56,6 +63,10 @@ def application_class(kind: str) -> type[Application]:
         from volano.apps.text.causal.application import CausalApplication
 
         return CausalApplication
+    if kind == CLASSIFY_CLIPS:
+        from volano.apps.video.classify.application import ClipClassifyApplication
+
+        return ClipClassifyApplication
     if kind == "video":
         from volano.apps.video.application import VideoApplication
 
@@ -124,6 +135,10 @@ def options_for(kind: str, given: Mapping[str, Any]) -> tuple[str, Options]:
         return CLASSIFY, ClassifyOptions.of(given, "the text application with `classify`")
     if kind == "text" and given.get("from_") is not None:
         return CAUSAL, TextOptions.of(given, "the text application with `from_`")
+    if kind == "video" and given.pop("classify", False):
+        return CLASSIFY_CLIPS, ClipClassifyOptions.of(
+            given, "the video application with `classify`"
+        )
     return kind, APPLICATIONS[kind].of(given, f"the {kind} application")
 
 
@@ -143,8 +158,7 @@ def application_of_run(folder: RunFolder, *, trust: bool = False) -> type[Applic
         return None
     if ":" in str(kind) and not trust:
         check_trusted(kind, folder.path)
-    goals: dict[str, str] = {"classes": CLASSIFY, CAUSAL: CAUSAL}
-    return application_class(goals.get(str(source.get("goal")), str(kind)))
+    return application_class(_BY_GOAL.get((str(kind), str(source.get("goal"))), str(kind)))
 
 
 def task_of(folder: RunFolder) -> Task:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from volano.apps.kinds import application_class, choose_application
+from volano.apps.kinds import CLASSIFY_CLIPS, application_class, choose_application
 from volano.apps.options import Setting
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
@@ -160,6 +160,8 @@ def application_build(
     chosen = SearchSpace.load(space) if isinstance(space, str | Path) else space
     own = {name: value for name, value in options.items() if value is not None}
     application_type, given = choose_application(kind, {"path": path, "seed": seed, **own})
+    if application_type is application_class(CLASSIFY_CLIPS):
+        kind = CLASSIFY_CLIPS
     if application_type is not application_class(kind):
         raise UsageError("A study is of images, language models or clips", got="`classify`")
     if given.epochs is not None:

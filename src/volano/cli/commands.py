@@ -141,8 +141,8 @@ def _model_that_can(verb: str, run: Path, device: str | None, code: str | None, 
     model = load(run, device=device, code=code, trust=trust)
     if not hasattr(model, verb):
         able = {
-            "predict": "image, and text with --classify",
-            "export": "image, and text with --from",
+            "predict": "image, and text and video with --classify",
+            "export": "image, text with --from, and video with --classify",
         }.get(verb, "your own")
         raise UsageError(f"{verb} is for runs of the applications that can: {able}", got=str(run))
     return model

@@ -40,7 +40,7 @@ Exit code 1: the study was stopped before its end, or a verified trial differs.
 """
 
 # Of one training: a study has its own, or compares trials by their last figures.
-_NOT_OF_STUDIES = ("minutes", "epochs", "seed", "classify", "keep", "patience")
+_NOT_OF_STUDIES = ("minutes", "epochs", "seed", "keep", "patience")
 
 
 def _study_options(
@@ -142,7 +142,9 @@ class ExploreGroup(GroupByFirst):
         if own is None:
             parameters = [*parameters_from(_resume_option), *study]
         else:
-            path, *others = parameters_of(own, leave_out=_NOT_OF_STUDIES)
+            # Classifiers of texts train in seconds, and have no numbers to try.
+            leave_out = (*_NOT_OF_STUDIES, *(("classify",) if name == "text" else ()))
+            path, *others = parameters_of(own, leave_out=leave_out)
             parameters = [path, *parameters_from(_space_option), *study, *others]
         help = (
             f"Try many configurations of {name or 'a task'} at once, trained as one program "

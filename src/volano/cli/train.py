@@ -119,7 +119,8 @@ def help_of(name: str) -> str:
         "image": "Train a classifier of images.",
         "text": "Train a language model of texts; or with --classify, a classifier of labelled "
         "ones.",
-        "video": "Train a model of clips that generates them and predicts how they continue.",
+        "video": "Train a model of clips that generates them and predicts how they continue; or "
+        "with --classify, a classifier of clips.",
     }
     return own.get(name, f"Train the application {name}.")
 

@@ -14,6 +14,7 @@ from volano.record.json_values import mapping, number, sequence
 from volano.record.read_run import RunRecord
 
 _APPLICATIONS = {"image": "image classification", "text": "a text model", "video": "a video model"}
+_CLASSIFICATIONS = {"text": "classification of texts", "video": "classification of clips"}
 _ROWS = (
     ("objective", "Objective"),
     ("optimizer", "Optimizer"),
@@ -63,8 +64,11 @@ def task_sentence(record: RunRecord) -> str:
     if not task:
         return ""
     valid = mapping(task.get("valid"))
-    what = f"{_APPLICATIONS[record.kind].capitalize()}: " if record.kind in _APPLICATIONS else ""
-    origin = mapping(record.run.get("source")).get("origin")
+    source = mapping(record.run.get("source"))
+    is_classifier = source.get("goal") == "classes"
+    names = {**_APPLICATIONS, **_CLASSIFICATIONS} if is_classifier else _APPLICATIONS
+    what = f"{names[record.kind].capitalize()}: " if record.kind in names else ""
+    origin = source.get("origin")
     examples = count_text(data.get("num_examples"), "example") + (
         f" of {origin}" if isinstance(origin, str) else ""
     )

@@ -12,6 +12,7 @@ from volano.errors import PlanError, RunError, UsageError
 from volano.plan.explanation import Explanation
 from volano.record import files
 from volano.record.format import NOTHING, short
+from volano.record.json_values import mapping
 from volano.record.read_run import RunRecord, read_run
 from volano.report.classification import classification_of, hardest_of
 from volano.report.curves import curves_of
@@ -31,6 +32,7 @@ from volano.report.verdict import Verdict
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
 
 _KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
+_CLASSIFIERS = {"text": "text classifier", "video": "clip classifier"}
 _MOST_ROWS = 100  # of a list of examples or steps; the rest stands in its file
 # What a piece of a folder that other hands have changed can do to the code that shows it.
 _DAMAGE = (
@@ -113,7 +115,7 @@ def render_page(record: RunRecord) -> str:
     return render(
         "run.html.j2",
         record=record,
-        kind=_KINDS.get(record.kind, str(record.run.get("name") or "task")),
+        kind=_kind_in_words(record),
         state=_state(record),
         notices=notices_of(record),
         quarantine=[_quarantine_row(line) for line in record.quarantine[:_MOST_ROWS]],
@@ -170,6 +172,12 @@ def save_page(text: str, path: Path) -> Path:
             remedy="Name another file with `out`",
         ) from error
     return path
+
+
+def _kind_in_words(record: RunRecord) -> str:
+    goal = mapping(record.run.get("source")).get("goal")
+    kinds = {**_KINDS, **_CLASSIFIERS} if goal == "classes" else _KINDS
+    return kinds.get(record.kind, str(record.run.get("name") or "task"))
 
 
 def _state(record: RunRecord) -> str:

@@ -3,6 +3,7 @@ written."""
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ _TOLERANCE = 1e-3
 
 
 def export_classifier(
-    model: nn.Module, fresh: nn.Module, images: Tensor, to: str, out: Path
+    model: nn.Module,
+    fresh: nn.Module,
+    images: Tensor,
+    to: str,
+    out: Path,
+    *,
+    what: str = "images",
 ) -> dict[str, Any]:
     """Writes ``model`` to ``out``.
 
@@ -31,6 +38,7 @@ def export_classifier(
         images: bytes uint8 [N, C, H, W] to compare predictions on, N at least 2.
         to: one of ``FORMATS``.
         out: the file.
+        what: what they are, in words; the name of ONNX's input.
 
     Returns:
         ``path``, ``bytes``, ``num_compared`` and ``largest_difference`` of the logits.
@@ -47,9 +55,12 @@ def export_classifier(
     model.eval()
     with torch.no_grad():
         expected = model(images).float()
-        got = {"safetensors": _safetensors, "pt2": _pt2, "onnx": _onnx}[to](
-            model, fresh.eval(), images, out
-        )
+        writers = {
+            "safetensors": _safetensors,
+            "pt2": _pt2,
+            "onnx": functools.partial(_onnx, what=what),
+        }
+        got = writers[to](model, fresh.eval(), images, out)
     difference = (got - expected).abs().max().item()
     scale = max(1.0, expected.abs().max().item())
     if not difference <= _TOLERANCE * scale:
@@ -81,7 +92,14 @@ def _pt2(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tenso
     return torch.export.load(io.BytesIO(out.read_bytes())).module()(images).float()
 
 
-def _onnx(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:  # noqa: ARG001 - one signature
+def _onnx(
+    model: nn.Module,
+    fresh: nn.Module,  # noqa: ARG001 - one signature
+    images: Tensor,
+    out: Path,
+    *,
+    what: str,
+) -> Tensor:
     try:
         import onnx.reference
         import onnxscript  # noqa: F401 - torch's exporter needs it
@@ -93,10 +111,10 @@ def _onnx(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tens
         ) from error
     batch = torch.export.Dim("batch", min=1)
     program: Any = torch.onnx.export(
-        model, (images[:2],), dynamic_shapes=({0: batch},), input_names=["images"],
+        model, (images[:2],), dynamic_shapes=({0: batch},), input_names=[what],
         output_names=["logits"], dynamo=True, verbose=False,
     )  # fmt: skip
     write_bytes(out, program.model_proto.SerializeToString())
     evaluator = onnx.reference.ReferenceEvaluator(onnx.load_model_from_string(out.read_bytes()))
-    (logits,) = evaluator.run(None, {"images": images.numpy()})
+    (logits,) = evaluator.run(None, {what: images.numpy()})
     return torch.from_numpy(logits).float()

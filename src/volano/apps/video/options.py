@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import MOST_SEED, DeclaredOptions, Options, fit, held_out_by, option
+from volano.apps.options import (
+    MOST_SEED,
+    DeclaredOptions,
+    Options,
+    fit,
+    from_option,
+    held_out_by,
+    option,
+)
 from volano.errors import UsageError
 
 NETWORKS = ("unet", "transformer")
@@ -21,6 +29,8 @@ class VideoOptions(Options):
     path: str | None = option(
         None, "A folder of clips; without it, the embedded sample.", is_path=True
     )
+    classify: bool = option(False, "Tell classes of clips apart instead.", is_kept=False)
+    from_: str | None = from_option("an image network, with `classify`")
     network: str | None = option(None, "Chosen by the clips that will be seen.", choices=NETWORKS)
     num_frames: int | None = option(
         None,
@@ -56,6 +66,10 @@ class VideoOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.from_ is not None:
+            raise UsageError(
+                "`from_` of the video application must come with `classify`", got=self.from_
+            )
         if self.path is None and (self.image_size, self.fps, self.fit) != (None, None, "cut"):
             raise UsageError(
                 "`image_size`, `fps` and `fit` are for decoded clips only",

@@ -47,7 +47,12 @@ from volano.data.sources.text.labelled_texts import (
 from volano.data.sources.text.text_split import TextSplit, split_texts
 from volano.data.sources.text.texts import Document, TextSource, decode_text, find_texts
 from volano.data.sources.video.bouncing import bouncing_digits
-from volano.data.sources.video.clip_files import PICTURE_SUFFIXES, decode_clip, is_clip
+from volano.data.sources.video.clip_files import (
+    PICTURE_SUFFIXES,
+    decode_clip,
+    is_clip,
+    listed_clips,
+)
 from volano.data.sources.video.clip_format import choose_clip_format
 from volano.data.sources.video.clip_pixels import ClipFormat
 from volano.data.sources.video.clips import (
@@ -55,6 +60,7 @@ from volano.data.sources.video.clips import (
     ClipSets,
     read_clip_folder,
     read_clips_like,
+    spread_frames,
 )
 
 __all__ = [
@@ -102,6 +108,7 @@ __all__ = [
     "is_image",
     "leave_in_files",
     "listed",
+    "listed_clips",
     "pick",
     "picked",
     "pixels_of",
@@ -113,4 +120,5 @@ __all__ = [
     "refuse_run",
     "run_notices",
     "split_texts",
+    "spread_frames",
 ]

@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from clips import moving_square, write_clip
-from volano.data.sources import ClipFormat, read_clip_folder, read_clips_like
+from volano.data.sources import ClipFormat, read_clip_folder, read_clips_like, spread_frames
 from volano.errors import DataError, UsageError
 
 GREY = ClipFormat(channels=1, size=32, fps=10.0)
@@ -49,6 +50,20 @@ class TestFolder:
         if "a.mkv" in lengths:
             clip = sets.train.frames[sets.train.names.index("a.mkv")]
             assert torch.equal(clip[12:], clip[11:12].expand(8, -1, -1, -1))
+
+    def test_whole_clips_of_any_length_are_one_example_each(self, tmp_path):
+        for start, name in enumerate(("a", "b")):
+            for number in (1, 2, 3):
+                frames = moving_square(num_frames=5 * number, speed=number, start=start)
+                write_clip(tmp_path / name / f"{number}.gif", frames)
+        sets = read_clip_folder(tmp_path, num_frames=8, whole=True)
+        assert sets.train.frames.shape[:2] == (4, 8)
+        assert sets.test.frames.shape[:2] == (2, 8)
+        assert sets.train.lengths.tolist() == [8] * 4
+        assert sets.train.select([2, 0]).names == (sets.train.names[2], sets.train.names[0])
+        every = np.arange(5)
+        assert spread_frames(every, 8).tolist() == [0, 0, 1, 2, 2, 3, 4, 4]
+        assert spread_frames(np.arange(12), 4).tolist() == [1, 4, 7, 10]
 
     def test_copies_stay_on_one_side(self, tmp_path):
         content = write_clip(tmp_path / "a.mp4", moving_square()).read_bytes()

@@ -77,11 +77,19 @@ def fresh_classifier(spec: ClassifierSpec, folder: Path) -> nn.Module:
     if spec.pretrained is None:
         return make_classifier(spec, own_model_of(spec.model_reference, folder))
     about = spec.pretrained
+    head = StandardizedLinear(about["num_features"], len(spec.classes))
+    return FineTuned(trunk_again(about, folder), head, about["tune"])
+
+
+def trunk_again(about: Mapping[str, Any], folder: Path) -> nn.Module:
+    """Returns the trunk that :func:`described` a run's network, for weights to be loaded.
+
+    Raises:
+        UsageError: the run names code that the person has neither named nor trusts.
+    """
     _check_code(about["skeleton"], folder)
     preprocessing = Preprocessing.from_json(about["preprocessing"])
-    trunk = build_trunk(about["skeleton"], preprocessing, _BUILDERS)
-    head = StandardizedLinear(about["num_features"], len(spec.classes))
-    return FineTuned(trunk, head, about["tune"])
+    return build_trunk(about["skeleton"], preprocessing, _BUILDERS)
 
 
 def load_classifier(spec: ClassifierSpec, folder: Path) -> nn.Module:

@@ -12,17 +12,17 @@ from volano.apps.image.fine_tuning.recipe import FineTuningRecipe
 from volano.apps.image.objective import Classification
 from volano.pretrained.fine_tuned import (
     ALL,
+    PretrainedTrunk,
     fine_tuned_model,
     groups_by_depth,
     head_groups,
 )
-from volano.pretrained.image_networks import ImageNetwork
 from volano.pretrained.linear_probe import LinearProbe
 from volano.task import cosine, linear
 
 
 def fine_tuning_fields(
-    network: ImageNetwork,
+    network: PretrainedTrunk,
     tune: str,
     recipe: FineTuningRecipe,
     probe: LinearProbe,

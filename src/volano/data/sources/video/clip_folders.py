@@ -29,6 +29,7 @@ class FoundClips:
     """The clips below a folder, their classes by name (empty for none), and in words what is left
     out."""
 
+    root: Path
     files: tuple[ClipFile, ...]
     classes: tuple[str, ...]
     notices: tuple[str, ...]
@@ -76,7 +77,7 @@ def find_clips(root: Path) -> FoundClips:
             root, read, children, lambda child: listed_clips(child, runs), is_clip, "clips"
         )
     notices += run_notices(runs)
-    return FoundClips(files=tuple(files), classes=classes, notices=tuple(notices))
+    return FoundClips(root=root, files=tuple(files), classes=classes, notices=tuple(notices))
 
 
 def _by_class(folder: Path, runs: set[Path], notices: list[str]) -> dict[str, list[Path]]:

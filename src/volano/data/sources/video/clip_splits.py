@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def clip_members(
         SplitMember(
             file_key(file.path),
             classes[file.label] if classes else "",
-            str(file.path.relative_to(root)),
+            os.path.relpath(file.path, root),
         )
         for file in files
     ]
@@ -69,9 +70,15 @@ def hold_out_clips(
     classes: tuple[str, ...],
     seed: int,
     held_out_by: str,
+    *,
+    least: int = 0,
 ) -> tuple[list[int], list[int]]:
     """Returns the rows that are trained on, and those of about 15 % of the files of each class, at
-    least one; exact copies stay on one side. A class of a single clip gives none."""
+    least one; exact copies stay on one side. A class of a single clip gives none.
+
+    Raises:
+        DataError: a class has fewer than ``least`` different clips.
+    """
     groups: dict[bytes, list[int]] = {}
     for row, frames in decoded.items():
         groups.setdefault(hashlib.blake2b(frames.tobytes(), digest_size=16).digest(), []).append(
@@ -82,7 +89,7 @@ def hold_out_clips(
         return [row for row in decoded if row not in held], sorted(held)
     kept, test = hold_out_groups(
         list(groups.values()), keys, [file.label for file in files], classes or ("",),
-        seed=seed, what="clips", least=0,
+        seed=seed, what="clips", least=least,
     )  # fmt: skip
     return kept.tolist(), test.tolist()
 

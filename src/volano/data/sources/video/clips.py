@@ -23,10 +23,11 @@ from volano.data.sources.fitting import CUT
 from volano.data.sources.split import BY_CONTENT
 from volano.data.sources.split_record import TEST, TRAIN, SplitRecord
 from volano.data.sources.video.clip_files import ClipBudget, decode_clip
-from volano.data.sources.video.clip_folders import ClipFile, find_clips
+from volano.data.sources.video.clip_folders import ClipFile, FoundClips, find_clips
 from volano.data.sources.video.clip_format import choose_clip_format
 from volano.data.sources.video.clip_pixels import ClipFormat
 from volano.data.sources.video.clip_splits import clip_members, clips_again, hold_out_clips
+from volano.data.sources.video.clip_tables import clips_of_table, is_table
 from volano.errors import DataError, UsageError
 
 # A file is kept in pieces of at most so many times the frames that a model sees, from which crops
@@ -54,6 +55,14 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> Clips:
+        """Returns the clips at ``rows``, in that order."""
+        chosen = torch.as_tensor(rows, dtype=torch.int64)
+        return dataclasses.replace(
+            self, frames=self.frames[chosen], lengths=self.lengths[chosen],
+            labels=self.labels[chosen], names=tuple(self.names[row] for row in chosen.tolist()),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,7 @@ def read_clip_folder(
     recorded: SplitRecord | None = None,
     clip_format: ClipFormat | None = None,
     fit: str = CUT,
+    whole: bool = False,
 ) -> ClipSets:
     """Decodes a folder of clips once.
 
@@ -107,19 +117,22 @@ def read_clip_folder(
             and new is said.
         clip_format: the run's format; None chooses.
         fit: how frames that are no squares become some.
+        whole: whether each file, of any length, is one example of T frames spread over it, and
+            its folder a class. ``root`` may be a table of files and labels then.
 
     Raises:
         UsageError: ``root`` is not a folder, or is a run's.
         DataError: it holds nothing that can be trained on.
     """
-    if not root.is_dir():
-        raise UsageError(
-            "Clips must come from a folder",
-            got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
-            remedy="Omit `path` to train on the embedded sample",
-        )
-    found = find_clips(root)
+    found = _found_in(root, may_be_table=whole)
+    root = found.root
     files, classes = found.files, found.classes
+    if whole and not classes:
+        raise DataError(
+            "Clips to classify must lie in class folders, or stand in a table with their labels",
+            got=f"{len(files)} in {root} without",
+            remedy="Put the clips of each class into a folder of its own, and none beside them",
+        )
     members = clip_members(files, classes, root)
     said: tuple[str, ...] = ()
     if recorded is not None:
@@ -132,11 +145,13 @@ def read_clip_folder(
             [file.path for file in files], num_frames, size=size, fps=fps, fit=fit
         )
     budget = ClipBudget()
-    decoded, faults, more = _decode_all(files, clip_format, num_frames, budget)
+    decoded, faults, more = _decode_all(files, clip_format, num_frames, budget, whole=whole)
     is_held_out = recorded is None and not any(file.is_test for file in files)
     if is_held_out:
         keys = [member.key for member in members]
-        train_rows, test_rows = hold_out_clips(files, decoded, keys, classes, seed, held_out_by)
+        train_rows, test_rows = hold_out_clips(
+            files, decoded, keys, classes, seed, held_out_by, least=2 if whole else 0
+        )
         num_left = len(decoded) - len(train_rows) - len(test_rows)
         if num_left:
             more.append(f"left out: {num_left:,} exact copies of held-out clips")
@@ -150,6 +165,8 @@ def read_clip_folder(
             got=f"{len(decoded)} usable in {root}{why}",
             remedy="Add clips",
         )
+    if whole:
+        _check_each_class({files[row].label for row in train_rows}, classes, faults)
     return ClipSets(
         train=_packed(files, decoded, train_rows, classes, num_frames, root, budget),
         test=_windows(files, decoded, test_rows, classes, num_frames, root),
@@ -168,11 +185,45 @@ def read_clip_folder(
     )
 
 
+def _found_in(root: Path, *, may_be_table: bool) -> FoundClips:
+    if may_be_table and is_table(root):
+        return clips_of_table(root)
+    if not root.is_dir():
+        raise UsageError(
+            "Clips must come from a folder" + (" or a table" if may_be_table else ""),
+            got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
+            remedy="" if may_be_table else "Omit `path` to train on the embedded sample",
+        )
+    return find_clips(root)
+
+
+def _check_each_class(known: set[int], classes: tuple[str, ...], faults: Sequence[Fault]) -> None:
+    empty = [name for label, name in enumerate(classes) if label not in known]
+    if empty:
+        why = f"; left out: {faults[0].path}: {faults[0].reason}" if faults else ""
+        raise DataError(
+            "Every class must have readable clips to train on",
+            got=f"none of {', '.join(empty[:5])}{why}",
+            remedy="Add clips, or remove the class",
+        )
+
+
 # ---- decoding
 
 
+def spread_frames(frames: np.ndarray, count: int) -> np.ndarray:
+    """Returns ``count`` frames at equal distances, uint8 [count, C, S, S]; of fewer frames some
+    are repeated."""
+    return frames[((np.arange(count) + 0.5) * len(frames) / count).astype(np.int64)]
+
+
 def _decode_all(
-    files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int, budget: ClipBudget
+    files: Sequence[ClipFile],
+    clip_format: ClipFormat,
+    num_frames: int,
+    budget: ClipBudget,
+    *,
+    whole: bool = False,
 ) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
     """Returns the frames of the usable files by row; faults of the others; notices."""
 
@@ -180,9 +231,14 @@ def _decode_all(
 
     def decode(row: int) -> np.ndarray | str:
         try:
-            return decode_clip(files[row].path, clip_format, budget=budget, said=said[row])
+            frames = decode_clip(files[row].path, clip_format, budget=budget, said=said[row])
         except OSError as error:
             return str(error) or type(error).__name__
+        if not whole:
+            return frames
+        kept = spread_frames(frames, num_frames)
+        budget.add(kept.nbytes - frames.nbytes)  # the others are let go
+        return kept
 
     with ThreadPoolExecutor(
         max_workers=os.cpu_count()
@@ -311,24 +367,30 @@ def _clips(
         lengths=torch.tensor(lengths),
         labels=torch.tensor([files[row].label for row in rows]),
         classes=classes,
-        names=tuple(str(files[row].path.relative_to(root)) for row in rows),
+        names=tuple(os.path.relpath(files[row].path, root) for row in rows),
     )
 
 
 def read_clips_like(
-    root: Path, clip_format: ClipFormat, *, num_frames: int, classes: tuple[str, ...]
+    root: Path,
+    clip_format: ClipFormat,
+    *,
+    num_frames: int,
+    classes: tuple[str, ...],
+    whole: bool = False,
 ) -> tuple[Clips, tuple[Fault, ...], tuple[str, ...]]:
     """Reads windows of T frames of every clip in a folder, in the format and with the classes of
     another set; only of the test part if the folder has a train/ and a test/ (else val/).
+    ``whole``: see :func:`read_clip_folder`.
 
     Raises:
         UsageError: ``root`` is not a folder, or is a run's.
         DataError: nothing there can be used, or its classes are not among ``classes``.
     """
-    if not root.is_dir():
+    if not root.is_dir() and not (whole and is_table(root)):
         raise UsageError("Clips to evaluate on must lie in a folder", got=str(root))
-    found = find_clips(root)
-    own_classes = found.classes
+    found = _found_in(root, may_be_table=whole)
+    root, own_classes = found.root, found.classes
     unknown = sorted(set(own_classes) - set(classes))
     if classes and (unknown or not own_classes):
         raise DataError(
@@ -352,6 +414,8 @@ def read_clips_like(
         channels=clip_format.channels,
         fit=clip_format.fit,
     )
-    decoded, faults, notices = _decode_all(files, clip_format, num_frames, ClipBudget())
+    decoded, faults, notices = _decode_all(
+        files, clip_format, num_frames, ClipBudget(), whole=whole
+    )
     clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
     return clips, faults, (*found.notices, *part, *changes, *notices)

@@ -1,0 +1,74 @@
+"""The video application with ``classify``: trains a classifier of clips."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from volano.apps.application import Finished, Fitted
+from volano.apps.classification import (
+    accuracy_in_words,
+    accuracy_score,
+    classification_scores,
+    final_figures,
+)
+from volano.apps.video.classify.augment import looked_at
+from volano.apps.video.classify.fit import begun_on, fit_into
+from volano.apps.video.classify.model_spec import predict_frames
+from volano.apps.video.classify.training import ClipClassifyTraining
+from volano.apps.video.classify.use import ClipClassifyModel
+from volano.device import Device
+from volano.running.time_limit import TimeLimit
+from volano.task import Task
+from volano.training import Run, RunFolder, settings_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipClassifyApplication(ClipClassifyTraining):
+    """The clips in classes and a classifier to train on them, from the time that there is to the
+    final test."""
+
+    def fit(self, limit: TimeLimit) -> Fitted:
+        """Finds the plan and the number of steps that suit the time."""
+        return fit_into(self, limit)
+
+    def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
+        """Finds the plan for a number of passes over the clips."""
+        application, said = begun_on(self, limit.planning.place)
+        fitted = super(ClipClassifyApplication, application).fit_epochs(limit, epochs)
+        return dataclasses.replace(fitted, reasons=(*said, *fitted.reasons))
+
+    def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
+        """Tests a finished run."""
+        if run.status != "finished":
+            return Finished()
+        device = Device(run.plan.device)
+        with settings_of(run.plan, device):
+            logits = predict_frames(
+                run.model, looked_at(self.test.frames), device, precision=run.plan.precision
+            )
+        scores = classification_scores(logits, self.test.labels, self.spec.classes)
+        folder = RunFolder(run.path)
+        folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores})
+        return Finished(metrics=final_figures(scores), score=accuracy_score(scores))
+
+    @classmethod
+    def load(cls, folder: RunFolder, device: str | None = None) -> ClipClassifyModel:
+        """Loads the classifier of a run."""
+        return ClipClassifyModel.open(folder, device)
+
+    @staticmethod
+    def summary(run: Run) -> list[str]:
+        """The test accuracy, with that of the trivial answer."""
+        which = "held-out test clips" if run.details["is_held_out"] else "test clips"
+        return [accuracy_in_words(run.metrics, which)]
+
+    @classmethod
+    def next_commands(cls, path: Path) -> list[str]:
+        """Implements :meth:`Application.next_commands`."""
+        return [
+            f"volano eval {path}",
+            f"volano predict {path} CLIPS...",
+            f"volano export {path} --to onnx",
+        ]

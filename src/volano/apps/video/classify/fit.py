@@ -1,0 +1,78 @@
+"""The plan and the number of steps of a training on labelled clips that suit its time."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from volano.apps.application import Fitted
+from volano.apps.image.fine_tuning.recipe import MOST_EPOCHS as MOST_FINE_TUNING_EPOCHS
+from volano.apps.video.classify.augment import looked_at
+from volano.apps.video.classify.model_spec import predict_frames
+from volano.apps.video.classify.recipe import MOST_EPOCHS
+from volano.apps.video.classify.training import ClipClassifyTraining
+from volano.device import Device
+from volano.plan import Plan
+from volano.pretrained.fine_tuned import HEAD, parameters_in_words
+from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
+from volano.running.time_limit import TimeLimit
+from volano.training import throwaway_settings
+
+_MOST_EVALUATIONS = 10
+_NUM_TIMED = 16
+
+
+def fit_into(application: ClipClassifyTraining, limit: TimeLimit) -> Fitted:
+    """Finds the plan and the number of steps; a pretrained network's head is solved first."""
+    application, said = begun_on(application, limit.planning.place)
+    most = MOST_EPOCHS if application.network is None else MOST_FINE_TUNING_EPOCHS[HEAD]
+    size = TrainingSize(
+        name=application.network_in_words,
+        task=lambda: application.task(application.steps_in(1.0)),
+        most_steps=application.steps_in(most),
+    )
+
+    def evaluation_costs(number: int, plan: Plan) -> EvaluationCosts:  # noqa: ARG001 - one size
+        seconds = _forward_seconds(application, plan)
+        return EvaluationCosts(
+            evaluation=seconds * len(application.valid), test=seconds * len(application.test)
+        )
+
+    found = fit_time(
+        limit, [size], evaluation_costs, num_evaluations=_MOST_EVALUATIONS,
+        least_test_share=1.0, least_evaluation_share=1.0,
+    )  # fmt: skip
+    num_steps = found.schedule.num_steps
+    epochs = num_steps / application.steps_in(1.0)
+    told = f"{num_steps:,} steps ({epochs:.1f} epochs) of the {found.network.name}: "
+    options = dataclasses.replace(
+        application.options, num_evaluations=found.schedule.num_evaluations
+    )
+    application = dataclasses.replace(application, options=options)
+    return Fitted.of(application, found, *said, told + found.pace(limit))
+
+
+def begun_on(
+    application: ClipClassifyTraining, place: Device
+) -> tuple[ClipClassifyTraining, tuple[str, ...]]:
+    """Solves the head of a pretrained network, on a device; returns it with reasons. Without such a
+    network nothing is done."""
+    if application.network is None:
+        return application, ()
+    begun = dataclasses.replace(application, start=application.begin(place))
+    with throwaway_settings(Plan.baseline(place.name)):
+        trainable = parameters_in_words(begun.task(1).model())
+    return begun, (trainable, begun.begun.probe.in_words())
+
+
+def _forward_seconds(application: ClipClassifyTraining, plan: Plan) -> float:
+    """Returns the seconds of the prediction of one clip."""
+    if application.start is not None and application.start.image_seconds:
+        return application.start.image_seconds
+    some = looked_at(application.test.frames[:_NUM_TIMED])
+    with throwaway_settings(plan) as device:
+        model = application.task(1).model().to(device.torch_device)
+        predict_frames(model, some[:2], device, precision=plan.precision)
+        mark = time.perf_counter()
+        predict_frames(model, some, device, precision=plan.precision)
+        return (time.perf_counter() - mark) / len(some)

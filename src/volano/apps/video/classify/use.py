@@ -1,0 +1,197 @@
+"""A trained classifier of clips: evaluate, predict, export."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from volano.apps.application import Table, TrainedModel
+from volano.apps.classification import classification_scores, per_class_table
+from volano.apps.image.export import export_classifier
+from volano.apps.predictions import Predictions, class_predictions
+from volano.apps.video.classify.augment import KEPT_FOR_EACH, looked_at
+from volano.apps.video.classify.model_spec import (
+    ClipClassesSpec,
+    build_again,
+    load_classifier_of_clips,
+    predict_frames,
+)
+from volano.apps.video.classify.training import SAMPLES, ClipClassifyTraining
+from volano.data import Fault
+from volano.data.sources import (
+    SplitMember,
+    decode_clip,
+    file_key,
+    is_clip,
+    listed_clips,
+    read_clips_like,
+    refuse_run,
+    run_notices,
+    spread_frames,
+)
+from volano.errors import CheckpointError, DataError, UsageError
+from volano.record.files import check_out
+from volano.running.checks import evaluation_name
+from volano.training import RunFolder, load_tensors
+
+
+class ClipClassifyModel(TrainedModel):
+    """A classifier of clips.
+
+    Attributes:
+        spec: its description.
+        classes: the class names, in the order of the logits.
+        module: bytes uint8 [N, frames, channels, size, size] in, logits fp32 [N, classes] out.
+    """
+
+    def __init__(
+        self, folder: RunFolder, spec: ClipClassesSpec, module: nn.Module, device: str | None = None
+    ) -> None:
+        super().__init__(folder, module, device)
+        self.spec, self.classes = spec, spec.classes
+
+    @classmethod
+    def open(cls, folder: RunFolder, device: str | None = None) -> Self:
+        """Loads the classifier of a run."""
+        spec = ClipClassesSpec.from_json(folder.read_json("video.json"))
+        return cls(folder, spec, load_classifier_of_clips(spec, folder.path), device)
+
+    def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
+        """Computes the figures on clips.
+
+        Args:
+            path: clips in folders named like the run's classes, or a table of them (the test part
+                if it names one); None is the run's own test set.
+
+        Returns:
+            See ``classification_scores``. The same stands in the run's folder as
+            ``eval-NAME.json``.
+        """
+        spec = self.spec
+        if path is None:
+            again = ClipClassifyTraining.from_run(self.folder)
+            test, name, origin, faults = again.test, "test", f"{again.origin}, test", again.faults
+            notices = tuple(n for n in again.notices if n.startswith("changed since the run"))
+        else:
+            root = Path(path)
+            test, faults, notices = read_clips_like(
+                root, spec.clip_format, num_frames=KEPT_FOR_EACH * spec.num_frames,
+                classes=spec.classes, whole=True,
+            )  # fmt: skip
+            name, origin = evaluation_name(root), f"{len(test)} clips in {root.name}"
+            record = ClipClassifyTraining.splits_of(self.folder)
+            if record is not None:
+                base = root if root.is_dir() else root.parent
+                files = [SplitMember(file_key(base / clip), "", clip) for clip in test.names]
+                notices += record.trained_on(files, "clips")
+        logits = predict_frames(self.module, looked_at(test.frames), self.device)
+        scores = classification_scores(logits, test.labels, spec.classes)
+        result = {"run": str(self.path), "origin": origin, **scores}
+        result["unreadable"] = [asdict(fault) for fault in faults]
+        result["notices"] = list(notices)
+        self.folder.write_json(f"eval-{name}.json", result)
+        return result
+
+    def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
+        """Implements :meth:`TrainedModel.describe_evaluation`."""
+        return per_class_table(result, "clips")
+
+    def predict(self, clips: str | Path | Sequence[str | Path], *, top_k: int = 3) -> Predictions:
+        """Predicts the likeliest classes of clips: files, and those in folders.
+
+        Raises:
+            UsageError: a file does not exist or is not named like a clip.
+            DataError: none could be read.
+        """
+        given = [clips] if isinstance(clips, str | Path) else clips
+        runs: set[Path] = set()
+        files = _clip_files([Path(one) for one in given], runs)
+        frames, names, faults = self._read(files)
+        logits = predict_frames(self.module, frames, self.device)
+        rows = class_predictions(logits, names, self.classes, top_k)
+        return Predictions(
+            run=self.path,
+            rows=rows,
+            unreadable=faults,
+            notices=run_notices(runs),
+            more=(("top_k", len(rows[0].top)),),
+        )
+
+    def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
+        """Writes the classifier as safetensors, pt2 or onnx, loads it back and compares
+        predictions.
+
+        The exported program takes bytes uint8 [N, frames, channels, size, size] and gives logits
+        [N, classes].
+        """
+        suffix = {"safetensors": "exported.safetensors"}.get(to, to)
+        target = Path(out) if out is not None else self.path / f"model.{suffix}"
+        if not target.parent.is_dir() or target.is_dir():
+            raise UsageError("`out` must name a file in a folder that exists", got=str(target))
+        if out is not None:
+            check_out(target)
+        try:
+            samples = load_tensors(self.path / SAMPLES)["clips"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise CheckpointError(
+                f"A run that classifies clips must hold {SAMPLES} to compare predictions on",
+                got=f"{error}",
+            ) from error
+        fresh, module = build_again(self.spec, self.path), copy.deepcopy(self.module).cpu()
+        about = {
+            "run": str(self.path),
+            "classes": list(self.classes),
+            "input": list(samples.shape[1:]),
+        }
+        return {**about, **export_classifier(module, fresh, samples, to, target, what="clips")}
+
+    def _read(self, files: Sequence[Path]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
+        """Returns the frames that are looked at, uint8 [N, T, C, S, S], of the files that can be
+        read, their names, and the others."""
+        kept = KEPT_FOR_EACH * self.spec.num_frames
+        read: list[np.ndarray] = []
+        names: list[str] = []
+        faults: list[Fault] = []
+        for place, file in enumerate(files):
+            try:
+                read.append(spread_frames(decode_clip(file, self.spec.clip_format), kept))
+                names.append(str(file))
+            except (OSError, DataError) as error:
+                faults.append(Fault(place, str(file), str(error)))
+        if not read:
+            raise DataError(
+                "At least one of the clips must be readable",
+                got=f"none; the first: {faults[0].path}: {faults[0].reason}",
+            )
+        return looked_at(torch.from_numpy(np.stack(read))), names, tuple(faults)
+
+
+def _clip_files(given: Sequence[Path], runs: set[Path]) -> list[Path]:
+    """Lists the files named, and those in folders; folders of runs in these are added to ``runs``
+    instead."""
+    found: list[Path] = []
+    for path in given:
+        if not path.exists():
+            raise UsageError("A clip to predict must exist", got=str(path))
+        refuse_run(path)
+        if path.is_dir():
+            found += listed_clips(path, runs)
+        elif is_clip(path.name):
+            found.append(path)
+        else:
+            raise UsageError(
+                "A file to predict must be named like a clip (.mp4, .gif, ...)", got=str(path)
+            )
+    if not found:
+        raise DataError(
+            "There must be clips to predict", got=f"none in {', '.join(map(str, given))}"
+        )
+    return found
