@@ -102,6 +102,15 @@ def packs_are_compiled_on_request_only(
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """No test cuts the power, and a short training waits for the disk as long as it computes: what
+    is written is looked at through the system's cache, by other processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def plans_of_the_tests_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the planner remembers goes to a folder of the tests, in child processes too."""
     before = os.environ.get("XDG_CACHE_HOME")
@@ -153,7 +162,7 @@ def runs_in_bf16(net: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tens
     return True
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_task(digits: tuple[torch.Tensor, torch.Tensor]) -> Any:
     """``make_task(**fields)``: a task on 512 digits, 64 held out, 2 epochs of 16 steps."""
     pixels, labels = digits
