@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import time
 import traceback
 import warnings
@@ -15,6 +16,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Machines of tests are busy, and what ends by itself is not hurried: what takes longer hangs.
+PATIENCE_SECONDS = 600.0
 
 
 class Forked:
@@ -33,6 +37,7 @@ class Forked:
         import torch._dynamo  # noqa: F401 - an optimizer's first step loads it: here once, not in every child
 
         self.output = output
+        self.output.touch()
         self.store: Any = None
         with warnings.catch_warnings():
             # Python warns of forking beside threads: theirs hold no lock that a child needs.
@@ -42,19 +47,24 @@ class Forked:
             _call(output, function, args, environment or {})
         self.code: int | None = None
 
-    def wait(self, seconds: float = 180) -> int:
+    def is_running(self) -> bool:
+        """Returns whether it has not ended yet."""
+        if self.code is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if ended else None
+        return self.code is None
+
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Returns the exit code, negative if a signal ended it; kills it if it takes longer than
         ``seconds``."""
         deadline = time.monotonic() + seconds
-        while self.code is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if ended:
-                self.code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > deadline:
+        while self.is_running():
+            if time.monotonic() > deadline:
                 os.kill(self.pid, signal.SIGKILL)
                 self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             else:
                 time.sleep(0.01)
+        assert self.code is not None
         return self.code
 
 
@@ -77,6 +87,18 @@ def _call(
             os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(code)
+
+
+def as_command(folder: Path, *arguments: str) -> None:
+    """What a forked child does: the command in that folder, whose exit code it leaves there in the
+    file ``code``."""
+    from volano.cli import commands, main
+
+    commands.register(main.app)
+    os.chdir(folder)
+    # Pytest's own would not lead to the file.
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
+    (folder / "code").write_text(str(main.run([*arguments])))
 
 
 def on_ranks(number: int, output: Path, function: Callable[..., Any], *args: Any) -> None:

@@ -12,7 +12,7 @@ from volano.cli.main import app, run
 from volano.cli.train import help_of, how_options, options_of, planning
 from volano.errors import UsageError
 
-SHORT = ["--epochs", "1", "--batch-size", "128"]
+SHORT = ["--epochs", "1", "--batch-size", "128", "--size", "tiny", "--flip", "no"]
 
 
 @pytest.fixture
