@@ -163,13 +163,27 @@ def test_a_plan_that_fails_before_a_step_is_left_and_said(script, tmp_path):
     assert len(said) == 2
 
 
-def test_after_a_step_a_failure_is_the_scripts(script, tmp_path):
-    done = in_process(tmp_path, "late")
-    assert done.returncode == 1
-    assert done.stderr.endswith("RuntimeError: too late\n")
-    assert "again" not in done.stderr
+def test_after_a_step_a_failure_is_the_scripts(script, capfd):
+    late = Script(target="loop.py", arguments=("late",))
+    with pytest.raises(RuntimeError, match="too late"):
+        run_script(late, plan=ScriptPlan(fused=True))
+    err = capfd.readouterr().err
+    assert "runs with fused=True" in err
+    assert "again" not in err
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_every_rank_takes_the_plan_and_one_says_it(script, capfd, monkeypatch, rank):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    run_script(script, plan=ScriptPlan(fused=True))
+    out, err = capfd.readouterr()
+    assert out.split()[3] == "True"
+    assert err.count("volano: ") == (rank == "0")
+
+
+@pytest.mark.slow  # three new interpreters load torch
 def test_every_rank_of_torchrun_takes_the_plan(script, tmp_path):
     (tmp_path / "loop.py").write_text(LOOP + "import os; print('rank', os.environ['RANK'])\n")
     ScriptPlan(fused=True).save(tmp_path / "plan.json")

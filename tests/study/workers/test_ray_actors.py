@@ -2,13 +2,13 @@
 
 import functools
 import os
-import subprocess
 import sys
 import threading
 
 import pytest
 import torch
 
+from children import PATIENCE_SECONDS
 from conftest import assert_same
 from study.builds import digits_mlp, unlucky
 from volano.errors import ExploreError, PlanError, UsageError
@@ -36,7 +36,7 @@ def actors(build=digits_mlp, num=2):
 def finished(executor, num=1):
     answers = {}
     while len(answers) < num:
-        answer = executor.next_finished(60.0)
+        answer = executor.next_finished(PATIENCE_SECONDS)
         assert answer is not None
         answers[answer[0]] = answer[1]
     return answers
@@ -130,7 +130,7 @@ def test_errors_come_here():
     with actors(build, num=1) as executor:
         executor.submit(0, assignment(0, trial(0), trial(1, lr=0.9)))
         with pytest.raises(ExploreError, match="same data"):
-            executor.next_finished(60.0)
+            executor.next_finished(PATIENCE_SECONDS)
         executor.submit(0, assignment(1, trial(2)))
         assert isinstance(finished(executor)[0], Report)
         assert ray.get_runtime_context().gcs_address
@@ -163,9 +163,3 @@ def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'volano\[cluster\]'"):
         import_ray()
-
-
-def test_nothing_is_loaded_before_a_cluster_is_asked_for():
-    loaded = "sys.exit('ray' in sys.modules or 'optuna' in sys.modules)"
-    text = f"import sys, volano.study.workers.make_executor; {loaded}"
-    assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
