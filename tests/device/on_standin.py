@@ -92,7 +92,7 @@ def make_task(*, computed: bool = False, **fields: Any) -> volano.Task:
         "valid": kind(images[512:640], labels[512:640]),
         "optimizer": functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
         "batch_size": 64,
-        "duration": "3ep",
+        "duration": "2ep",
         "clip_norm": 1.0,
         "augment": augment,
         "ema_decay": 0.9,
@@ -195,7 +195,7 @@ def savings(**knobs: Any) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, own in (("without", plan), ("with", plan.pin(**knobs))):
         task = make_task(
-            model=deep_net, objective=measured, augment=None, clip_norm=0.5, duration="2ep",
+            model=deep_net, objective=measured, augment=None, clip_norm=0.5, duration="1ep",
             optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
         )  # fmt: skip
         after_forward.clear()
@@ -203,7 +203,7 @@ def savings(**knobs: Any) -> dict[str, Any]:
         before = live.bytes()
         run = volano.train(task, plan=own, out=folder / name, observer=volano.Observer())
         result[name] = {"after_forward": after_forward[-1] - before, "notices": run.notices}
-        volano.train(task, plan=own, out=folder / f"{name}-parts", observer=Watch(stop_at=7))
+        volano.train(task, plan=own, out=folder / f"{name}-parts", observer=Watch(stop_at=3))
         again = volano.resume(folder / f"{name}-parts", task=task, observer=volano.Observer())
         result[name]["weights"] = [weights(run).tolist(), weights(again).tolist()]
         del run, again
