@@ -425,7 +425,7 @@ def resume(stage: Stage) -> None:
     """Two equal runs, and one that was stopped: how far apart they are."""
     small = stage.tasks.small
     for make, steps in ((stage.tasks.resnet, 120), (stage.tasks.gpt, 60)):
-        task, plan = make(steps=steps // 6 if small else steps), stage.fused
+        task, plan = make(steps=steps // 12 if small else steps), stage.fused
         with stage.results.check(task.name, 80):
             one, two = (weights(stage.trained(task, plan)) for _ in range(2))
             folder = Path(tempfile.mkdtemp()) / "run"

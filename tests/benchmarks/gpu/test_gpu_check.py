@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import gpu_check
 from gpu_results import AIMS, Results, read_results, summary
 from gpu_stages import STAGES
 from volano.device import Device
@@ -25,12 +27,28 @@ def run_check(out, *stages):
     return read_results(out / "results.jsonl"), done.stdout
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Stages run in this process, by the command that would start theirs."""
+
+    def run(command, *, env, **_):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", command[1:])
+            patch.setenv("XDG_CACHE_HOME", env["XDG_CACHE_HOME"])
+            return SimpleNamespace(returncode=gpu_check.main())
+
+    monkeypatch.setattr(gpu_check.subprocess, "run", run)
+
+
 def figures(results, stage):
     return {one["check"]: one for one in results if one["stage"] == stage}
 
 
-def test_a_stage_writes_its_results_and_a_table(tmp_path):
-    results, text = run_check(tmp_path, "resume")
+def test_a_stage_writes_its_results_and_a_table(here, tmp_path, capsys, monkeypatch):
+    arguments = ["gpu_check.py", "--device", "cpu", "--small", "--out", str(tmp_path), "resume"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert gpu_check.main() == 0
+    results, text = read_results(tmp_path / "results.jsonl"), capsys.readouterr().out
     assert not [one for one in results if isinstance(one.get("error"), str)]
     assert {one["code"] for one in results if one["check"] == "stage ended"} == {0}
     # On the CPU a stopped run goes on bitwise.
