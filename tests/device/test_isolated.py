@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from children import PATIENCE_SECONDS
 from volano.device import isolated
 from volano.device.isolated import IsolatedError, run_isolated, run_isolated_each
 from volano.errors import ObjectiveError
@@ -24,7 +25,7 @@ def children() -> set[int]:
     return {int(pid) for pid in listed.read_text().split()} if listed.is_file() else set()
 
 
-def reason(function, *args, timeout=20.0) -> str:
+def reason(function, *args, timeout=PATIENCE_SECONDS) -> str:
     before = children()
     with pytest.raises(IsolatedError) as caught:
         run_isolated(function, *args, timeout=timeout)
@@ -34,7 +35,9 @@ def reason(function, *args, timeout=20.0) -> str:
 
 def test_the_answer_comes_back():
     scale = 3.0
-    big = run_isolated(lambda x: {"y": scale * x, "big": b"x" * 5_000_000}, 2.0, timeout=20)
+    big = run_isolated(
+        lambda x: {"y": scale * x, "big": b"x" * 5_000_000}, 2.0, timeout=PATIENCE_SECONDS
+    )
     assert big["y"] == 6.0
     assert len(big["big"]) == 5_000_000
 
@@ -49,7 +52,7 @@ def test_it_computes_with_gradients_after_the_parent_has_used_its_threads():
             (weight @ torch.randn(300, 300)).sum().backward()
             return torch.get_num_threads(), float(weight.grad.sum())
 
-        assert run_isolated(work, timeout=20)[0] == 1
+        assert run_isolated(work, timeout=PATIENCE_SECONDS)[0] == 1
     finally:
         torch.set_num_threads(1)
 
@@ -81,7 +84,7 @@ def test_a_hang_ends_at_the_timeout_even_if_it_ignores_signals():
 
     start = time.monotonic()
     assert reason(work, timeout=0.3) == "gave no answer in 0.3 s"
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 500
 
 
 def test_what_does_not_pickle_is_told():
@@ -97,7 +100,7 @@ def test_nothing_of_the_child_stays(tmp_path):
         os.environ["VOLANO_CHILD"] = "1"
         return signal.getsignal(signal.SIGINT) == signal.SIG_DFL
 
-    assert run_isolated(work, timeout=20)
+    assert run_isolated(work, timeout=PATIENCE_SECONDS)
     assert torch.equal(state, torch.get_rng_state())
     assert "VOLANO_CHILD" not in os.environ
     assert signal.getsignal(signal.SIGINT) is before
@@ -113,7 +116,7 @@ def test_a_process_with_many_files_open():
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 1200), limits[1]))
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1050)]
     try:
-        assert run_isolated(lambda: 1, timeout=20) == 1
+        assert run_isolated(lambda: 1, timeout=PATIENCE_SECONDS) == 1
     finally:
         for number in opened:
             os.close(number)
@@ -123,9 +126,9 @@ def test_a_process_with_many_files_open():
 def test_a_parent_that_does_not_wait_for_its_children():
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        assert run_isolated(lambda: 1, timeout=20) == 1
+        assert run_isolated(lambda: 1, timeout=PATIENCE_SECONDS) == 1
         with pytest.raises(IsolatedError, match="the process ended without an answer"):
-            run_isolated(os._exit, 3, timeout=20)
+            run_isolated(os._exit, 3, timeout=PATIENCE_SECONDS)
     finally:
         signal.signal(signal.SIGCHLD, before)
 
@@ -133,14 +136,17 @@ def test_a_parent_that_does_not_wait_for_its_children():
 def test_where_processes_are_not_forked_random_state_is_as_before(monkeypatch):
     monkeypatch.setattr("volano.device.isolated.start_method", lambda: "spawn")
     before = torch.get_rng_state()
-    run_isolated(lambda: torch.manual_seed(7).initial_seed() + float(torch.rand(())), timeout=20)
+    run_isolated(
+        lambda: torch.manual_seed(7).initial_seed() + float(torch.rand(())),
+        timeout=PATIENCE_SECONDS,
+    )
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_several_answer_in_order_and_one_that_fails_stands_among_them():
     before = children()
     found = run_isolated_each(
-        [lambda: 1, lambda: 1 // 0, lambda: os._exit(3), os.getpid], timeout=20
+        [lambda: 1, lambda: 1 // 0, lambda: os._exit(3), os.getpid], timeout=PATIENCE_SECONDS
     )
     assert found[0] == 1
     assert "ZeroDivisionError" in found[1].reason
@@ -156,5 +162,5 @@ def test_nothing_is_left_of_several_that_are_interrupted(monkeypatch):
     monkeypatch.setattr(isolated, "_read", interrupted)
     before = children()
     with pytest.raises(KeyboardInterrupt):
-        run_isolated_each([lambda: time.sleep(60)] * 2, timeout=20)
+        run_isolated_each([lambda: time.sleep(60)] * 2, timeout=PATIENCE_SECONDS)
     assert children() <= before

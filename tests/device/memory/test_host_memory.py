@@ -1,30 +1,29 @@
 """How much memory this process may take: limits of control groups and of the process count."""
 
-import json
 import os
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
+from children import PATIENCE_SECONDS
 from volano.device import Device, host_memory_bytes
+from volano.device.isolated import run_isolated
 from volano.device.memory import host_memory
 
 MIB = 2**20
 
 
+def free_before_and_after_a_limit():
+    import resource
+
+    before = Device("cpu").free_bytes()
+    used = 4096 * int(Path("/proc/self/statm").read_text().split()[5])
+    resource.setrlimit(resource.RLIMIT_DATA, (used + 300 * MIB, resource.RLIM_INFINITY))
+    return before, Device("cpu").free_bytes()
+
+
 def test_a_process_limit_counts():
-    code = """
-import json, resource
-from volano.device import Device
-before = Device("cpu").free_bytes()
-used = 4096 * int(open("/proc/self/statm").read().split()[5])
-resource.setrlimit(resource.RLIMIT_DATA, (used + 300 * 2**20, resource.RLIM_INFINITY))
-print(json.dumps([before, Device("cpu").free_bytes()]))
-"""
-    before, after = json.loads(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
-    )
+    before, after = run_isolated(free_before_and_after_a_limit, timeout=PATIENCE_SECONDS)
     assert after <= 300 * MIB < before <= host_memory_bytes()
 
 

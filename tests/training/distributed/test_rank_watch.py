@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from children import PATIENCE_SECONDS
 from volano.device import Ranks
 from volano.training.distributed.rank_watch import STANDS_STILL_SECONDS, RankWatch
 
@@ -61,7 +62,7 @@ def test_it_is_named_once_and_ended_when_the_run_is_to_stop(monkeypatch):
             for _ in range(2):
                 one._name(1, child.pid, socket.gethostname())
             assert said[-1].startswith(f"rank 1 (pid {child.pid} on ")
-        assert child.wait(20) == -signal.SIGKILL
+        assert child.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     assert len(said) == 2
 
 
@@ -72,7 +73,7 @@ def test_a_process_of_another_agent_is_left_alone():
     with child:
         watch(0, said, is_stopping=True)._name(1, child.pid, socket.gethostname())
         assert len(said) == 1
-        child.communicate(b"\n", timeout=20)
+        child.communicate(b"\n", timeout=PATIENCE_SECONDS)
     assert child.returncode == 0
 
 
