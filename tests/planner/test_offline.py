@@ -30,7 +30,8 @@ def test_it_fits_and_everything_is_predicted():
 
 
 def test_a_budget_that_is_too_small():
-    found = explain_absent(task(), "H100 80GB", PlanRequest(budget=1000))
+    # No micro-batches: with each of the other knobs the step is traced anew.
+    found = explain_absent(task(tolerance="exact"), "H100 80GB", PlanRequest(budget=1000))
     assert found.verdict == "NO"
     assert found.needed > 1000
 

@@ -96,6 +96,7 @@ def test_a_real_fault(make_task):
     assert find_fault(task, plan, reference) == ("precision",)
 
 
+@pytest.mark.slow  # compiles a program for each set of knobs that it looks at
 @pytest.mark.compiles
 # Torch's compiler uses what torch deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

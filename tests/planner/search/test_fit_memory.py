@@ -24,7 +24,7 @@ class Block(nn.Module):
     def __init__(self, norm: bool = False) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(64) if norm else nn.Identity()
-        self.scale = nn.Parameter(torch.ones(32, 64))
+        self.scale = nn.Parameter(torch.ones(256, 64))
 
     def forward(self, x):
         wide = nn.functional.gelu(self.norm(x)[:, None] * self.scale)
@@ -36,7 +36,7 @@ def net(norm: bool = False) -> nn.Module:
 
 
 def task(**fields):
-    return make_task(**{"model": net, "batch_size": 512, "duration": "50st", **fields})
+    return make_task(**{"model": net, "batch_size": 64, "duration": "50st", **fields})
 
 
 @pytest.fixture(autouse=True)
@@ -94,8 +94,8 @@ def test_a_budget_that_cannot_be_checked_is_no_silent_yes():
 
 
 def test_a_pinned_micro_batch_stays():
-    found = search(task(), budget=120 * MIB, pins={"micro_batch": 64})
-    assert found.plan.micro_batch == 64
+    found = search(task(), budget=120 * MIB, pins={"micro_batch": 8})
+    assert found.plan.micro_batch == 8
 
 
 @pytest.mark.parametrize("first", range(8))
