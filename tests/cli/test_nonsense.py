@@ -153,7 +153,7 @@ def given_calls(number):
     return decorate
 
 
-@given_calls(200)
+@given_calls(100)
 def test_nonsense_ends_in_a_sentence(folder, capsys, arguments):
     check(arguments, capsys)
 

@@ -35,7 +35,7 @@ def file(tmp_path_factory):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @settings(
-    max_examples=120, deadline=None, database=None, derandomize=True,
+    max_examples=60, deadline=None, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(

@@ -59,7 +59,7 @@ def of_images(tmp_path_factory):
     """A study of images, and its winner, trained."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("winner")
-    study = write_study(root / "study", "image", ImageOptions(size="thin", flip="no", seed=4))
+    study = write_study(root / "study", "image", ImageOptions(size="tiny", flip="no", seed=4))
     arguments = ["train", "--from", str(study), "--no-plan", "--out", str(root / "run")]
     assert run_command(arguments) == 0
     return study, root / "run"

@@ -56,5 +56,5 @@ def unlucky(trial):
         marks[0].unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     if 0.3 < rate <= 0.4:
-        time.sleep(60)
+        time.sleep(600)
     return digits_mlp(trial)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from children import PATIENCE_SECONDS
 from conftest import assert_same
 from study.builds import digits_mlp, unlucky
 from volano.errors import ExploreError, RunError, UsageError
@@ -42,7 +43,7 @@ def finished(executor, num=1):
     """The next answers, by worker."""
     answers = {}
     while len(answers) < num:
-        answer = executor.next_finished(60.0)
+        answer = executor.next_finished(PATIENCE_SECONDS)
         assert answer is not None
         answers[answer[0]] = answer[1]
     return answers
@@ -91,7 +92,7 @@ class TestAnswers:
             executor.submit(0, assignment(0, trial(0, lr=0.35)))  # sleeps
             assert executor.next_finished(0.2) is None
             start = time.monotonic()
-        assert time.monotonic() - start < 30  # ended in the middle of its work, not after it
+        assert time.monotonic() - start < 300  # ended in the middle of its work, not after it
 
     def test_started_anew(self):
         with processes(1, is_forked=False) as executor:
@@ -159,7 +160,7 @@ class TestWhatGoesWrong:
         with processes(1, build) as executor:
             executor.submit(0, assignment(0, trial(0), trial(1, lr=0.9)))
             with pytest.raises(ExploreError, match="same data"):
-                executor.next_finished(60.0)
+                executor.next_finished(PATIENCE_SECONDS)
             executor.submit(0, assignment(1, trial(2)))
             assert isinstance(finished(executor)[0], Report)
 
@@ -167,7 +168,7 @@ class TestWhatGoesWrong:
         with ProcessPool([_Broken], is_forked=FORKS) as executor:
             executor.submit(0, assignment(0, trial(0)))
             with pytest.raises(RunError, match=r"(?s)KeyError: 'nothing'.*in run"):
-                executor.next_finished(60.0)
+                executor.next_finished(PATIENCE_SECONDS)
 
     def test_a_build_that_cannot_be_imported_elsewhere_is_refused(self):
         with pytest.raises(UsageError, match="import the study's build function.*module:build"):
@@ -188,8 +189,10 @@ from study.workers.test_process_pool import FORKS, assignment, processes, trial
 from study.builds import unlucky
 
 def drive(end, is_forked):
-    executor = processes(build=unlucky, is_forked=is_forked)
-    for number in range(2):
+    # One where each is a new interpreter.
+    num = 2 if is_forked else 1
+    executor = processes(num, build=unlucky, is_forked=is_forked)
+    for number in range(num):
         executor.submit(number, assignment(number, trial(number, lr=0.35)))
     print(*(process._process.pid for process in executor._workers), flush=True)
     exec(end, {{"executor": executor, "os": os, "signal": signal}})
@@ -242,7 +245,11 @@ def ended(tmp_path_factory):
     script = folder / "drivers.py"
     script.write_text(DRIVERS.format(tests=str(Path(__file__).parents[2]), ends=ENDS))
     drivers = subprocess.run(
-        [sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=180
+        [sys.executable, str(script)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert drivers.returncode == 0, drivers.stderr
     codes = json.loads(drivers.stdout)
@@ -259,13 +266,15 @@ class TestWhenTheDriverEnds:
         assert found == code, output
         pids = [int(pid) for pid in output.split()]
         assert len(pids) == 2
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not all(map(gone, pids)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert all(map(gone, pids))
 
-    @pytest.mark.parametrize("name", ["control c", "control c, spawned"])
-    def test_control_c_reaches_the_driver_alone(self, ended, name):
+    @pytest.mark.parametrize(
+        ("name", "alive"), [("control c", "True True"), ("control c, spawned", "True")]
+    )
+    def test_control_c_reaches_the_driver_alone(self, ended, name, alive):
         code, output = ended[name]
         assert code == 0, output
-        assert output.splitlines()[1:] == ["True True"]
+        assert output.splitlines()[1:] == [alive]

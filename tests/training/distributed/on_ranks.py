@@ -142,7 +142,7 @@ def make_task(**fields: Any) -> volano.Task:
         "optimizer": functools.partial(torch.optim.AdamW, lr=3e-3),
         "schedule": volano.cosine(),
         "batch_size": 32,
-        "duration": "2ep",
+        "duration": "12st",  # an epoch and a half
         "clip_norm": 0.5,
         "seed": 3,
     }
@@ -202,7 +202,7 @@ def train(out: Path, names: list[str], stopped: list[str]) -> None:
         volano.train(task, plan=plan, out=out / name, observer=volano.Observer())
     for name in stopped:
         task, plan = case(name)
-        volano.train(task, plan=plan, out=out / "stopped" / name, observer=StopAfter(6))
+        volano.train(task, plan=plan, out=out / "stopped" / name, observer=StopAfter(4))
 
 
 def resume(out: Path, names: list[str]) -> None:

@@ -82,7 +82,7 @@ def test_runs_go_on_under_another_number_of_ranks(two_ranks, alone):
         path = two_ranks / "stopped" / name
         assert json.loads((path / "run.json").read_text())["status"] == "stopped"
         task, _ = on_ranks.case(name)
-        stopped = volano.resume(path, task=task, observer=on_ranks.StopAfter(11))
+        stopped = volano.resume(path, task=task, observer=on_ranks.StopAfter(8))
         assert stopped.status == "stopped"
     children.on_ranks(2, two_ranks, on_ranks.resume, two_ranks, CHANGING)
     for name in CHANGING:

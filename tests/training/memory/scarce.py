@@ -17,7 +17,7 @@ import volano
 from volano import Plan
 from volano.training import RunFolder, run_task
 
-BATCH_SIZE, WIDTH, NUM_LAYERS = 2048, 2048, 8
+BATCH_SIZE, WIDTH, NUM_LAYERS = 1024, 2048, 8
 
 
 def make_net() -> nn.Module:
@@ -60,7 +60,7 @@ def main(out: Path) -> dict[str, Any]:
         data=torch.utils.data.TensorDataset(torch.rand(4 * BATCH_SIZE, 16)),
         optimizer=functools.partial(torch.optim.SGD, lr=0.01),
         batch_size=BATCH_SIZE,
-        duration="3st",
+        duration="2st",
     )
     # Saved by each layer: its input, and that of its GELU.
     activations = 2 * NUM_LAYERS * BATCH_SIZE * WIDTH * 4

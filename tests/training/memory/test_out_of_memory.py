@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import volano
+from children import PATIENCE_SECONDS
 from conftest import assert_same, classification, experiment_records, make_mlp
 from training.memory.test_recompute import ResNet
 from volano import Plan
@@ -246,7 +247,7 @@ def test_it_survives_a_real_lack_of_memory(tmp_path):
         # The limit counts what a heap spans, free or not: blocks are mapped one by one, and given
         # back when freed.
         env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "131072"},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert child.returncode == 0, child.stderr[-3000:]
     result = json.loads(child.stdout.splitlines()[-1])
