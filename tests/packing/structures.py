@@ -21,7 +21,8 @@ from torch.utils.data import TensorDataset
 
 from volano import Loss, Task, cosine
 
-BATCH_SIZE, NUM_STEPS = 8, 100
+# Two epochs of the digits.
+BATCH_SIZE, NUM_STEPS = 8, 24
 _TEXT = inspect.getsource(textwrap)[: 9 * 90]
 _ALPHABET = sorted(set(_TEXT))
 NUM_LETTERS = len(_ALPHABET)
