@@ -187,11 +187,6 @@ class StepRecorder:
         return len(self._steps_of)
 
     @property
-    def num_measured(self) -> int:
-        """The number of steps after the warm-up."""
-        return 0 if self._window is None else self._window.num_steps
-
-    @property
     def training_loaders(self) -> set[int]:
         """The loaders whose batches were trained on."""
         return self._training_loaders

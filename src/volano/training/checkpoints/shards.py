@@ -30,26 +30,17 @@ def take_out(state: Any) -> tuple[Any, dict[str, Tensor]]:
     place."""
     tensors: dict[str, Tensor] = {}
 
-    def visit(value: Any, place: str) -> Any:
-        if isinstance(value, Tensor) and hasattr(value, "full_tensor"):
-            tensors[place] = value.detach()
-            return {
-                _MARK: place,
-                "shape": list(value.shape),
-                "dtype": str(value.dtype).removeprefix("torch."),
-            }
-        if isinstance(value, dict):
-            return {
-                name: visit(item, f"{place}.{name}" if place else str(name))
-                for name, item in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return type(value)(
-                visit(item, f"{place}.{number}") for number, item in enumerate(value)
-            )
-        return value
+    def marked(value: Any, place: str) -> Any:
+        if not (isinstance(value, Tensor) and hasattr(value, "full_tensor")):
+            return None
+        tensors[place] = value.detach()
+        return {
+            _MARK: place,
+            "shape": list(value.shape),
+            "dtype": str(value.dtype).removeprefix("torch."),
+        }
 
-    return visit(state, ""), tensors
+    return _changed(state, marked), tensors
 
 
 def is_sharded(state: Any) -> bool:
@@ -74,27 +65,37 @@ def put_back(state: Any, folder: Path, template: Callable[[str], Tensor | None])
     """
     wanted: dict[str, Tensor] = {}
 
-    def visit(value: Any, place: str) -> Any:
+    def sharded(value: Any, place: str) -> Any:
         if isinstance(value, dict) and _MARK in value:
             return wanted.setdefault(value[_MARK], _empty(value, template(value[_MARK])))
         if isinstance(value, Tensor):
             like = template(place)
-            return _cut(value, like) if like is not None and like.shape == value.shape else value
-        if isinstance(value, dict):
-            return {
-                name: visit(item, f"{place}.{name}" if place else str(name))
-                for name, item in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return type(value)(
-                visit(item, f"{place}.{number}") for number, item in enumerate(value)
-            )
-        return value
+            if like is not None and like.shape == value.shape:
+                return _cut(value, like)
+        return None
 
-    result = visit(state, "")
+    result = _changed(state, sharded)
     if wanted:
         load(folder / FOLDER, wanted)
     return result
+
+
+def _changed(value: Any, change: Callable[[Any, str], Any], place: str = "") -> Any:
+    """A copy of nested values in which ``change(value, place)`` stands for each of which it is not
+    None."""
+    changed = change(value, place)
+    if changed is not None:
+        return changed
+    if isinstance(value, dict):
+        return {
+            name: _changed(item, change, f"{place}.{name}" if place else str(name))
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(
+            _changed(item, change, f"{place}.{number}") for number, item in enumerate(value)
+        )
+    return value
 
 
 def _empty(mark: dict[str, Any], like: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -95,24 +95,32 @@ class Recompute:
             (modules[name], _RecomputedBlock(name, modules[name], device)) for name in self.names
         ]
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Applies recomputation to the forward passes of training. The backward pass may come
         later."""
-        # In the instance's own attributes, where it goes before the class's forward, and hooks stay
-        # outside of it.
-        before = [(module, module.__dict__.get("forward")) for module, _ in self._wrapped]
-        try:
-            for (module, block), (_, forward) in zip(self._wrapped, before, strict=True):
-                block.forward = forward or block.of_class  # compiled for the moment, or its own
-                module.__dict__["forward"] = block
-            yield
-        finally:
-            for module, forward in before:
-                if forward is None:
-                    module.__dict__.pop("forward", None)
-                else:
-                    module.__dict__["forward"] = forward
+        for module, block in self._wrapped:
+            # Compiled for the moment, or its own.
+            block.forward = module.__dict__.get("forward") or block.of_class
+        return forwards_replaced(self._wrapped)
+
+
+@contextmanager
+def forwards_replaced(
+    replaced: Sequence[tuple[nn.Module, Callable[..., Any]]],
+) -> Iterator[None]:
+    """A context in which modules have another forward pass: in the instance's own attributes, where
+    it goes before the class's, and hooks stay outside of it."""
+    before = [(module, module.__dict__.get("forward")) for module, _ in replaced]
+    try:
+        for module, forward in replaced:
+            module.__dict__["forward"] = forward
+        yield
+    finally:
+        for module, forward in before:
+            if forward is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.__dict__["forward"] = forward
 
 
 class _RecomputedBlock:

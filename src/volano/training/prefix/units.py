@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from volano.device.torch_private import (
     tree_map_only,
 )
 from volano.task import Loss
+from volano.training.memory.recompute import forwards_replaced
 from volano.training.prefix.frozen_value import FrozenValue, Watcher, unmarked
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, torch.jit.ScriptModule)
@@ -90,24 +90,12 @@ class UnitPass(Watcher):
 
     def run(self, objective: Callable[[], Any]) -> Any:
         """Returns the objective's result."""
-        with self._routed():
+        routed = [
+            (module, _Routed(self, name, module.forward)) for name, module in self._units.items()
+        ]
+        with forwards_replaced(routed):
             result = objective()
         return self._released(result)
-
-    @contextlib.contextmanager
-    def _routed(self) -> Iterator[None]:
-        # In the instance's own attributes, as Recompute does it: hooks stay outside of it.
-        before = [(module, module.__dict__.get("forward")) for module in self._units.values()]
-        try:
-            for name, module in self._units.items():
-                module.__dict__["forward"] = _Routed(self, name, module.forward)
-            yield
-        finally:
-            for module, forward in before:
-                if forward is None:
-                    module.__dict__.pop("forward", None)
-                else:
-                    module.__dict__["forward"] = forward
 
     def _released(self, result: Any) -> Any:
         """Returns an objective's result with plain tensors."""
