@@ -4,6 +4,7 @@ module."""
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -13,6 +14,11 @@ import volano
 SOURCE = Path(volano.__file__).parent
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def test_a_folder_can_be_read_at_a_glance():
@@ -27,7 +33,7 @@ def test_a_folder_can_be_read_at_a_glance():
 def test_class_names_are_unique():
     homes = defaultdict(list)
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef) and node.col_offset == 0:
                 homes[node.name].append(str(path.relative_to(SOURCE)))
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}
@@ -57,7 +63,7 @@ def test_private_names_of_torch_and_optuna_have_one_home():
     found = {
         str(path.relative_to(SOURCE)): names
         for path in MODULES
-        if (names := sorted(_private_names(ast.parse(path.read_text(encoding="utf-8")))))
+        if (names := sorted(_private_names(parsed(path))))
     }
     assert {path: names for path, names in found.items() if path not in _THEIR_HOMES} == {}
 
@@ -101,7 +107,7 @@ def test_public_functions_and_classes_have_a_use():
     known = set()
     for path in MODULES:
         if path.name != "__init__.py" or path.parent == SOURCE:
-            known |= set(_names(ast.parse(path.read_text(encoding="utf-8"))))
+            known |= set(_names(parsed(path)))
     pages = [page for page in (ROOT / "docs").rglob("*.md") if page.name != "log.md"]
     for page in [
         ROOT / "README.md",
@@ -113,7 +119,7 @@ def test_public_functions_and_classes_have_a_use():
     unused = {
         f"{path.relative_to(SOURCE)}: {node.name}"
         for path in MODULES
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in parsed(path).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
         and node.name not in known
@@ -204,7 +210,7 @@ def test_every_module_of_some_size_has_its_tests():
 # Folders whose texts are not in plain English yet.
 def _with_plain_texts():
     for path in MODULES:
-        yield path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+        yield path.relative_to(SOURCE).as_posix(), parsed(path)
 
 
 # Docstrings that are the help of a command say what it does for a person, as `git --help` does; the

@@ -18,7 +18,7 @@ def run(tmp_path_factory):
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("door") / "run"
     return volano.train(
-        "image", epochs=1, size="thin", flip="no", plan=volano.Plan.baseline("cpu"), out=out,
+        "image", epochs=3, size="tiny", flip="no", plan=volano.Plan.baseline("cpu"), out=out,
         observer=volano.Observer(),
     )  # fmt: skip
 
@@ -32,7 +32,7 @@ class TestTrain:
         source = RunFolder.open(run.path).read_json("run.json")["source"]
         assert (source["kind"], source["dials"]["size"], source["dials"]["flip"]) == (
             "image",
-            "thin",
+            "tiny",
             "no",
         )
 

@@ -39,10 +39,16 @@ def test_trials_are_compared_by_parameter_values_that_json_cannot_hold_too(tmp_p
     assert study.best.params["depth"] == 1
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study that nobody killed."""
+    return run(tmp_path_factory.mktemp("whole") / "s")
+
+
 @pytest.mark.parametrize("method", ["save", "asked", "shown", "ended", "decided"])
 @pytest.mark.parametrize("call", [1, 3, 5])
 def test_a_study_killed_anywhere_goes_on_and_tells_nothing_twice(
-    tmp_path, monkeypatch, method, call
+    tmp_path, monkeypatch, whole, method, call
 ):
     from volano.study.trial_ledger import TrialLedger
 
@@ -63,7 +69,6 @@ def test_a_study_killed_anywhere_goes_on_and_tells_nothing_twice(
     ).read_text()
     study = run(tmp_path / "s", resume=bool(events))
     assert study.status == "finished"
-    whole = run(tmp_path / "whole")
     assert told(study) == told(whole)
     assert [(t.number, t.state, t.curve, t.reason) for t in study.trials] == [
         (t.number, t.state, t.curve, t.reason) for t in whole.trials

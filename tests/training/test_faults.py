@@ -38,15 +38,28 @@ class StopAt(Quiet):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.fixture
-def stopped(make_task, tmp_path):
-    """A run that was stopped after 9 of 32 steps, with checkpoints of steps 8 and 9."""
-    run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(9), safety=EVERY_STEP)
+@pytest.fixture(scope="module")
+def whole(make_task, tmp_path_factory):
+    """A run that nothing happened to."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return volano.train(make_task(), out=out, observer=Quiet())
+
+
+@pytest.fixture(scope="module")
+def stopped_once(make_task, tmp_path_factory):
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    run = volano.train(make_task(), out=out, observer=StopAt(9), safety=EVERY_STEP)
     assert [path.name for path in list_checkpoints(run.path / "checkpoints")] == [
         "step-00000008",
         "step-00000009",
     ]
     return run.path
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A run that was stopped after 9 of 32 steps, with checkpoints of steps 8 and 9."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
 
 
 def assert_same_weights(one, other):
@@ -78,14 +91,13 @@ class TestDamage:
     @pytest.mark.parametrize("damage", DAMAGES)
     @pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
     def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
-        self, make_task, quiet, tmp_path, stopped, name, damage
+        self, make_task, quiet, whole, stopped, name, damage
     ):
         path = stopped / "checkpoints" / "step-00000009"
         if (name, damage) == ("manifest.json", "flipped bit"):
             flip(path / name, where=0.9)  # within the digest; a bit of a space would change nothing
         else:
             DAMAGES[damage](path / name)
-        whole = volano.train(make_task(), out=tmp_path / "whole", observer=Quiet())
         run = volano.resume(stopped, task=make_task(), observer=quiet)
         assert any("step-00000009" in notice and "passed over" in notice for notice in run.notices)
         assert_same_weights(run.model, whole.model)
@@ -129,9 +141,8 @@ class TestDamage:
             volano.resume(stopped, task=make_task(), observer=quiet)
 
     def test_figures_with_a_torn_last_line_and_damage_in_the_middle(
-        self, make_task, quiet, tmp_path, stopped
+        self, make_task, quiet, whole, stopped
     ):
-        whole = volano.train(make_task(), out=tmp_path / "whole", observer=Quiet())
         with (stopped / "metrics.jsonl").open("ab") as file:
             file.write(b'{"step": 10, "loss": 2.3')
         run = volano.resume(stopped, task=make_task(), observer=quiet)
@@ -275,8 +286,9 @@ class TestFullDisk:
 
 
 class TestBeforeTheFirstCheckpoint:
-    def test_a_run_that_was_killed_goes_on_from_its_first_step(self, make_task, quiet, tmp_path):
-        whole = volano.train(make_task(), out=tmp_path / "whole", observer=quiet)
+    def test_a_run_that_was_killed_goes_on_from_its_first_step(
+        self, make_task, quiet, tmp_path, whole
+    ):
         run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(5))
         # As if it had been killed at step 5, with its lines written.
         shutil.rmtree(run.path / "checkpoints")

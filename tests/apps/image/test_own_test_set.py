@@ -28,7 +28,7 @@ def root(tmp_path):
 @pytest.fixture
 def run(root, tmp_path):
     volano.train(
-        "image", root, epochs=1, batch_size=16, size="thin", flip="no", out=tmp_path / "run",
+        "image", root, epochs=1, batch_size=16, size="tiny", flip="no", out=tmp_path / "run",
         observer=volano.Observer(), plan=volano.Plan.baseline(),
     )  # fmt: skip
     return tmp_path / "run"

@@ -17,13 +17,15 @@ from volano.apps.image.options import ImageOptions
 from volano.plan import Plan
 from volano.training import Session
 
+SMALL = {"epochs": 2.0, "size": "tiny", "flip": "no"}
+
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     """Of two epochs on the embedded digits."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "run"
-    return volano.train("image", epochs=2, out=out, device="cpu", observer=volano.Observer())
+    return volano.train("image", out=out, device="cpu", observer=volano.Observer(), **SMALL)
 
 
 class TestImageRun:
@@ -42,7 +44,7 @@ class TestImageRun:
         assert len(items) == 12
         losses = [item["loss"] for item in items]
         assert losses == sorted(losses, reverse=True)
-        test = ImageApplication.read(ImageOptions(epochs=2, flip="no")).test
+        test = ImageApplication.read(ImageOptions(**SMALL)).test
         with Image.open(folder / "top-losses.png") as sheet:
             for item in items:
                 row = test.names.index(item["name"])
@@ -52,7 +54,7 @@ class TestImageRun:
                 assert np.array_equal(tile, test.images[row, 0].numpy())
 
     def test_the_augmented_images_are_the_first_batch_of_the_run(self, result):
-        application = ImageApplication.read(ImageOptions(epochs=2, flip="no"))
+        application = ImageApplication.read(ImageOptions(**SMALL))
         task = application.task(application.steps_in(2.0))
         seen = []
 
@@ -81,7 +83,8 @@ class TestImageRun:
             raise error
 
         monkeypatch.setattr(pictures, "draw_sheet", fail)
-        result = volano.train("image", epochs=1, out=tmp_path / "run", device="cpu", observer=quiet)
+        options = {**SMALL, "epochs": 0.1, "device": "cpu"}
+        result = volano.train("image", out=tmp_path / "run", observer=quiet, **options)
         assert result.metrics["test_accuracy"] > 0
         assert "No space left on device" in result.notices[-1]
         assert "augmented.png is not there" in (result.path / "report.html").read_text()
