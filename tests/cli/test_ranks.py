@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from children import PATIENCE_SECONDS
 from volano.cli import commands, main
 from volano.cli.main import app
 
@@ -176,7 +178,10 @@ def test_a_rank_that_is_stopped_does_not_hold_the_run(folder):
     child = running(folder)
     os.kill(ranks_below(child.pid)[1], signal.SIGSTOP)
     assert child.stderr is not None
-    said = next(line for line in child.stderr if "stood still" in line)
+    watchdog = threading.Timer(PATIENCE_SECONDS, child.kill)
+    watchdog.start()
+    said = next((line for line in child.stderr if "stood still" in line), "")
+    watchdog.cancel()
     assert "rank 1 (pid " in said
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)

@@ -37,6 +37,7 @@ def run_loop(
     policy: NumericsPolicy,
     safety: Safety,
     revision: LengthRevision,
+    watch: RankWatch,
 ) -> str:
     """Trains from ``session.step`` to the end, or until asked to stop: ``"finished"`` or
     ``"stopped"``."""
@@ -66,7 +67,7 @@ def run_loop(
     batches = _until_no_more(saver, session, stop)
     with (
         contextlib.closing(saver),
-        RankWatch(session.ranks, observer.on_notice, lambda: stop.requested) as watch,
+        contextlib.closing(watch),
         session.phase("train"),
         contextlib.closing(batches),  # its workers end, whatever happens
     ):

@@ -28,6 +28,7 @@ from volano.training.checkpoints.checkpoint import (
     tidy,
 )
 from volano.training.checkpoints.weights import load_weights, save_weights
+from volano.training.distributed.rank_watch import RankWatch
 from volano.training.health.length_revision import LengthRevision, LengthRule
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.loop import TrainingLog, named_for_valid, run_loop
@@ -203,7 +204,8 @@ def _run(
     faults = _FaultList(folder, everyone)
     has_begun = not resume
     limit = memory_limited(device, safety.memory_limit)
-    with random_state_kept(device), settings_of(plan, device), limit:
+    watch = RankWatch(ranks, everyone.on_notice)
+    with random_state_kept(device), settings_of(plan, device), limit, watch:
         try:
             session = Session(
                 task,
@@ -241,7 +243,9 @@ def _run(
                 session.prefix.on_stop = reliefs.computes_prefix
             session.take_up_features()
             with StopRequest() as stop:
-                status = run_loop(session, folder, everyone, stop, log, policy, safety, revision)
+                status = run_loop(
+                    session, folder, everyone, stop, log, policy, safety, revision, watch
+                )
                 if status == "finished" and session.best is not None:
                     everyone.on_notice(session.best.in_words())
                     keeper.metrics.update(named_for_valid(session.best.metrics))

@@ -15,9 +15,9 @@ from volano.training.distributed.rank_watch import STANDS_STILL_SECONDS, RankWat
 
 def watch(rank, said=None, *, is_stopping=False):
     said = [] if said is None else said
-    return RankWatch(
-        Ranks(rank=rank, world_size=3, local_rank=rank), said.append, lambda: is_stopping
-    )
+    one = RankWatch(Ranks(rank=rank, world_size=3, local_rank=rank), said.append)
+    one._bell._has_rung = is_stopping
+    return one
 
 
 def seen(watch, signs, now):
@@ -78,7 +78,7 @@ def test_a_process_of_another_agent_is_left_alone():
 
 
 def test_alone_nothing_is_watched():
-    with RankWatch(Ranks(), print, lambda: False) as one:
+    with RankWatch(Ranks(), print) as one:
         one.mark()
         assert not one._thread.is_alive()
     assert os.getpid()

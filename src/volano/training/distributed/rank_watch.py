@@ -33,14 +33,13 @@ class RankWatch:
     Args:
         ranks: the ranks; alone nothing is watched.
         on_notice: hears of it on the first rank; another prints it.
-        is_stopping: whether the run was asked to stop. A rank of this machine that stands still is
-            then ended, since it would hold all the others.
+
+    Once a signal has asked the run to stop, a rank of this machine that stands still is ended,
+    since it would hold all the others.
     """
 
-    def __init__(
-        self, ranks: Ranks, on_notice: Callable[[str], None], is_stopping: Callable[[], bool]
-    ) -> None:
-        self._ranks, self._on_notice, self._is_stopping = ranks, on_notice, is_stopping
+    def __init__(self, ranks: Ranks, on_notice: Callable[[str], None]) -> None:
+        self._ranks, self._on_notice = ranks, on_notice
         self._num_marks = self._num_signs = 0
         self._is_over, self._bell = threading.Event(), SignalBell()
         self._thread = threading.Thread(target=self._run, name="volano-rank-watch", daemon=True)
@@ -60,6 +59,10 @@ class RankWatch:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the watch: what follows, each rank does alone."""
         self._is_over.set()
         if self._thread.is_alive():
             self._thread.join(_LOOK_SECONDS)
@@ -69,7 +72,8 @@ class RankWatch:
         # The store goes with torchrun's agent, and the run with it.
         with contextlib.suppress(RuntimeError):
             store = self._ranks.open_store("volano/signs")
-            while not self._is_over.wait(_LOOK_SECONDS):
+            # The first sign at once: a rank that never gave one could not be named.
+            while not self._is_over.is_set():
                 self._num_signs += 1
                 sign = f"{self._num_signs} {self._num_marks} {os.getpid()} {socket.gethostname()}"
                 store.set(str(self._ranks.rank), sign)
@@ -78,6 +82,7 @@ class RankWatch:
                         self.look(rank, store.get(str(rank)).decode(), time.monotonic())
                 for rank, pid, host in self.standing_still(time.monotonic()):
                     self._name(rank, pid, host)
+                self._is_over.wait(_LOOK_SECONDS)
 
     def look(self, rank: int, sign: str, now: float) -> None:
         """Takes in a rank's sign."""
@@ -122,6 +127,6 @@ class RankWatch:
                 print(f"note: {text}", file=unfailing(sys.stderr), flush=True)
         # Of this machine by its name, which others may bear, and of the same agent.
         is_here = host == socket.gethostname() and parent_of(pid) == os.getppid()
-        if (self._is_stopping() or self._bell.has_rung()) and is_here and rank != self._ranks.rank:
+        if self._bell.has_rung() and is_here and rank != self._ranks.rank:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
