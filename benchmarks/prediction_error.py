@@ -25,6 +25,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import volano
 from planning_tasks import NAMES, make_task
@@ -38,12 +39,12 @@ _STEPS = 100_000  # so that nothing is left out as too short a run
 Steps = dict[Plan, float]
 
 
-def explain(task: volano.Task, *, compiles: bool, **request: object) -> Explanation:
+def explain(task: volano.Task, *, compiles: bool, **request: Any) -> Explanation:
     """The explanation of a task's plan, without remembered ones."""
     asked = PlanRequest(
         device="cpu", is_free=True, recalls=False, forbid={} if compiles else {"compile": True},
         **request,
-    )  # pyright: ignore[reportArgumentType]  # fmt: skip
+    )  # fmt: skip
     found = find_plan(task, asked).explanation
     assert found is not None
     return found

@@ -47,7 +47,7 @@ class FusedSteps:
             return None
         if solo.task.clip_norm is not None or has_step_hooks(optimizer):
             return None
-        names = {parameter: name for name, parameter in solo.model.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in solo.model.named_parameters()}
         groups = [_group(optimizer, group, names, gradients) for group in optimizer.param_groups]
         found = [group for group in groups if group is not None]
         return cls(found) if len(found) == len(groups) else None
