@@ -160,6 +160,9 @@ def test_one_timed_step_corrects_all_predictions_of_the_task(profile, captured):
     raw = model_of(profile, budget=100 * MIB)
     assert found.time(PLAIN).step == found.time(kept).step == pytest.approx(1.0)
     assert (found.time(PLAIN).origin, found.time(kept).origin) == ("timed", "calibrated")
+    found.correct(kept, 2.0)  # a second one counts from the first
+    assert found.time(PLAIN).step == found.time(kept).step == pytest.approx(2.0)
+    found.correct(kept, 1.0)
     ratio = raw.time(narrow).step / raw.time(PLAIN).step
     assert found.time(narrow).step == pytest.approx(ratio)
     assert found.startup(PLAIN.pin(compile=True)) == raw.startup(PLAIN.pin(compile=True))

@@ -63,7 +63,7 @@ def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> An
     """
     if start_method() != "fork":
         return run_here(function, *args)
-    return _Child(function, args).answer(timeout)
+    return _ForkedProcess(function, args).answer(timeout)
 
 
 def run_isolated_each(functions: Sequence[Callable[[], Any]], *, timeout: float) -> list[Any]:
@@ -77,11 +77,11 @@ def run_isolated_each(functions: Sequence[Callable[[], Any]], *, timeout: float)
 
 
 def _run_together(functions: Sequence[Callable[[], Any]], timeout: float) -> list[Any]:
-    children: list[_Child] = []
+    children: list[_ForkedProcess] = []
     found: list[Any] = []
     try:
         if len(functions) > 1:
-            children = [_Child(function, ()) for function in functions]
+            children = [_ForkedProcess(function, ()) for function in functions]
         for number, function in enumerate(functions):
             try:
                 found.append(
@@ -97,7 +97,7 @@ def _run_together(functions: Sequence[Callable[[], Any]], timeout: float) -> lis
             child.close()
 
 
-class _Child:
+class _ForkedProcess:
     """A forked process that computes a function."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
@@ -136,8 +136,11 @@ class _Child:
         return _unpacked(answer)
 
     def close(self) -> int | None:
-        """Ends the process; see :func:`_ended`."""
+        """Ends the process, once; see :func:`_ended`."""
+        if self._reading < 0:
+            return None
         os.close(self._reading)
+        self._reading = -1
         return _ended(self._pid)
 
 

@@ -190,9 +190,9 @@ class CostModel:
         predicted = self.time(plan)
         if predicted is None or not 0.0 < predicted.step < math.inf:
             return
-        self._correction *= measured / predicted.step
-        found = dataclasses.replace(predicted.scaled(self._correction), origin="timed")
-        self._times = {plan: found}
+        factor = measured / predicted.step
+        self._correction *= factor
+        self._times = {plan: dataclasses.replace(predicted.scaled(factor), origin="timed")}
 
     def learn(self, plan: Plan, measured: float) -> None:
         """Corrects later predictions by the measured seconds of one step of a plan."""
@@ -245,6 +245,8 @@ class CostModel:
             return
         eager = [plan.pin(compile=False, activation_budget=1.0) for plan in plans]
         missing = {self._key(plan): plan for plan in eager if self._key(plan) not in self._captures}
+        if not missing:
+            return
         found = trace_each(
             self._task, [*missing.values()], target=self._target, batch=self.profile.batch
         )
