@@ -1,4 +1,4 @@
-"""Python's collector of reference cycles, held off where it looks through all that torch loads and
+"""Holds Python's collector of reference cycles off where it looks through all that torch loads and
 finds nothing."""
 
 from __future__ import annotations

@@ -150,5 +150,5 @@ def test_beside_an_accelerator_nothing_is_forked(monkeypatch, make_task):
         raise AssertionError
 
     monkeypatch.setattr(Device, "count", lambda: 1)
-    monkeypatch.setattr("volano.planner.memory.predict.run_isolated", forked)
+    monkeypatch.setattr("volano.planner.memory.predict.run_isolated_each", forked)
     assert predict(make_task(), Plan.baseline("cpu")).memory.peak > 0

@@ -1,5 +1,5 @@
-"""How long ``torch.compile`` takes on this machine, as a multiple of what a step's operations alone
-predict: by what it took here before, or by how fast the processor runs Python."""
+"""Tells how long ``torch.compile`` takes on this machine, as a multiple of what a step's operations
+alone predict: by what it took here before, or by how fast the processor runs Python."""
 
 from __future__ import annotations
 
