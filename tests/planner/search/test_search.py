@@ -249,7 +249,7 @@ class TestLength:
 
     def test_nothing_is_left_that_could_be_faster(self, monkeypatch):
         monkeypatch.setattr(timing.TimingRuns, "final", None)  # would fail
-        monkeypatch.setattr("volano.planner.cost_model.trace", None)
+        monkeypatch.setattr("volano.planner.cost_model.trace_each", None)
         found = search(make_task(tolerance="rounding"), pins={"threads": 1})
         assert found.explanation.origin == "raced"
         assert any("planning ended early" in reason for reason in found.reasons)
