@@ -64,6 +64,7 @@ def test_saved_and_loaded(tmp_path):
         ({"schema_version": 99}, "schema versions 2 to 5; got 99"),
         ({"tile": 3}, r"must name every knob once; got missing \[\], unknown \['tile'\]"),
         ({"precision": "fp8"}, "`precision` must be one of fp32, tf32, bf16, fp16; got 'fp8'"),
+        ({"feed": [1]}, r"`feed` must be one of .*; got \[1\]"),
         ({"micro_batch": 0}, "`micro_batch` must be a whole number, at least 1; got 0"),
         ({"workers": -1}, "`workers` must be a whole number, at least 0"),
         (

@@ -203,9 +203,9 @@ class Plan:
         for declared in dataclasses.fields(self):
             name, value = declared.name, getattr(self, declared.name)
             choices, least = declared.metadata["choices"], declared.metadata["least"]
-            if choices is not None and (type(value), value) not in {
+            if choices is not None and (type(value), value) not in [
                 (type(choice), choice) for choice in choices
-            }:
+            ]:  # no set: a file may hold what has no hash
                 raise PlanError(
                     f"`{name}` must be one of {', '.join(map(str, choices))}", got=repr(value)
                 )

@@ -173,6 +173,14 @@ class TestDamage:
         with pytest.raises(OSError, match="Invalid data"):
             decode_clip(path, GREY)
 
+    def test_a_clock_that_begins_late_is_no_lack_of_frames(self, tmp_path):
+        times = [3600 + number / 10 for number in range(8)]
+        path = write_clip(tmp_path / "a.mkv", moving_square(num_frames=8), times=times)
+        said = []
+        assert len(decode_clip(path, GREY, said=said)) == 8
+        assert not said
+        assert read_facts(path).num_frames < 20
+
     def test_files_that_end_early_say_how_much_is_missing(self, tmp_path):
         path = write_clip(tmp_path / "a.mkv", moving_square(num_frames=40))
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -127,7 +127,7 @@ def read_facts(path: Path) -> ClipFacts:
             raise OSError("it holds no frames")
         width, height = shown_size(first, stretch_of(stream))
         fps = _rate(stream)
-        seconds = float(container.duration or 0) / 1_000_000  # av.time_base
+        seconds = _stated_seconds(container)
         num_frames = stream.frames or max(1, round(seconds * fps))
         return ClipFacts(
             width=width,
@@ -288,6 +288,13 @@ def _last_rate(frame: Any, fps: float) -> float:
     return 1 / seconds if is_still else fps
 
 
+def _stated_seconds(container: Any) -> float:
+    """Returns how long a file lasts by its header, in which Matroska counts from the zero of its
+    clock and not from the first frame."""
+    first = container.start_time if container.format.name.startswith("matroska") else 0
+    return max(0, (container.duration or 0) - max(0, first or 0)) / 1_000_000  # av.time_base
+
+
 def _num_cut_off(
     container: Any, stream: Any, line: np.ndarray, fps: float, last_rate: float
 ) -> int:
@@ -298,7 +305,7 @@ def _num_cut_off(
     if stream.duration:
         stated = float(stream.duration * stream.time_base)
     elif len(container.streams) == 1:
-        stated = float(container.duration or 0) / 1_000_000  # av.time_base
+        stated = _stated_seconds(container)
     else:  # that of its sound
         return 0
     missing = stated - float(line[-1]) - 1 / last_rate
