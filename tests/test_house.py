@@ -274,6 +274,8 @@ _FLAGS = {
     "apps/video/application.py": {"--clips"},  # of `volano generate`
     "device/machine.py": {"--to"},  # of `volano export`, which needs a package
     "apps/video/options.py": {"--class", "--frames"},  # declared: not the field's own name
+    "apps/video/classify/options.py": {"--frames"},  # likewise
+    "apps/video/classify/application.py": {"--to"},  # of `volano export`, shown after a run
     "script/remembered.py": {"--plan", "--to"},  # of `volano run`, and of jupyter
     "script/run.py": {"--plan", "--no-plan"},  # of `volano run`, which is told by them
     "study/optuna_storage.py": {"--storage"},  # of `optuna storage upgrade`

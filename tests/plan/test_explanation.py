@@ -110,7 +110,7 @@ def test_what_programs_read():
 def test_not_whole(name):
     value = make_explanation().to_json()
     del value[name]
-    optional = name in ("needed", "actual")
+    optional = name in ("needed", "actual", "network")
     if optional:
         assert Explanation.from_json(value) == make_explanation()
     else:

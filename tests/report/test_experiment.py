@@ -4,7 +4,14 @@ from report.folders import make_run, write
 from volano.plan import Plan
 from volano.record.format import NOTHING
 from volano.record.read_run import read_run
-from volano.report.experiment import knobs_of, phases_of, setting_text, task_rows, task_sentence
+from volano.report.experiment import (
+    knobs_of,
+    network_of,
+    phases_of,
+    setting_text,
+    task_rows,
+    task_sentence,
+)
 
 
 def record_of(path, **changes):
@@ -17,6 +24,27 @@ def test_the_task_is_a_sentence(tmp_path):
         "bars (three classes) "
         "for 400 steps of 64 examples. 512 examples kept apart to measure it."
     )
+
+
+def test_the_network_is_shown_by_part_with_what_keeping_saved(tmp_path):
+    parts = [
+        {"name": "trunk", "module": "Trunk", "parameters": 1200, "trained": 0},
+        {"name": "head", "module": "Linear", "parameters": 34, "trained": 34},
+    ]
+    planned = ("what 3 of 4 layers compute is kept", "that saves 9 s of the run, predicted")
+    assert network_of(record_of(tmp_path / "old")) is None
+    record = record_of(tmp_path / "run", network=parts)
+    assert network_of(record, planned).facts == planned
+    record = record_of(
+        tmp_path / "kept", network=parts, prefix={"num_taken_up": 640, "saved_seconds": 7.0}
+    )
+    found = network_of(record, planned)
+    assert found.rows == (
+        ("trunk", "Trunk", "1,200", "frozen"),
+        ("head", "Linear", "34", "all"),
+        ("together", "", "1,234", "34"),
+    )
+    assert found.facts == (planned[0], "measured: that saved 7.0 s, with 640 examples taken up")
 
 
 def test_options_that_were_given_stand_among_its_rows(tmp_path):

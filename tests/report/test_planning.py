@@ -6,6 +6,7 @@ import pytest
 
 from report.explanations import BASE, CHOSEN, MIB, SAFE, make_explanation
 from volano.plan.explanation import Candidate, Explanation, Refusal
+from volano.plan.network import NetworkFigures, NetworkPart
 from volano.record.format import NOTHING
 from volano.report.planning import amount, brief_seconds, milliseconds, ms_text, read_planning
 
@@ -140,3 +141,28 @@ def test_control_characters_do_not_reach_a_terminal():
     shown = f"{planning.task}{planning.origin}{planning.refused}{planning.actual}"
     assert not set(shown) & {"\x1b", "\x9b", "\x07", "\x00"}
     assert "a\ufffdb c" in shown
+
+
+@pytest.mark.parametrize(
+    ("is_measured", "how"), [(True, "measured steps"), (False, "a few examples")]
+)
+def test_the_network_is_shown_by_part_with_what_keeping_saves(is_measured, how):
+    parts = (
+        NetworkPart(name="trunk", module="Net", parameters=1_200, trained=0),
+        NetworkPart(name="head", module="Linear", parameters=34, trained=30),
+    )
+    network = NetworkFigures(
+        parts=parts, frozen="what 3 of 4 layers compute is kept", saved_seconds=75.0,
+        is_measured=is_measured,
+    )  # fmt: skip
+    found = read_planning(make_explanation(network=network))
+    assert found.network == (
+        ("trunk", "Net", "1,200", "frozen"),
+        ("head", "Linear", "34", "30"),
+        ("together", "", "1,234", "30"),
+    )
+    assert found.network_facts == (
+        "what 3 of 4 layers compute is kept",
+        f"that saves 1 min 15 s of the run, predicted from {how}",
+    )
+    assert read_planning(make_explanation()).network == ()

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from volano.errors import PlanError
 from volano.plan.format import levers
+from volano.plan.network import NetworkFigures
 from volano.plan.plan import Plan, Semantics, semantics_of
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 
@@ -131,6 +132,7 @@ class Explanation:
         candidates: candidates, the chosen one first, then by total.
         refused: values of knobs that were not candidates.
         notices: notices for the user.
+        network: the network by its parts; None in explanations of earlier versions.
     """
 
     task: str
@@ -153,6 +155,7 @@ class Explanation:
     needed: int | None = None
     actual: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
+    network: NetworkFigures | None = None
 
     @property
     def prediction_error(self) -> dict[str, float] | None:
@@ -218,6 +221,7 @@ class Explanation:
             "prediction_error": self.prediction_error,
             "refused": [refusal.to_json() for refusal in self.refused],
             "notices": list(self.notices),
+            "network": None if self.network is None else asdict(self.network),
         }
 
     @classmethod
@@ -245,6 +249,9 @@ class Explanation:
                 "notices": tuple(value["notices"])
                 if isinstance(value["notices"], list)
                 else value["notices"],
+                "network": NetworkFigures.from_json(value["network"])
+                if value.get("network")
+                else None,
             }
             found = cls(**fields)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -19,6 +19,7 @@ from volano.planner.search.predicted import predicted_candidates
 from volano.planner.task_profile import (
     TaskProfile,
     filling_steps,
+    network_figures,
     profile_task,
     said_of_prefix,
 )
@@ -106,7 +107,7 @@ class _Absent:
         )
         best = candidates[0]
         needed = [size for c in candidates if (size := self._cost_model.needed(c.plan)) is not None]
-        return Explanation(
+        found = Explanation(
             task=self._task.name,
             device=self._known.torch_type,
             device_name=self._known.name,
@@ -122,6 +123,8 @@ class _Absent:
             notices=(*self._notices, *self._said_of_prefix(best.plan), *self._cost_model.notices),
             **Explanation.following_from(candidates, self._space.base),
         )
+        network = network_figures(self._task, self._profile, found)
+        return dataclasses.replace(found, network=network)
 
     def _said_of_prefix(self, plan: Plan) -> tuple[str, ...]:
         facts = self._profile.prefix

@@ -18,10 +18,13 @@ from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import AnyBatchNorm, AnyConvolution, parameters_of
 from volano.plan import Plan
+from volano.plan.explanation import Explanation
+from volano.plan.network import NetworkFigures, NetworkPart
 from volano.task import Batch, Task, tensors_of
 from volano.task.code_digest import module_code
 from volano.training import Session, blocks_of, choose_implementation, make_optimizer
 from volano.training.graphs.compiling import num_repeats
+from volano.training.network_parts import network_parts
 from volano.training.prefix.apply import why_not_cached
 from volano.training.prefix.find_prefix import (
     FrozenPrefixFacts,
@@ -55,6 +58,7 @@ class TaskProfile:
         can_keep_memory: whether the host's allocator supports ``allocator="keep"``.
         num_threads: torch's own number of threads.
         blocks: names of the model's repeated blocks, the units of recomputation.
+        network: the model's parts.
         prefix: the model's frozen prefix; or why what it computes is not kept, in words.
         resident_bytes: bytes of the data, if it can be kept on the device; None if it cannot.
         batches: some of the run's first batches, on the host, the one with the most bytes first: a
@@ -80,6 +84,7 @@ class TaskProfile:
     prefix: FrozenPrefixFacts | str
     resident_bytes: int | None
     batches: tuple[Batch, ...] = field(repr=False)
+    network: tuple[NetworkPart, ...] = ()
 
     @property
     def batch(self) -> Batch:
@@ -124,6 +129,7 @@ def profile_task(task: Task, device: Device, *, model: nn.Module | None = None) 
         prefix=_prefix(task, device, model, batches[0]),
         resident_bytes=resident_bytes(task),
         batches=batches,
+        network=network_parts(model),
     )
 
 
@@ -236,6 +242,31 @@ def said_of_prefix(task: Task, facts: FrozenPrefixFacts, num_steps: int) -> str:
         f"{facts.num_frozen} of {facts.num_layers} layers are frozen, and what they compute of an "
         f"example is kept, {kept / 2**20:,.3g} MiB in all: {epochs - 1:.3g} of {epochs:.3g} epochs "
         f"skip {facts.share:.0%} of a step; it is {bits} in other batches"
+    )
+
+
+def network_figures(task: Task, profile: TaskProfile, explanation: Explanation) -> NetworkFigures:
+    """Returns the network as an explanation shows it: what is frozen, and what keeping that saves,
+    from measured steps where there are some."""
+    facts, parts = profile.prefix, profile.network
+    if all(part.trained == part.parameters for part in parts):
+        return NetworkFigures(parts=parts)
+    if isinstance(facts, str):
+        return NetworkFigures(
+            parts=parts, frozen=f"what frozen layers compute is computed at each step: {facts}"
+        )
+    layers = f"what {facts.num_frozen} of {facts.num_layers} layers compute, which are frozen,"
+    if explanation.plan.prefix == "computed":
+        return NetworkFigures(parts=parts, frozen=f"{layers} is computed at each step")
+    steps = max(0, explanation.num_steps - filling_steps(task))
+    chosen = explanation.candidates[0]
+    is_measured = chosen.measured is not None and chosen.filling > 0
+    step = max(0.0, facts.computing - facts.looking) * task.batch_size
+    return NetworkFigures(
+        parts=parts,
+        frozen=f"{layers} is kept in the first epoch and taken up in the others",
+        saved_seconds=(chosen.filling if is_measured else step) * steps,
+        is_measured=is_measured,
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from volano.errors import PlanError
 from volano.plan import Plan, semantics_of
+from volano.plan.network import NetworkPart
 from volano.record.format import NOTHING, bytes_text, count_text, seconds_text, short
 from volano.record.json_values import mapping, number, sequence
 from volano.record.read_run import RunRecord
+from volano.report.planning import network_rows
 
 _APPLICATIONS = {"image": "image classification", "text": "a text model", "video": "a video model"}
 _CLASSIFICATIONS = {"text": "classification of texts", "video": "classification of clips"}
@@ -95,6 +97,35 @@ def task_rows(record: RunRecord) -> list[tuple[str, str]]:
         )
         rows.append(("Dials", chosen))
     return [(title, short(value, 600)) for title, value in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkShown:
+    """The network as a run's page shows it: rows of parts (see ``planning.network_rows``), and in
+    sentences what is frozen and what keeping its outputs saved."""
+
+    rows: tuple[tuple[str, ...], ...]
+    facts: tuple[str, ...]
+
+
+def network_of(record: RunRecord, planned: Sequence[str] = ()) -> NetworkShown | None:
+    """Returns the network of a run; None if its folder does not say.
+
+    Args:
+        record: the run.
+        planned: what the explanation says of frozen layers; of the last, what is predicted to be
+            saved, the run's own measurement takes the place.
+    """
+    parts = sequence(record.run.get("network"))
+    if not parts:
+        return None
+    rows = network_rows([NetworkPart(**mapping(part)) for part in parts])
+    kept, facts = mapping(record.run.get("prefix")), list(planned)
+    if kept:
+        taken = count_text(kept.get("num_taken_up"), "example")
+        saved = seconds_text(kept.get("saved_seconds"))
+        facts = [*planned[:1], f"measured: that saved {saved}, with {taken} taken up"]
+    return NetworkShown(rows=rows, facts=tuple(facts))
 
 
 def knobs_of(record: RunRecord) -> list[Knob]:

@@ -19,6 +19,7 @@ from volano.report.curves import curves_of
 from volano.report.experiment import (
     knobs_of,
     machine_rows,
+    network_of,
     notices_of,
     phases_of,
     task_rows,
@@ -110,6 +111,9 @@ def render_page(record: RunRecord) -> str:
     pieces.add("nearest", lambda: nearest_of(record), otherwise=nothing)
     pieces.add("plan", lambda: knobs_of(record), otherwise=nothing)
     pieces.add("planning", lambda: _planning_of(record))
+    planning = pieces.found["planning"]
+    planned = () if planning is None else planning.network_facts
+    pieces.add("network", lambda: network_of(record, planned))
     pieces.add("machine", lambda: machine_rows(record), otherwise=nothing)
     pieces.add("phases", lambda: phases_of(record), otherwise=nothing)
     return render(

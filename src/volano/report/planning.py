@@ -10,6 +10,7 @@ from typing import Any
 
 from volano.plan import SEMANTICS, Plan, lever, semantics_of
 from volano.plan.explanation import Candidate, Explanation
+from volano.plan.network import NetworkFigures, NetworkPart
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 from volano.record.format import NOTHING, count_text, plain_number, printable, seconds_text
 from volano.record.json_values import mapping, number
@@ -90,6 +91,8 @@ class PlanningFigures:
         refused: knob -> pairs of value and reason.
         actual: rows of name, predicted, actual, error of the prediction.
         notices: notices for the user.
+        network: rows of a part of the network, its module, parameters, and how many are trained.
+        network_facts: what is frozen, and what keeping it saves, in sentences.
     """
 
     task: str
@@ -117,6 +120,8 @@ class PlanningFigures:
     refused: Mapping[str, tuple[tuple[str, str], ...]]
     actual: tuple[tuple[str, str, str, str], ...]
     notices: tuple[str, ...]
+    network: tuple[tuple[str, ...], ...]
+    network_facts: tuple[str, ...]
 
 
 def read_planning(found: Explanation) -> PlanningFigures:
@@ -159,6 +164,8 @@ def read_planning(found: Explanation) -> PlanningFigures:
         refused=_refused(found),
         actual=tuple(_actual(found.actual or {}, memory, time)),
         notices=tuple(map(_line, found.notices)),
+        network=() if found.network is None else network_rows(found.network.parts),
+        network_facts=() if found.network is None else tuple(_network_facts(found.network)),
     )
 
 
@@ -206,6 +213,33 @@ def brief_seconds(seconds: Any) -> str:
         ("h", 3600),
     )
     return f"{value / size:,.1f} {unit}"
+
+
+# ---- the network
+
+
+def network_rows(parts: Sequence[NetworkPart]) -> tuple[tuple[str, ...], ...]:
+    """Returns rows of a part, its module, its parameters and how many are trained; the sum comes
+    last."""
+    rows = [(_line(p.name), _line(p.module), p.parameters, p.trained) for p in parts]
+    if len(rows) > 1:
+        rows.append(("together", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
+    return tuple(
+        (name, module, f"{parameters:,}", _trained(parameters, trained))
+        for name, module, parameters, trained in rows
+    )
+
+
+def _trained(parameters: int, trained: int) -> str:
+    return "all" if trained == parameters else f"{trained:,}" if trained else "frozen"
+
+
+def _network_facts(network: NetworkFigures) -> Iterator[str]:
+    if network.frozen:
+        yield _line(network.frozen)
+    if network.saved_seconds is not None:
+        how = "measured steps" if network.is_measured else "a few examples"
+        yield f"that saves {_whole_seconds(network.saved_seconds)} of the run, predicted from {how}"
 
 
 # ---- the headline

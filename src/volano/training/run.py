@@ -32,6 +32,7 @@ from volano.training.distributed.rank_watch import RankWatch
 from volano.training.health.length_revision import LengthRevision, LengthRule
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.loop import TrainingLog, named_for_valid, run_loop
+from volano.training.network_parts import network_parts
 from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.safety import Safety
 from volano.training.session import Session
@@ -233,6 +234,7 @@ def _run(
             facts |= {"num_steps": (recorded or {}).get("num_steps", task.num_steps)}
             facts |= {"notices": [*keeper.notices, *choices]}
             facts |= {"reason": None, "weights_sha256": None, "may_split": may_split}
+            facts |= {"network": [asdict(part) for part in network_parts(session.model)]}
             folder.update_run(status="running", world_size=ranks.world_size, **facts)
             everyone.on_start(_start_info(session, folder))
             for notice in choices:
@@ -285,6 +287,7 @@ def _run(
         seconds=seconds,
         notices=keeper.notices,
         reason=None,
+        **_taken_up(session, folder),
     )
     everyone.on_end(status)
     return Run(
@@ -296,6 +299,20 @@ def _run(
         seconds=seconds,
         notices=tuple(keeper.notices),
     )
+
+
+def _taken_up(session: Session, folder: RunFolder) -> dict[str, Any]:
+    """Returns what keeping the outputs of frozen layers saved, measured, for ``run.json``; nothing
+    on an accelerator, where a pass is not over when the host is done with it."""
+    if session.prefix is None or not session.device.is_cpu or not session.prefix.use.num_taken:
+        return {}
+    use, before = session.prefix.use, folder.read_json("run.json").get("prefix") or {}
+    return {
+        "prefix": {
+            "num_taken_up": use.num_taken + before.get("num_taken_up", 0),
+            "saved_seconds": round(use.saved_seconds + before.get("saved_seconds", 0.0), 3),
+        }
+    }
 
 
 def _reason_of(error: BaseException) -> str:

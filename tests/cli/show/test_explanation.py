@@ -15,6 +15,7 @@ from cli.printing import printed, squeezed
 from report.explanations import BASE, CHOSEN, LONG_REASON, MIB, make_explanation
 from volano.cli.show import explanation
 from volano.cli.show.explanation import print_explanation
+from volano.plan.network import NetworkFigures, NetworkPart
 from volano.planner import Candidate, Explanation
 
 WIDTHS = (80, 100, 120)
@@ -197,3 +198,13 @@ def test_the_picture_for_a_page(tmp_path):
     assert "Candidates" not in words
     assert "url(http" not in picture
     assert "@font-face" not in picture
+
+
+def test_the_network_is_shown_where_it_is_known():
+    part = NetworkPart(name="trunk", module="Net", parameters=1_200, trained=0)
+    network = NetworkFigures(parts=(part,), frozen="what it computes is kept", saved_seconds=75.0)
+    text = squeezed(printed(make_explanation(network=network).to_json(), 80))
+    assert "Network parameters by part, and how many of them are trained" in text
+    assert "trunk 1,200 frozen Net" in text
+    assert "that saves 1 min 15 s of the run, predicted from a few examples" in text
+    assert "Network" not in printed(make_explanation().to_json(), 80)

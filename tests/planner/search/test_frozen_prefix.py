@@ -48,6 +48,11 @@ def test_it_is_chosen_and_explained():
     assert said in found.reasons
     again = Explanation.from_json(found.explanation.to_json())
     assert again.candidates[0].filling == chosen.filling
+    assert again.network == found.explanation.network
+    assert [part.trained for part in again.network.parts] == [0, 170]
+    assert again.network.saved_seconds == pytest.approx(624 * chosen.filling)
+    assert again.network.is_measured
+    assert again.network.frozen.startswith("what 1 of 2 layers compute, which are frozen, is kept")
     # Taken up for another length, the epoch that fills is counted again.
     remembered = search(make_task(model=SlowTrunk, duration="60ep", tolerance="rounding"))
     assert remembered.explanation.origin == "remembered"
@@ -58,3 +63,5 @@ def test_a_short_run_keeps_it_without_a_race():
     found = search(make_task(model=SlowTrunk, duration="3ep", tolerance="rounding"))
     assert found.explanation.origin == "trusted"
     assert found.plan.prefix == "cached"
+    assert found.explanation.network.saved_seconds > 0
+    assert not found.explanation.network.is_measured

@@ -52,6 +52,17 @@ def test_the_weights_are_those_of_computing_it_each_time(make_task, tmp_path, ne
     assert kept.metrics["valid_loss"] == pytest.approx(plain.metrics["valid_loss"], rel=1e-4)
 
 
+def test_what_it_saves_is_measured(make_task, tmp_path):
+    kept, _ = train(make_task(model=Frozen, duration="3ep"), CACHED, tmp_path / "kept")
+    record = RunFolder.open(kept.path).read_json("run.json")
+    assert record["prefix"]["num_taken_up"] == 2 * 512
+    assert isinstance(record["prefix"]["saved_seconds"], float)
+    assert [(part["name"], part["trained"]) for part in record["network"]] == [
+        ("trunk", 0),
+        ("head", 490),
+    ]
+
+
 def test_it_is_computed_in_the_first_epoch_alone(make_task, tmp_path):
     task = make_task(model=Frozen, duration="5ep")
     train(task, Plan.baseline(), tmp_path / "plain")

@@ -231,6 +231,17 @@ def _class(planning: PlanningFigures, page: _Page) -> Text:
     return words.append_text(page.text(f"  {promise}")) if promise else words
 
 
+def _network(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
+    if planning.network:
+        yield from page.heading("Network", "parameters by part, and how many of them are trained")
+        yield page.grid(
+            [[*map(page.text, (name, count, trained, module))]
+             for name, module, count, trained in planning.network],
+            right=(1, 2),
+        )  # fmt: skip
+        yield from (page.inset(page.text(fact)) for fact in planning.network_facts)
+
+
 def _knobs(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     yield from page.heading(
         "Knobs", "that differ from plain eager, by what they may do to the numbers"
@@ -336,6 +347,7 @@ def _notices(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]
 
 SECTIONS: dict[str, Callable[[PlanningFigures, _Page], Iterator[RenderableType]]] = {
     "headline": _headline,
+    "network": _network,
     "knobs": _knobs,
     "memory": _memory,
     "time": _time,

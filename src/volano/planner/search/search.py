@@ -40,7 +40,12 @@ from volano.planner.search.race import GUARD_SECONDS, GUARD_STEPS, CandidateRace
 from volano.planner.search.reuse import recalled
 from volano.planner.search.time_budget import TimeBudget
 from volano.planner.search.timing import Timing
-from volano.planner.task_profile import filling_steps, profile_task, said_of_prefix
+from volano.planner.task_profile import (
+    filling_steps,
+    network_figures,
+    profile_task,
+    said_of_prefix,
+)
 from volano.task import Task
 
 # The shortest run that is raced if its length is given in seconds: a hundredth of less is too short
@@ -478,6 +483,7 @@ class _Search:
             plan=plan,
             notices=(*found.explanation.notices, *said, *([notice] if notice else [])),
             planning_seconds=time.perf_counter() - self._started,
+            network=network_figures(self._whole_task, self._profile, found.explanation),
         )
         reasons = (*self._reasons, *found.reasons, *more)
         return dataclasses.replace(found, plan=plan, explanation=explanation, reasons=reasons)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +50,7 @@ class FrozenPrefix:
     Attributes:
         is_on: whether it is used.
         facts: what was found; None before the first batch.
+        use: what was taken up so far.
         on_stop: hears why it is used no longer.
     """
 
@@ -63,6 +65,7 @@ class FrozenPrefix:
         self._num_new = 0
         self.is_on = True
         self.facts: FrozenPrefixFacts | None = None
+        self.use = FeatureUse()
         self.on_stop: Callable[[str], None] = lambda _: None
 
     def stop(self, reason: str) -> None:
@@ -150,13 +153,19 @@ class FrozenPrefix:
             new = pick(batch, error.places)
         finally:
             self._num_new += passed.num_new // num_regions
+            self.use.add(passed, num_regions)
         alone = self._pass(new, ends_early=True)
         self._num_new += num_examples(new)
         self._device.set_generator_states(states)
         with contextlib.suppress(AllKnownError):
             alone.run(lambda: objective(new))
+        self.use.add(alone, num_regions)
         self._device.set_generator_states(states)
-        return self._pass(batch, **options).run(lambda: objective(batch))
+        whole = self._pass(batch, **options)
+        try:
+            return whole.run(lambda: objective(batch))
+        finally:
+            self.use.add(whole, num_regions)
 
     def _pass(self, batch: Batch, **options: bool) -> KeptPass:
         assert self.facts is not None
@@ -164,6 +173,31 @@ class FrozenPrefix:
             self.facts.boundary, self._kept, self._digests, self._constants,
             num_examples(batch), **options,
         )  # fmt: skip
+
+
+@dataclass
+class FeatureUse:
+    """The use of what is kept: examples that were computed and those that were taken up, with the
+    seconds of both."""
+
+    num_computed: int = 0
+    num_taken: int = 0
+    computing: float = 0.0
+    looking: float = 0.0
+
+    @property
+    def saved_seconds(self) -> float:
+        """The seconds that computing them again would have taken, less those of taking up."""
+        if not self.num_computed:
+            return 0.0
+        return self.num_taken * self.computing / self.num_computed - self.looking
+
+    def add(self, passed: KeptPass, num_regions: int) -> None:
+        """Adds a pass."""
+        self.num_computed += passed.num_new // num_regions
+        self.num_taken += passed.num_known // num_regions
+        self.computing += passed.computing
+        self.looking += passed.looking
 
 
 class _Weight:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from volano.apps.application import Finished, Fitted
+from volano.apps.application import Application, Finished, Fitted
 from volano.apps.classification import (
     accuracy_in_words,
     accuracy_score,
@@ -36,7 +36,7 @@ class ClipClassifyApplication(ClipClassifyTraining):
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the plan for a number of passes over the clips."""
         application, said = begun_on(self, limit.planning.place)
-        fitted = super(ClipClassifyApplication, application).fit_epochs(limit, epochs)
+        fitted = Application.fit_epochs(application, limit, epochs)
         return dataclasses.replace(fitted, reasons=(*said, *fitted.reasons))
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract

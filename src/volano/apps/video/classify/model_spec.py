@@ -96,7 +96,7 @@ class ClipClassesSpec:
             ) from error
 
     def build(self) -> ClipClassifier:
-        """Volano's own network with fresh weights."""
+        """The network of Volano's own with fresh weights."""
         return ClipClassifier(
             channels=self.channels, num_classes=len(self.classes), width=self.width,
             scale=PixelScale(self.mean, self.std),
