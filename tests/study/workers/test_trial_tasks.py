@@ -90,6 +90,8 @@ class TestCandidates:
                 return make_task(valid=None)
             if rate == 4:
                 raise SystemExit(3)
+            if rate == 6:
+                return make_task(keep="best")
             if rate == 5:
                 return make_task(model=lambda: nn.Linear(-1, 3))
             return make_task(
@@ -98,7 +100,7 @@ class TestCandidates:
                 )
             )
 
-        made, failed = TrialTasks(build).of(assignment(*trials(0, 1, 2, 3, 4, 5)))
+        made, failed = TrialTasks(build).of(assignment(*trials(0, 1, 2, 3, 4, 5, 6)))
         reasons = {outcome.number: outcome.failure for outcome in failed}
         assert not made
         assert reasons[1] == "ValueError: no such rate"
@@ -106,6 +108,7 @@ class TestCandidates:
         assert "a task without valid" in reasons[3]
         assert reasons[4] == "SystemExit: 3"
         assert "Error" in reasons[5]
+        assert "must keep their last weights" in reasons[6]
         assert "other" in reasons[0]  # a parameter that the trial was not given
 
     def test_equal_data_that_is_made_anew_is_kept_once(self, make_task):

@@ -11,6 +11,7 @@ from volano.errors import TaskError, reason_of
 from volano.packing import Member
 from volano.study.workers.messages import Assignment, Trial, TrialOutcome
 from volano.study.workers.same_data import check_same_data
+from volano.study.workers.shared_features import SharedFeatures
 from volano.study.workers.structures import BuiltTask, StructureIndex
 from volano.task import Duration, Task, describe_data
 
@@ -77,10 +78,13 @@ class TrialTasks:
 
     Args:
         build: ``(trial) -> Task``.
+        shared: what makes of several tasks with a frozen trunk tasks on its features; None trains
+            all as they are.
     """
 
-    def __init__(self, build: Build) -> None:
-        self._build = build
+    def __init__(self, build: Build, shared: SharedFeatures | None = None) -> None:
+        self._build, self._shared = build, shared
+        self._num_known = 0
         self._kinds = StructureIndex()
         self._made: dict[int, _Made] = {}
         self._first: tuple[int, Task] | None = None
@@ -126,6 +130,7 @@ class TrialTasks:
         return self._kinds.first(kind)
 
     def _make(self, trials: Sequence[Trial]) -> list[TrialOutcome]:
+        self._num_known += len(trials)
         ready: list[tuple[Trial, BuiltTask]] = []
         failed: list[TrialOutcome] = []
         for trial in trials:
@@ -136,13 +141,24 @@ class TrialTasks:
                 continue
             task = self._on_one_data(task, trial.number)
             try:
-                ready.append((trial, BuiltTask.of(task)))
+                ready.append((trial, self._prepared(trial, task)))
             except (Exception, SystemExit) as error:  # noqa: BLE001 - the same
                 failed.append(failure_of(trial, reason_of(error)))
         kinds = self._kinds.of([built for _, built in ready]) if ready else []
         for (trial, built), kind in zip(ready, kinds, strict=True):
             self._made[trial.number] = _Made(dict(trial.params), built.task, kind)
         return failed
+
+    def _prepared(self, trial: Trial, task: Task) -> BuiltTask:
+        """Builds a trial's task; on the features of its frozen trunk if there are others to share
+        them with, and if its state, where it has one, is of such a task."""
+        if self._shared is None or (self._num_known == 1 and trial.state is None):
+            return BuiltTask.of(task)
+        built = BuiltTask.of(self._shared.of(task, is_asked=trial.state is not None))
+        names = built.model.state_dict().keys()
+        if trial.state is None or names == trial.state["model"].keys():
+            return built
+        return BuiltTask.of(task)
 
     def _built(self, trial: Trial) -> Task:
         import optuna
@@ -155,6 +171,12 @@ class TrialTasks:
                 "The trials of a study must be evaluated, since they are compared by that",
                 got="a task without valid",
                 remedy="Give valid",
+            )
+        if task.keep == "best":
+            raise TaskError(
+                "The trials of a study must keep their last weights, by which they are compared",
+                got="a task with keep='best'",
+                remedy="Leave it out here, and train the best trial with it",
             )
         return task
 

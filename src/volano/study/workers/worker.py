@@ -17,6 +17,7 @@ from volano.packing import Pack, pack_size
 from volano.packing.program_cache import ProgramCache
 from volano.plan import Plan
 from volano.study.workers.messages import Assignment, PackFigures, Report, TrialOutcome
+from volano.study.workers.shared_features import SharedFeatures
 from volano.study.workers.trial_tasks import Build, Cohort, TrialTask, TrialTasks, failure_of
 from volano.task import Task
 from volano.training.memory.out_of_memory import attempt
@@ -75,7 +76,8 @@ class Worker:
         self._device.check_precision(precision)
         self._precision, self._threads, self._engine = precision, threads, engine
         self._on_notice = on_notice
-        self._candidates = TrialTasks(build)
+        shared = SharedFeatures(self._device, precision, self._hear)
+        self._candidates = TrialTasks(build, shared)
         self._living: list[_Living] = []
         self._families: dict[
             int, ProgramCache
