@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from volano.data.sources.split_by_place import (
     hold_out_by_place,
     hold_out_rows_by_place,
 )
+from volano.data.sources.targets import CLASSES, LABELS
 from volano.errors import DataError
 
 HOLD_OUT_SHARE = 0.15
@@ -47,35 +49,68 @@ def hold_out(
         copies = grouped(
             [hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()]
         )
-    labels = images.labels.tolist()
-    return hold_out_groups(
-        copies, keys, labels, images.classes, seed=seed, share=share, what="images"
-    )
+    return _of_targets(
+        copies, keys, images.labels.numpy(), images.classes, images.kind, seed=seed, share=share,
+        what="images",
+    )  # fmt: skip
 
 
 def hold_out_rows(
     keys: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     classes: Sequence[str],
     *,
     seed: int,
     share: float = HOLD_OUT_SHARE,
     what: str = "examples",
     by: str = BY_CONTENT,
+    kind: str = CLASSES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns indices to train on and indices held out, both ascending: about ``share`` of each
     class, at least one of each.
 
     Exact copies (rows of equal key) count as one, or a text that stands there a hundred times would
     decide the figures: all are trained on, or one is held out and the others are left out. No copy
-    of a held-out example is trained on.
+    of a held-out example is trained on. Of several labels and numbers ``share`` of all is held out,
+    and no label is held out alone.
 
     Raises:
         DataError: a class has fewer than two different examples.
     """
     if by == BY_PLACE:
-        return hold_out_rows_by_place(keys, labels, classes, seed=seed, share=share, what=what)
-    return hold_out_groups(grouped(keys), keys, labels, classes, seed=seed, share=share, what=what)
+        rows = np.asarray(labels).tolist()
+        return hold_out_rows_by_place(keys, rows, classes, seed=seed, share=share, what=what)
+    return _of_targets(
+        grouped(keys), keys, np.asarray(labels), classes, kind, seed=seed, share=share, what=what
+    )
+
+
+def _of_targets(
+    copies: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    kind: str,
+    *,
+    seed: int,
+    share: float,
+    what: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    how: dict[str, Any] = {"seed": seed, "share": share, "what": what}
+    if kind == CLASSES:
+        return hold_out_groups(copies, keys, labels.tolist(), classes, **how)
+    kept, held = hold_out_groups(copies, keys, [0] * len(labels), ("",), **how)
+    if kind == LABELS:
+        # An example that has a label as the only one is trained on.
+        is_lost = (labels[held] > labels[kept].max(0)).any(1)
+        kept, held = np.sort(np.concatenate([kept, held[is_lost]])), held[~is_lost]
+        if not len(held):
+            raise DataError(
+                f"There must be {what} to hold out, without a label that they have alone",
+                got=f"none of {len(labels):,}",
+                remedy=f"Add {what}, or give a test set of your own",
+            )
+    return kept, held
 
 
 def hold_out_groups(
@@ -114,8 +149,10 @@ def hold_out_groups(
         groups = sorted(by_class.get(number, []), key=lambda group: group[0])
         if len(groups) < least:
             raise DataError(
-                f"A class needs at least two different {what}, one to train on and one held out",
-                got=f"{len(groups)} in class {name!r}",
+                f"A class needs at least two different {what}, one to train on and one held out"
+                if name
+                else f"There must be at least two different {what}",
+                got=f"{len(groups)} in class {name!r}" if name else len(groups),
                 remedy=f"Add {what}, remove the class, or give a test set of your own",
             )
         num_held = _num_held([chance for chance, _ in groups], share)

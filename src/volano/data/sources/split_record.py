@@ -60,11 +60,14 @@ def file_key(path: Path) -> str:
 
 
 def members_of(
-    keys: Iterable[str], labels: Iterable[int], classes: Sequence[str], names: Iterable[str]
+    keys: Iterable[str], labels: Iterable[int | str], classes: Sequence[str], names: Iterable[str]
 ) -> list[SplitMember]:
-    """Returns the members of a set; a source without classes has the class ``""``."""
+    """Returns the members of a set, whose labels are numbers of classes, or several labels and
+    numbers as texts; a source without classes has the class ``""``."""
     return [
-        SplitMember(key, classes[label] if classes else "", name)
+        SplitMember(
+            key, label if isinstance(label, str) else classes[label] if classes else "", name
+        )
         for key, label, name in zip(keys, labels, names, strict=True)
     ]
 
@@ -74,7 +77,7 @@ class SplitRecord:
     """The membership of every split of a run, as its folder keeps it in ``splits.json``.
 
     Attributes:
-        classes: the classes, in the order of the labels.
+        classes: the classes, in the order of the labels; none of several labels or numbers.
         parts: members by split (train, valid, test), in the order in which they are trained on.
     """
 
@@ -90,7 +93,7 @@ class SplitRecord:
         splits = {
             split: {
                 "keys": [member.key for member in members],
-                "labels": [number.get(member.label, 0) for member in members],
+                "labels": [number.get(member.label, member.label or 0) for member in members],
                 "names": [member.name for member in members],
             }
             for split, members in self.parts.items()

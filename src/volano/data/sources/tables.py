@@ -28,7 +28,9 @@ TEXT_COLUMNS = (
     "message",
 )
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
-LABEL_COLUMNS = ("label", "class", "target", "category")
+LABEL_COLUMNS = (
+    "label", "class", "target", "category", "labels", "classes", "targets", "categories", "tags"
+)  # fmt: skip
 _SPLIT_COLUMNS, _IS_VALID = ("split", "subset"), "is_valid"
 _KNOWN = {*TEXT_COLUMNS, *PATH_COLUMNS, *LABEL_COLUMNS, *_SPLIT_COLUMNS, _IS_VALID}
 _SPLITS = {
@@ -38,8 +40,8 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing", "testset", "test_set", "testing_set"), TEST),
 }
 _ANSWERS = {"1": "true", "0": "false"}
-_NO_LABELS = frozenset({"", "nan", "null", "<na>"})
-_SEPARATORS = "|;,"
+NO_LABELS = frozenset({"", "nan", "null", "<na>"})
+_SEPARATORS = "|;"
 _ONE_IN_A_LIST = re.compile(r"\s*\[\s*(?:'([^',]*)'|\"([^\",]*)\"|(-?\d+))\s*\]\s*")
 _ROWS_AT_ONCE = 1024
 
@@ -99,20 +101,14 @@ def labels_of(
     texts = [
         _text_of(cell, f"{path}:{number}") for cell, number in zip(cells, numbers, strict=True)
     ]
-    missing = [n for text, n in zip(texts, numbers, strict=True) if text.lower() in _NO_LABELS]
+    missing = [n for text, n in zip(texts, numbers, strict=True) if text.lower() in NO_LABELS]
     if missing:
         raise DataError(
             "Every row of a table must have a label",
             got=f"{len(missing)} without, the first in line {missing[0]} of {path}",
             remedy="Fill in or remove these rows",
         )
-    damaged = [n for text, n in zip(texts, numbers, strict=True) if "\ufffd" in text]
-    if damaged:
-        raise DataError(
-            "Labels must be text in UTF-8 or UTF-16",
-            got=f"{len(damaged)} that are not, the first in line {damaged[0]} of {path}",
-            remedy="Save the table as UTF-8",
-        )
+    check_decoded(texts, numbers, path)
     plain = {text: _plain_number(text) for text in set(texts)}
     if all(value is not None for value in plain.values()):
         are_answers = all(text.lower() in _ANSWERS.values() for text in plain)
@@ -128,22 +124,41 @@ def _label_of(text: str, plain: str, are_answers: bool, known: Sequence[str]) ->
     return next((label for label in (text, usual, plain, answer) if label in known), usual)
 
 
+def check_decoded(texts: Sequence[str], numbers: Sequence[int], path: Path) -> None:
+    """Raises DataError if a label holds what could not be decoded."""
+    damaged = [n for text, n in zip(texts, numbers, strict=True) if "\ufffd" in text]
+    if damaged:
+        raise DataError(
+            "Labels must be text in UTF-8 or UTF-16",
+            got=f"{len(damaged)} that are not, the first in line {damaged[0]} of {path}",
+            remedy="Save the table as UTF-8",
+        )
+
+
 def _text_of(cell: Any, place: str) -> str:
-    if isinstance(cell, str) and re.fullmatch(r"\s*\[.*,.*\]\s*", cell):
-        cell = cell.strip()[1:-1].split(",")
-    elif isinstance(cell, str) and (alone := _ONE_IN_A_LIST.fullmatch(cell)):
-        cell = next(part for part in alone.groups() if part is not None)
-    if isinstance(cell, list | tuple):
-        if len(cell) > 1:
+    items = items_of_list(cell)
+    if items is not None:
+        if len(items) > 1:
             raise DataError(
                 "A row of a table must have one label",
-                got=f"{len(cell)} in {place}: {', '.join(map(str, cell))[:80]}",
-                remedy="Keep one of them; a classifier tells classes that exclude each other",
+                got=f"{len(items)} in {place}: {', '.join(map(str, items))[:80]}",
+                remedy="Keep one of them, or say `target` labels",
             )
-        cell = cell[0] if cell else None
+        cell = items[0] if items else None
     is_none = cell is None or (isinstance(cell, float) and math.isnan(cell))
     # One letter may be written in two ways, which look alike.
     return "" if is_none else unicodedata.normalize("NFC", str(cell).strip())
+
+
+def items_of_list(cell: Any) -> list[Any] | None:
+    """Returns what a cell that is a list holds, or one that is written as one of several; None of
+    another cell."""
+    if isinstance(cell, str) and re.fullmatch(r"\s*\[.*,.*\]\s*", cell):
+        items = (item.strip() for item in cell.strip()[1:-1].split(","))
+        return [re.sub(r"^(['\"])(.*)\1$", r"\2", item) for item in items]
+    if isinstance(cell, str) and (alone := _ONE_IN_A_LIST.fullmatch(cell)):
+        return [next(part for part in alone.groups() if part is not None)]
+    return list(cell) if isinstance(cell, list | tuple) else None
 
 
 def _plain_number(text: str) -> str | None:
@@ -158,6 +173,26 @@ def _plain_number(text: str) -> str | None:
 
 def _several(texts: Sequence[str]) -> tuple[str, ...]:
     """Returns a notice if cells look like several labels: parts of them stand in others too."""
+    separator = several_by(texts)
+    if separator is None:
+        return ()
+    joined = min(cell for cell in texts if separator in cell)
+    return (
+        f"labels such as {joined!r} look like several with {separator!r} between them: "
+        "each combination is a class of its own",
+    )
+
+
+def several_by(texts: Sequence[str], *, is_asked: bool = False) -> str | None:
+    """Returns the separator of cells that hold several labels; None of cells that do not.
+
+    Bars and semicolons are one if parts of cells stand in other cells too. A comma, which stands
+    within names as well, is one if each part of some cell stands alone in another.
+
+    Args:
+        texts: the cells.
+        is_asked: whether several labels are asked for, so that any separator counts.
+    """
     cells = set(texts)
     for separator in _SEPARATORS:
         joined = sorted(cell for cell in cells if separator in cell)
@@ -165,11 +200,14 @@ def _several(texts: Sequence[str]) -> tuple[str, ...]:
         if joined and any(
             parts[part.strip()] > 1 for cell in joined for part in cell.split(separator)
         ):
-            return (
-                f"labels such as {joined[0]!r} look like several with {separator!r} between them: "
-                "each combination is a class of its own",
-            )
-    return ()
+            return separator
+    with_commas = [cell for cell in cells if "," in cell]
+    if any({part.strip() for part in cell.split(",")} <= cells for cell in with_commas):
+        return ","
+    if is_asked:
+        asked = (*_SEPARATORS, ",")
+        return next((one for one in asked if any(one in cell for cell in cells)), None)
+    return None
 
 
 def read_rows(

@@ -31,7 +31,6 @@ from volano.data.sources.image.images import (
 )
 from volano.data.sources.split_record import TRAIN
 from volano.data.sources.tables import (
-    LABEL_COLUMNS,
     PATH_COLUMNS,
     TABLE_SUFFIXES,
     find_column,
@@ -39,6 +38,7 @@ from volano.data.sources.tables import (
     read_rows,
     split_of_row,
 )
+from volano.data.sources.targets import CLASSES, TargetFormat, Targets, read_targets
 from volano.errors import DataError, UsageError
 
 
@@ -58,6 +58,17 @@ class ImageSets:
     faults: tuple[Fault, ...] = ()
     pixel_range: tuple[float, float] | None = None
 
+    def targeted(self, targets: Targets) -> ImageSets:
+        """Returns the same with the targets of a table; see :meth:`LabelledImages.targeted`."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        given: dict[str, Any] = {
+            name: part.targeted(targets) for name, part in parts.items() if part is not None
+        }
+        return dataclasses.replace(self, **given)
+
+
+_ANY_TARGET = TargetFormat()
+
 
 def read_image_sets(
     path: Path | None,
@@ -71,6 +82,7 @@ def read_image_sets(
     own_size: int | None = None,
     interpolation: str = BILINEAR,
     classes: Sequence[str] = (),
+    target: TargetFormat = _ANY_TARGET,
 ) -> ImageSets:
     """Reads any of the sources, which is recognized by what lies at ``path``.
 
@@ -91,6 +103,7 @@ def read_image_sets(
             to it. Pixels that are stored as arrays keep theirs.
         interpolation: the method by which files are brought to their size.
         classes: a run's classes, by which a table's labels are read: 1.0 may be its 1 or its True.
+        target: what a table says of the images.
 
     Raises:
         UsageError: ``path`` does not exist, is none of these, or is a run's folder.
@@ -98,6 +111,7 @@ def read_image_sets(
     """
     if path is None:
         _refuse_decoding(size, fit, "the embedded digits")
+        target.check_no_table("the embedded digits")
         return _embedded_digits()
     if not path.exists():
         raise UsageError(
@@ -115,8 +129,9 @@ def read_image_sets(
                 "or .parquet table",
                 got=str(path),
             )
-        return _from_table(path, choose, least_classes, in_files, classes)
+        return _from_table(path, choose, least_classes, in_files, target, classes)
     refuse_run(path)
+    target.check_no_table(f"the folder {path}")
     if _idx_files(path):
         _refuse_decoding(size, fit, "IDX files")
         return _from_idx(path, least_classes)
@@ -185,6 +200,7 @@ def _from_table(
     choose: _Choose,
     least_classes: int,
     in_files: bool | None,
+    wanted: TargetFormat,
     known: Sequence[str],
 ) -> ImageSets:
     faults: list[Fault] = []
@@ -192,35 +208,55 @@ def _from_table(
     def note(place: str, reason: str) -> None:
         faults.append(Fault(len(faults), place, reason))
 
-    rows = list(read_rows(path, on_fault=note))
+    rows = list(read_rows(path, on_fault=note, names=wanted.columns))
     if not rows:
         reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
         raise DataError("A table of images must have rows", got=f"{path}, which has none{reason}")
     first = rows[0][1]
     path_column = find_column(first, PATH_COLUMNS, path, "images")
-    label_column = find_column(first, LABEL_COLUMNS, path, "labels")
-    labels, said = labels_of(
-        [row.get(label_column) for _, row in rows], [number for number, _ in rows], path, known
-    )
-    classes = class_names(labels)
-    _check_classes(classes, str(path), least_classes)
-    numbers = {name: number for number, name in enumerate(classes)}
+    targets = _targets_of(rows, path, wanted, least_classes, known)
     files: dict[str, list[ImageFile]] = {}
     unpacked: list[Path] = []
-    for (number, row), label in zip(rows, labels, strict=True):
+    for place, (number, row) in enumerate(rows):
         picture = _picture_of(row.get(path_column), number, path, unpacked)
         if picture is None or is_special(picture):
             note(f"{path}:{number}", "without an image" if picture is None else NO_FILE)
             continue
         split = split_of_row(row, f"{path}:{number}")
-        files.setdefault(split, []).append(ImageFile(path=picture, label=numbers[label]))
+        label = int(targets.values[place]) if targets.kind == CLASSES else place
+        files.setdefault(split, []).append(ImageFile(path=picture, label=label))
     if TRAIN not in files:
         raise DataError(
             "A table of images must have rows to train on",
             got=f"only {', '.join(files) or 'rows without an image'} in {path}",
         )
-    sets = _decoded(files, classes, path.parent, choose, in_files)
-    return dataclasses.replace(sets, notices=(*said, *sets.notices), faults=tuple(faults))
+    sets = _decoded(files, targets.names, path.parent, choose, in_files)
+    if targets.kind != CLASSES:
+        sets = sets.targeted(targets)
+    notices = (*targets.notices, *sets.notices)
+    return dataclasses.replace(sets, notices=notices, faults=tuple(faults))
+
+
+def _targets_of(
+    rows: Sequence[tuple[int, dict[str, Any]]],
+    path: Path,
+    wanted: TargetFormat,
+    least_classes: int,
+    known: Sequence[str],
+) -> Targets:
+    """Returns the targets of a table's rows, classes as int64 [N]."""
+    names, numbers = wanted.columns_of(rows[0][1], path), [number for number, _ in rows]
+    columns = {name: [row.get(name) for _, row in rows] for name in names}
+    targets = read_targets(columns, numbers, path, wanted)
+    if targets.kind != CLASSES:
+        return targets
+    labels, said = labels_of(columns[names[0]], numbers, path, known)
+    classes = class_names(labels)
+    _check_classes(classes, str(path), least_classes)
+    number_of = {name: number for number, name in enumerate(classes)}
+    values = np.array([number_of[label] for label in labels], dtype=np.int64)
+    notices = (*targets.notices, *said)
+    return Targets(kind=CLASSES, names=classes, values=values, notices=notices)
 
 
 def _picture_of(cell: Any, number: int, table: Path, unpacked: list[Path]) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from volano.data.feed.quarantine import MAX_SHARE
 from volano.data.sources.image.decoding import ImageFile, PixelFormat, decode
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.split_record import SplitMember, content_key, file_key, members_of, pick
+from volano.data.sources.targets import CLASSES, Targets, target_texts
+from volano.data.sources.targets import class_names as class_names
 from volano.errors import DataError
 
 # The largest number of images that are decoded to learn what a recipe needs to know, if images stay
@@ -32,14 +34,16 @@ class LabelledImages:
 
     Attributes:
         images: uint8 [N, channels, height, width]; files if that would not fit into memory.
-        labels: int64 [N], indices into ``classes``.
-        classes: names of the classes.
+        labels: int64 [N], indices into ``classes``; of other kinds of targets as ``Targets`` has
+            them.
+        classes: names of the classes, or of the targets.
         names: name of each image, for tables and errors.
         faults: files that could not be read, left out of the above; ``index`` is the place among
             all.
         fault_labels: their classes, as ``labels``, for a split that does not depend on which files
             can be read.
         keys: key of each image's content; empty: of its pixels.
+        kind: the kind of the targets.
     """
 
     images: Tensor | ImageFiles
@@ -49,6 +53,7 @@ class LabelledImages:
     faults: tuple[Fault, ...] = field(default=())
     fault_labels: tuple[int, ...] = field(default=())
     keys: tuple[str, ...] = field(default=(), repr=False)
+    kind: str = CLASSES
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,6 +70,7 @@ class LabelledImages:
             classes=self.classes,
             names=tuple(self.names[row] for row in rows.tolist()),
             keys=tuple(self.keys[row] for row in rows.tolist()) if self.keys else (),
+            kind=self.kind,
         )
 
     def members(self) -> list[SplitMember]:
@@ -77,13 +83,31 @@ class LabelledImages:
                 if isinstance(pixels, ImageFiles)
                 else tuple(content_key(image.tobytes()) for image in pixels.numpy())
             )
-        return members_of(keys, self.labels.tolist(), self.classes, self.names)
+        labels = target_texts(self.kind, self.classes, self.labels)
+        return members_of(keys, labels, self.classes, self.names)
 
-    def dataset(self) -> Arrays | ImageFilesDataset:
-        """Returns a map-style dataset of (image, label)."""
+    def in_terms_of(self, classes: tuple[str, ...]) -> LabelledImages:
+        """Returns the same images with their classes numbered as others are, among which they
+        must be; targets of other kinds have their order already."""
+        if self.kind != CLASSES:
+            return self
+        numbers = torch.tensor([classes.index(name) for name in self.classes])
+        return replace(self, labels=numbers[self.labels], classes=classes)
+
+    def targeted(self, targets: Targets) -> LabelledImages:
+        """Returns the same images, whose labels are rows of a table, with the targets there."""
+        labels = torch.from_numpy(targets.values)[self.labels]
+        return replace(self, labels=labels, classes=targets.names, kind=targets.kind)
+
+    def dataset(
+        self, wanted: Callable[[Tensor], Tensor] = lambda labels: labels
+    ) -> Arrays | ImageFilesDataset:
+        """Returns a map-style dataset of (image, label); ``wanted``: what a loss wants of the
+        labels."""
+        labels = wanted(self.labels)
         if isinstance(self.images, ImageFiles):
-            return ImageFilesDataset(self.images, self.labels)
-        return Arrays((self.images, self.labels))
+            return ImageFilesDataset(self.images, labels)
+        return Arrays((self.images, labels))
 
     def in_memory(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, LabelledImages]:
         """Returns the images at ``indices``: the pixels uint8 [n, channels, height, width], and all
@@ -137,7 +161,7 @@ def picked(
     parts: Sequence[LabelledImages], wanted: Sequence[SplitMember], classes: tuple[str, ...]
 ) -> LabelledImages:
     """Returns the wanted images out of the parts of a source, in the order of ``wanted`` and as
-    being of ``classes``; those that are missing are left out."""
+    being of ``classes`` if they have some; those that are missing are left out."""
     present = [member for part in parts for member in part.members()]
     places = pick(wanted, present)
     start, chosen = 0, []
@@ -150,14 +174,18 @@ def picked(
         start += len(part)
     row_of = {place: row for row, place in enumerate(order)}
     names = tuple(name for part in chosen for name in part.names)
+    kind = parts[0].kind
     joined = LabelledImages(
         images=_joined([part.images for part in chosen]),
         labels=torch.tensor(
             [classes.index(present[place].label) for place in order], dtype=torch.int64
-        ),
-        classes=classes,
+        )
+        if kind == CLASSES
+        else torch.cat([part.labels for part in chosen]),
+        classes=classes if kind == CLASSES else parts[0].classes,
         names=names,
         keys=tuple(present[place].key for place in order),
+        kind=kind,
     )
     return joined.select([row_of[place] for place in places])
 
@@ -230,16 +258,6 @@ def _check_share(faults: Sequence[Fault], num_files: int, max_share: float) -> N
             got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
             remedy="Mend or remove them",
         )
-
-
-def class_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the class names sorted and without repetition; numbers in the order of numbers."""
-    unique = set(names)
-    if all(name.isascii() and name.isdigit() for name in unique):
-        # Not by `int`, which refuses thousands of digits.
-        numbers = {name: name.lstrip("0") for name in unique}
-        return tuple(sorted(unique, key=lambda name: (len(numbers[name]), numbers[name], name)))
-    return tuple(sorted(unique))
 
 
 def _read_all(

@@ -24,7 +24,6 @@ from volano.data.sources.split_record import (
     members_of,
 )
 from volano.data.sources.tables import (
-    LABEL_COLUMNS,
     TABLE_SUFFIXES,
     TEXT_COLUMNS,
     find_column,
@@ -32,11 +31,19 @@ from volano.data.sources.tables import (
     read_rows,
     split_of_row,
 )
+from volano.data.sources.targets import (
+    CLASSES,
+    TargetFormat,
+    Targets,
+    read_targets,
+    target_texts,
+)
 from volano.data.sources.text.text_tables import whole_characters
 from volano.data.sources.text.texts import find_texts, is_text, texts_below
 from volano.errors import DataError, UsageError
 
 _TRAIN, _VALID, _TEST = TRAIN, VALID, TEST
+_ANY_TARGET = TargetFormat()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +52,18 @@ class LabelledTexts:
 
     Attributes:
         texts: the texts, none of them empty.
-        labels: int64 [N], indices into ``classes``.
-        classes: names of the classes.
+        labels: int64 [N], indices into ``classes``; of other kinds of targets as ``Targets`` has
+            them.
+        classes: names of the classes, or of the targets.
         names: name of each text, for tables and errors.
+        kind: the kind of the targets.
     """
 
     texts: tuple[str, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
     names: tuple[str, ...]
+    kind: str = CLASSES
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -66,12 +76,14 @@ class LabelledTexts:
             labels=self.labels[chosen],
             classes=self.classes,
             names=tuple(self.names[row] for row in chosen),
+            kind=self.kind,
         )
 
     def members(self) -> list[SplitMember]:
         """Returns the texts as members of a split, in their order."""
         keys = (content_key(text.encode()) for text in self.texts)
-        return members_of(keys, self.labels.tolist(), self.classes, self.names)
+        labels = target_texts(self.kind, self.classes, self.labels)
+        return members_of(keys, labels, self.classes, self.names)
 
     def with_more(self, more: LabelledTexts) -> LabelledTexts:
         """Returns these texts, followed by others of the same classes."""
@@ -80,6 +92,7 @@ class LabelledTexts:
             labels=np.concatenate([self.labels, more.labels]),
             classes=self.classes,
             names=self.names + more.names,
+            kind=self.kind,
         )
 
 
@@ -111,6 +124,7 @@ def read_labelled_texts(
     classes: tuple[str, ...] | None = None,
     least_classes: int = 2,
     leaves_out_unknown: bool = False,
+    target: TargetFormat = _ANY_TARGET,
 ) -> LabelledTextSets:
     """Reads a .csv, .jsonl or .parquet table (columns ``label`` and ``text`` or their usual other
     names; a column ``split`` says train, val or test; an empty one means train), or a folder of
@@ -122,6 +136,7 @@ def read_labelled_texts(
         least_classes: least number of classes.
         leaves_out_unknown: whether texts of other classes than ``classes`` are left out, which is
             said, and all sets stand as the source names them.
+        target: what a table says of the texts.
 
     Raises:
         UsageError: ``path`` does not exist, is a file that is not a table, or is a run's folder.
@@ -133,18 +148,23 @@ def read_labelled_texts(
     refuse_run(path)
     faults: list[Fault] = []
     notices: list[str] = []
+    targets = None
     if path.is_dir():
+        target.check_no_table(f"the folder {path}")
         rows = list(_folder_rows(path, faults, notices))
     elif path.suffix.lower() in TABLE_SUFFIXES:
-        rows = _table_rows(path, faults, notices, classes or ())
+        rows, targets = _table_rows(path, faults, notices, classes or (), target)
     else:
         raise UsageError(
             "Labelled texts must come from a .csv, .jsonl or .parquet table or a folder of class "
             "folders",
             got=str(path),
         )
-    known = class_names(row.label for row in rows) if classes is None else classes
-    if not rows or len(known) < least_classes:
+    if targets is not None:
+        known: tuple[str, ...] = targets.names
+    else:
+        known = class_names(row.label for row in rows) if classes is None else classes
+    if not rows or (targets is None and len(known) < least_classes):
         found = (
             f"{len(rows):,} labelled texts of {len(known)} classes ({', '.join(known[:3])})"
             if rows
@@ -155,7 +175,7 @@ def read_labelled_texts(
             f"There must be labelled texts of at least {least_classes} classes",
             got=f"{found} in {path}{reason}",
         )
-    unknown = sorted({row.label for row in rows} - set(known))
+    unknown = sorted({row.label for row in rows} - set(known)) if targets is None else []
     if unknown and leaves_out_unknown:
         notices.append(f"texts of other classes are left out: {', '.join(unknown[:5])}")
         rows = [row for row in rows if row.label not in unknown]
@@ -176,12 +196,13 @@ def read_labelled_texts(
             notices.append(
                 f"{len(rows) - len(train):,} texts of split val are left out: test is evaluated"
             )
-    elif classes is None:
+    elif classes is None and targets is None:
         _check_trained(train + valid, known, path)
+    gathered = functools.partial(_gathered, classes=known, targets=targets)
     return LabelledTextSets(
-        train=_gathered(train, known),
-        valid=_gathered(valid, known) if valid else None,
-        test=_gathered(test, known) if test else None,
+        train=gathered(train),
+        valid=gathered(valid) if valid else None,
+        test=gathered(test) if test else None,
         origin=f"{path} ({len(rows):,} texts)",
         faults=tuple(faults),
         notices=tuple(notices),
@@ -194,6 +215,7 @@ class _Row:
     label: str
     name: str
     split: str
+    place: int = 0  # among the targets of a table
 
 
 def _check_trained(rows: list[_Row], classes: tuple[str, ...], path: Path) -> None:
@@ -206,34 +228,58 @@ def _check_trained(rows: list[_Row], classes: tuple[str, ...], path: Path) -> No
         )
 
 
-def _gathered(rows: list[_Row], classes: tuple[str, ...]) -> LabelledTexts:
+def _gathered(
+    rows: list[_Row], *, classes: tuple[str, ...], targets: Targets | None
+) -> LabelledTexts:
     number_of = {name: number for number, name in enumerate(classes)}
     return LabelledTexts(
         texts=tuple(row.text for row in rows),
-        labels=np.array([number_of[row.label] for row in rows], dtype=np.int64),
+        labels=np.array([number_of[row.label] for row in rows], dtype=np.int64)
+        if targets is None
+        else targets.values[[row.place for row in rows]],
         classes=classes,
         names=tuple(row.name for row in rows),
+        kind=CLASSES if targets is None else targets.kind,
     )
 
 
 def _table_rows(
-    path: Path, faults: list[Fault], notices: list[str], known: Sequence[str]
-) -> list[_Row]:
+    path: Path,
+    faults: list[Fault],
+    notices: list[str],
+    known: Sequence[str],
+    wanted: TargetFormat,
+) -> tuple[list[_Row], Targets | None]:
+    """Returns the rows of a table, and their targets if they are of another kind than classes."""
     note = functools.partial(_note, faults)
-    found: list[tuple[int, str, Any, str]] = []
-    for number, row in read_rows(path, on_fault=note):
+    found: list[tuple[int, str, tuple[Any, ...], str]] = []
+    columns: tuple[str, ...] = ()
+    for number, row in read_rows(path, on_fault=note, names=wanted.columns):
         text = row[find_column(row, TEXT_COLUMNS, path, "text")]
-        label = row[find_column(row, LABEL_COLUMNS, path, "labels")]
+        columns = wanted.columns_of(row, path)
         if not isinstance(text, str) or not text.strip():
             note(f"{path.name}:{number}", "without text")
             continue
-        found.append((number, text, label, split_of_row(row, f"{path}:{number}")))
-    labels, said = labels_of([one[2] for one in found], [one[0] for one in found], path, known)
-    notices += said
-    return [
-        _Row(text=whole_characters(text), label=label, name=f"{path.name}:{number}", split=split)
-        for (number, text, _, split), label in zip(found, labels, strict=True)
-    ]
+        cells = tuple(row[name] for name in columns)
+        found.append((number, text, cells, split_of_row(row, f"{path}:{number}")))
+    numbers, targets = [one[0] for one in found], Targets(kind=CLASSES)
+    if found:
+        own = {name: [one[2][at] for one in found] for at, name in enumerate(columns)}
+        targets = read_targets(own, numbers, path, wanted)
+        notices += targets.notices
+    if targets.kind == CLASSES:
+        labels, said = labels_of([one[2][0] for one in found], numbers, path, known)
+        notices += said
+    else:
+        labels = target_texts(targets.kind, targets.names, targets.values)
+    rows = [
+        _Row(
+            text=whole_characters(text), label=label, name=f"{path.name}:{number}", split=split,
+            place=place,
+        )
+        for place, ((number, text, _, split), label) in enumerate(zip(found, labels, strict=True))
+    ]  # fmt: skip
+    return rows, None if targets.kind == CLASSES else targets
 
 
 def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
