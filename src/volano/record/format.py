@@ -15,9 +15,20 @@ NOTHING = "—"  # for an absent value
 # Metrics that are shares of 1, by the last word of their names.
 _SHARES = ("accuracy", "precision", "recall", "f1")
 # Metrics of which more is better, by a word of their names; of the others less is.
-_MORE_IS_BETTER = ("accuracy", "psnr", "ssim", "per_second", "precision", "recall", "f1")
+_MORE_IS_BETTER = ("accuracy", "psnr", "ssim", "per_second", "precision", "recall", "f1", "r2")
 _TITLES = {
     "f1": "F1",
+    "mae": "MAE",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "test_mae": "test MAE",
+    "test_r2": "test R²",
+    "test_rmse": "test RMSE",
+    "test_micro_f1": "test micro F1",
+    "test_macro_f1": "test macro F1",
+    "baseline_mae": "MAE of the mean",
+    "baseline_mean_average_precision": "label frequencies",
+    "baseline_micro_f1": "commonest labels",
     "lr": "learning rate",
     "num_test": "test examples",
     "psnr": "PSNR",
@@ -59,10 +70,12 @@ def more_is_better(name: str) -> bool | None:
     """Returns whether a larger figure is the better one; None if neither can be said."""
     if any(word in name for word in _MORE_IS_BETTER) and not name.startswith("baseline"):
         return True
-    known = ("loss", "bits_per_byte", "perplexity", "_ratio", "error")
+    known = ("loss", "bits_per_byte", "perplexity", "_ratio", "error", "mae", "rmse")
     return (
         False
-        if any(word in name for word in known) and not name.endswith(("_xz", "_bz2"))
+        if any(word in name for word in known)
+        and not name.endswith(("_xz", "_bz2"))
+        and not name.startswith("baseline")
         else None
     )
 
@@ -141,6 +154,12 @@ def count_text(count: Any, noun: str, plural: str | None = None) -> str:
 def short(text: str, length: int) -> str:
     """Shortens a text to at most ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def plotted(text: str) -> str:
+    """Returns a text for a picture of Matplotlib, which would read a formula between two dollars,
+    and draws no halves of characters."""
+    return printable(text).replace("$", r"\$")
 
 
 def printable(text: str) -> str:

@@ -15,6 +15,7 @@ from volano.report.confusion import draw_confusion
 from volano.report.page import write_page
 from volano.report.sheets import Example, draw_sheet, draw_top_losses
 from volano.report.study.page import LEAST_TRIALS, Importances, write_study_report
+from volano.report.targets.scatter import draw_scatter
 
 __all__ = [
     "LEAST_TRIALS",
@@ -23,6 +24,7 @@ __all__ = [
     "Example",
     "Importances",
     "draw_confusion",
+    "draw_scatter",
     "draw_sheet",
     "draw_top_losses",
     "enlarged",

@@ -137,7 +137,9 @@ def hardest_of(record: RunRecord) -> tuple[list[Hardest], Media | None]:
             name=str(item.get("name", "")),
             true=str(item.get("true")),
             predicted=str(item.get("predicted")),
-            probability=share_text(item.get("probability"), digits=0),
+            probability=""
+            if item.get("probability") is None
+            else share_text(item["probability"], digits=0),
         )
         for item, picture in zip(items, cut(sheet, boxes), strict=True)  # pyright: ignore[reportArgumentType]
     ], None

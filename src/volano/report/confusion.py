@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from volano.record.files import written
-from volano.record.format import printable
+from volano.record.format import plotted
 
 # Above this many classes the numbers no longer fit into their squares.
 _MOST_WRITTEN = 20
@@ -30,7 +30,7 @@ def draw_confusion(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    axes.set_title(_plain(title), fontsize=11)
+    axes.set_title(plotted(title), fontsize=11)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     ticks = range(len(classes))
@@ -69,9 +69,4 @@ def _are_long(classes: Sequence[str]) -> bool:
 
 
 def _short(name: str) -> str:
-    return _plain(name if len(name) <= 18 else name[:17] + "…")
-
-
-def _plain(text: str) -> str:
-    # Matplotlib would read a formula between two of them, and draws no halves of characters.
-    return printable(text).replace("$", r"\$")
+    return plotted(name if len(name) <= 18 else name[:17] + "…")

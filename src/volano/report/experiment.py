@@ -17,6 +17,7 @@ from volano.report.planning import network_rows
 
 _APPLICATIONS = {"image": "image classification", "text": "a text model", "video": "a video model"}
 _CLASSIFICATIONS = {"text": "classification of texts", "video": "classification of clips"}
+_TARGETS = {"labels": "multi-label classification of", "numbers": "regression from"}
 _ROWS = (
     ("objective", "Objective"),
     ("optimizer", "Optimizer"),
@@ -69,7 +70,8 @@ def task_sentence(record: RunRecord) -> str:
     source = mapping(record.run.get("source"))
     is_classifier = source.get("goal") == "classes"
     names = {**_APPLICATIONS, **_CLASSIFICATIONS} if is_classifier else _APPLICATIONS
-    what = f"{names[record.kind].capitalize()}: " if record.kind in names else ""
+    named = target_in_words(record) or names.get(record.kind)
+    what = f"{named.capitalize()}: " if named else ""
     origin = source.get("origin")
     examples = count_text(data.get("num_examples"), "example") + (
         f" of {origin}" if isinstance(origin, str) else ""
@@ -83,6 +85,13 @@ def task_sentence(record: RunRecord) -> str:
     if valid:
         text += f" {count_text(valid.get('num_examples'), 'example')} kept apart to measure it."
     return text[:1].upper() + text[1:]
+
+
+def target_in_words(record: RunRecord) -> str | None:
+    """Returns what is predicted of images or texts, if it is not one of several classes."""
+    dials = mapping(mapping(record.run.get("source")).get("dials"))
+    words = _TARGETS.get(str(dials.get("target")))
+    return f"{words} {record.kind}s" if words and record.kind in ("image", "text") else None
 
 
 def task_rows(record: RunRecord) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from volano.record.format import (
     seconds_text,
     title_of,
 )
-from volano.record.json_values import mapping, number, numbers
+from volano.record.json_values import mapping, number, numbers, sequence
 from volano.record.read_run import RunRecord
 from volano.report.verdict import wilson_interval
 
@@ -24,6 +24,9 @@ from volano.report.verdict import wilson_interval
 _BESIDE = frozenset(
     {
         "baseline_accuracy",
+        "baseline_mae",
+        "baseline_mean_average_precision",
+        "baseline_micro_f1",
         "num_test",
         "num_test_bytes",
         "bits_per_byte_xz",
@@ -34,6 +37,11 @@ _BESIDE = frozenset(
 # The figures that come first, if they exist.
 _FIRST = (
     "test_accuracy",
+    "test_mean_average_precision",
+    "test_micro_f1",
+    "test_macro_f1",
+    "test_mae",
+    "test_r2",
     "bits_per_byte",
     "perplexity",
     "psnr_first_frame",
@@ -106,7 +114,27 @@ def device_name(record: RunRecord) -> str | None:
     return None if not device else str(device) if name in (None, device) else f"{device} ({name})"
 
 
+# A figure's trivial answer: its name, and what it is in words.
+_TRIVIAL = {
+    "test_mean_average_precision": ("baseline_mean_average_precision", "label frequencies"),
+    "test_micro_f1": ("baseline_micro_f1", "always the commonest labels"),
+    "test_mae": ("baseline_mae", "always the mean"),
+}
+
+
+def _beside_trivial(name: str, metrics: Mapping[str, Any]) -> str:
+    trivial, words = _TRIVIAL[name]
+    parts = [f"{words}: {figure_text(trivial, metrics.get(trivial))}"]
+    ends = numbers(sequence(metrics.get(f"{name}_interval")))
+    if len(ends) == 2:
+        parts += [count_text(metrics.get("num_test"), "example")]
+        parts.append(f"95 % interval {figure_text(name, ends[0])} to {figure_text(name, ends[1])}")
+    return "; ".join(parts)
+
+
 def _beside(name: str, metrics: Mapping[str, Any]) -> str:
+    if name in _TRIVIAL:
+        return _beside_trivial(name, metrics)
     if name == "test_accuracy":
         baseline, num_test = metrics.get("baseline_accuracy"), metrics.get("num_test")
         parts = (

@@ -22,12 +22,14 @@ from volano.report.experiment import (
     network_of,
     notices_of,
     phases_of,
+    target_in_words,
     task_rows,
     task_sentence,
 )
 from volano.report.figures import facts_of, figures_of
 from volano.report.media import read_media
 from volano.report.planning import PlanningFigures, read_planning
+from volano.report.targets.figures import targets_of
 from volano.report.text import compression_of, previews_of, text_figures
 from volano.report.verdict import Verdict
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
@@ -98,6 +100,7 @@ def render_page(record: RunRecord) -> str:
     )
     pieces.add("curves", lambda: curves_of(record), otherwise=nothing)
     pieces.add("classification", lambda: classification_of(record))
+    pieces.add("targets", lambda: targets_of(record))
     pieces.add("top_losses", lambda: hardest_of(record), otherwise=([], None))
     pieces.add("augmented", lambda: read_media(record.path / "augmented.png"))
     pieces.add(
@@ -119,7 +122,7 @@ def render_page(record: RunRecord) -> str:
     return render(
         "run.html.j2",
         record=record,
-        kind=_kind_in_words(record),
+        kind=target_in_words(record) or _kind_in_words(record),
         state=_state(record),
         notices=notices_of(record),
         quarantine=[_quarantine_row(line) for line in record.quarantine[:_MOST_ROWS]],

@@ -28,7 +28,7 @@ class Example:
     name: str
     true: str
     predicted: str
-    probability: float
+    probability: float | None
     loss: float
 
 
@@ -76,13 +76,16 @@ def draw_top_losses(examples: Sequence[Example], out: Path) -> list[dict[str, An
         left, top = column * width + _GAP, row * height + _GAP
         sheet.paste(_tile(example.image, side), (left, top))
         write((left, top + side + 6), example.true)
-        write((left, top + side + 22), f"→ {example.predicted} {example.probability:.0%}")
+        how_likely = "" if example.probability is None else f" {example.probability:.0%}"
+        write((left, top + side + 22), f"→ {example.predicted}{how_likely}")
         found.append(
             {
                 "name": example.name,
                 "true": example.true,
                 "predicted": example.predicted,
-                "probability": round(example.probability, 4),
+                "probability": None
+                if example.probability is None
+                else round(example.probability, 4),
                 "loss": round(example.loss, 4),
                 "box": [left, top, left + side, top + side],
             }

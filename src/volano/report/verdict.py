@@ -36,6 +36,8 @@ class Score:
         trivial: trivial answers in words, and their figures.
         is_more_better: whether a larger figure is the better one.
         num_examples: test examples of which the figure is a share; None if it is no share.
+        interval: its 95 % interval, if it is no share of ``num_examples`` but an average of them.
+        wide: width of the interval from which the examples are few.
         digits, unit: how it is written.
     """
 
@@ -44,12 +46,20 @@ class Score:
     trivial: Mapping[str, float]
     is_more_better: bool = True
     num_examples: int | None = None
+    interval: tuple[float, float] | None = None
+    wide: float = _WIDE_INTERVAL
     digits: int = 4
     unit: str = ""
 
     def text(self, value: float) -> str:
         """Writes a figure of this kind."""
         return f"{value:.{self.digits}f}{self.unit}"
+
+    def bounds(self) -> tuple[float, float] | None:
+        """Returns the 95 % interval of the figure, if it is known."""
+        if self.interval is not None:
+            return self.interval
+        return wilson_interval(self.value, self.num_examples) if self.num_examples else None
 
     def beats(self, other: float) -> bool:
         """Returns whether the run's figure is better than another."""
@@ -63,7 +73,7 @@ class Verdict:
     Attributes:
         is_good: whether it is good news.
         reasons: the reasons in words, the weightiest first.
-        interval: the 95 % interval of a share; None for other figures.
+        interval: the 95 % interval of the figure, if it is known.
         wants_more: whether a longer training is likely to be better.
         longer: the command of a longer training; None if none is known.
     """
@@ -112,6 +122,14 @@ def wilson_interval(share: float, num_examples: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def normal_interval(
+    value: float, deviation: float, *, at_least: float = -math.inf, at_most: float = math.inf
+) -> tuple[float, float]:
+    """Returns the 95 % interval of a figure of normal errors with that standard deviation, within
+    the bounds that it has."""
+    return max(at_least, value - _Z * deviation), min(at_most, value + _Z * deviation)
+
+
 def interval_text(share: float, num_examples: int) -> str:
     """Writes the interval of a share: ``95 %: 0.9735 to 0.9980``."""
     low, high = wilson_interval(share, num_examples)
@@ -129,9 +147,9 @@ def judge(*, num_steps: int, losses: Sequence[float] = (), score: Score | None =
     found = [_of_steps(num_steps), _of_score(score), _of_losses(losses, score)]
     known = [one for one in found if one is not None]
     interval = None
-    if score is not None and score.num_examples and math.isfinite(score.value):
-        interval = wilson_interval(score.value, score.num_examples)
-        if interval[1] - interval[0] > _WIDE_INTERVAL:
+    if score is not None and math.isfinite(score.value):
+        interval = score.bounds()
+        if interval is not None and interval[1] - interval[0] > score.wide:
             known.append(_Finding(text=_few_examples(score, interval)))
     return Verdict(
         is_good=not any(one.is_bad for one in known),
@@ -193,8 +211,9 @@ def _of_score(score: Score | None) -> _Finding | None:
         return None
     best = (max if score.is_more_better else min)(known, key=lambda name: known[name])
     trivial = f"{best} ({score.text(known[best])})"
-    if score.num_examples:
-        low, high = wilson_interval(score.value, score.num_examples)
+    bounds = score.bounds()
+    if bounds is not None:
+        low, high = bounds
         if low <= known[best] <= high:
             text = f"{score.num_examples:,} test examples cannot tell {score.name} from {trivial}"
             return _Finding(text=text, is_bad=True, wants_more=True)
@@ -221,7 +240,7 @@ def _of_losses(losses: Sequence[float], score: Score | None) -> _Finding | None:
 
 def _noise_of(score: Score | None) -> float:
     """Returns by how much a loss changes by chance: it stands on the examples that are wrong."""
-    if score is None or not score.num_examples:
+    if score is None or not score.num_examples or score.interval is not None:
         return 0.0
     return 1 / math.sqrt(max(1.0, score.num_examples * (1 - score.value)))
 
