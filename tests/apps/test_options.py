@@ -167,6 +167,8 @@ class TestOneLineForAnOption:
             "image_size",
             "fit",
             "fps",
+            "target",
+            "target_columns",
         }
         for options in APPLICATIONS.values():
             for name in options.given_names() - common:

@@ -22,8 +22,11 @@ STUDY = (
     "--nproc --workers --ray --device --precision --space"
 )
 OWN = {
-    "image": "--from --tune --size --model --image-size --fit --image-cache --batch-size --flip",
-    "text": "--from --tune --depth --context --batch-size",
+    "image": (
+        "--target --target-columns --from --tune --size --model --image-size --fit --image-cache "
+        "--batch-size --flip"
+    ),
+    "text": "--target --target-columns --from --tune --depth --context --batch-size",
     "video": "--classify --from --network --frames --image-size --fit --fps --batch-size --flip",
 }
 SURFACE = {

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from volano.errors import CheckpointError
 from volano.pretrained.fine_tuned import StandardizedLinear
-from volano.pretrained.linear_probe import LinearProbe, solve_probe, some_of_each
+from volano.pretrained.linear_probe import LinearProbe, SoftmaxHead, solve_probe, some_of_each
 from volano.training import save_tensors
 
 
@@ -23,7 +23,7 @@ def data(request):
 
 def test_it_is_scikit_learns_solution(data):
     features, labels, num_classes = data
-    probe = solve_probe(features, labels, num_classes, seed=0)
+    probe = solve_probe(features, labels, SoftmaxHead(num_classes=num_classes), seed=0)
     X = (features - probe.center).numpy() * probe.scale.numpy()
     other = LogisticRegression(C=probe.c, max_iter=1000).fit(X, labels.numpy())
     head = StandardizedLinear(12, num_classes, probe)
@@ -40,7 +40,7 @@ def test_it_is_scikit_learns_solution(data):
 
 def test_trained_on_it_stays_where_it_is(data):
     features, labels, num_classes = data
-    probe = solve_probe(features, labels, num_classes, seed=0)
+    probe = solve_probe(features, labels, SoftmaxHead(num_classes=num_classes), seed=0)
     head = StandardizedLinear(12, num_classes, probe)
     optimizer = torch.optim.SGD(
         [{"params": [head.linear.weight], "weight_decay": probe.weight_decay},
@@ -57,14 +57,14 @@ def test_trained_on_it_stays_where_it_is(data):
 
 def test_a_class_of_one_example_has_no_figure():
     labels = torch.tensor([0] * 6 + [1])
-    probe = solve_probe(torch.randn(7, 4), labels, 2, seed=0)
+    probe = solve_probe(torch.randn(7, 4), labels, SoftmaxHead(num_classes=2), seed=0)
     assert probe.accuracy is None
     assert "not known" in probe.in_words()
 
 
 def test_it_is_kept_in_a_file(data, tmp_path):
     features, labels, num_classes = data
-    probe = solve_probe(features, labels, num_classes, seed=0)
+    probe = solve_probe(features, labels, SoftmaxHead(num_classes=num_classes), seed=0)
     probe.save(tmp_path / "probe.safetensors", save_tensors)
     found = LinearProbe.load(tmp_path / "probe.safetensors")
     assert torch.equal(found.weight, probe.weight)

@@ -154,6 +154,12 @@ class Application(ABC):
     # ---- what most applications leave as it is
 
     @classmethod
+    def goal_of_study(cls, options: Mapping[str, Any]) -> tuple[str, str]:
+        """Returns :attr:`study_metric` for options, by name."""
+        del options
+        return cls.study_metric
+
+    @classmethod
     def minutes_of(cls, options: Any) -> float:
         """Returns the length of a run: what is asked for, or what suits its data."""
         if options.minutes is not None:

@@ -131,7 +131,8 @@ def options_for(kind: str, given: Mapping[str, Any]) -> tuple[str, Options]:
         UsageError: it has no such option, or a value cannot be.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if kind == "text" and given.pop("classify", False):
+    is_labelled = given.keys() & {"target", "target_columns"}  # which say so already
+    if kind == "text" and (given.pop("classify", False) or is_labelled):
         return CLASSIFY, ClassifyOptions.of(given, "the text application with `classify`")
     if kind == "text" and given.get("from_") is not None:
         return CAUSAL, TextOptions.of(given, "the text application with `from_`")

@@ -9,6 +9,13 @@ from typing import Any
 from volano.record.json_values import mapping
 from volano.training import RunFolder
 
+# What a network gives that is no logit of one of several classes, by the target of its run.
+_GIVES = {
+    "labels": "Each output is the logit of a label; its sigmoid is the probability, and labels of "
+    "more than 0.5 are named.",
+    "numbers": "Each output is a number in the unit of the table that it was trained on.",
+}
+
 
 def write_card(folder: RunFolder, target: Path, name: str) -> None:
     """Writes ``README.md`` about a run, with ``name`` as its title, into a folder."""
@@ -21,6 +28,7 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
         "---", "library_name: transformers", "---", "",
         f"# {name}", "",
         f"Fine-tuned from `{dials.get('from_')}` with Volano (`tune={dials.get('tune')}`).", "",
+        *([f"{_GIVES[str(dials.get('target'))]}", ""] if dials.get("target") in _GIVES else []),
         "## Data", f"{source.get('origin')}; the figures below are of examples that were held out.",
         "", "## Figures", "| figure | value |", "|---|---|", *rows, "",
         *([f"{verdict.get('text')}", ""] if verdict.get("text") else []),

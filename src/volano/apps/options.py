@@ -327,6 +327,36 @@ def held_out_by() -> Any:
     )
 
 
+def target() -> Any:
+    """Returns the field of an option that says what is predicted of labelled examples."""
+    return option(
+        None,
+        "To predict: one class, several labels, or numbers; found out where a table is plain.",
+        choices=("classes", "labels", "numbers"),
+        before="classes",
+    )
+
+
+def target_columns() -> Any:
+    """Returns the field of an option that names the columns of a table that hold targets."""
+    return option(None, "Columns of a table that hold it, between commas: price or left,right.")
+
+
+def columns_of(text: str | None) -> tuple[str, ...]:
+    """Returns the names in a text of ``target_columns``.
+
+    Raises:
+        UsageError: one is empty, or stands there twice.
+    """
+    names = () if text is None else tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(
+            "`target_columns` must name different columns, with a comma between them",
+            got=repr(text),
+        )
+    return names
+
+
 def from_option(forms: str) -> Any:
     """Returns the field of an option that names a pretrained network; ``forms``: how."""
     return option(None, f"Pretrained network to begin with: {forms}.", flag="--from")

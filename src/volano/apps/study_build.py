@@ -64,7 +64,7 @@ class ApplicationBuild:
     ) -> None:
         self.kind, self.options, self.space, self.num_steps = kind, dict(options), space, num_steps
         application_type = application_class(kind)
-        self.metric, self.direction = application_type.study_metric
+        self.metric, self.direction = application_type.goal_of_study(self.options)
         self.__name__ = f"{application_type.kind}-study"
         self._application: Any = None
         self._base: Task | None = None
@@ -107,6 +107,7 @@ class ApplicationBuild:
         )
         self.num_steps = max(1, min(application.steps_in(_MOST_EPOCHS), int(seconds / step)))
         self.options = {**application.resolved(self.num_steps), "num_steps": None}
+        self.metric, self.direction = application.goal_of_study(self.options)
         self._application = application
         recipe = application.recipe_of(self.num_steps)
         self.space = check_space(space or default_space(recipe), recipe)

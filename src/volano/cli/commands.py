@@ -75,7 +75,7 @@ def predict(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILES...", help="Files, or folders of them.")
     ],
-    top_k: Annotated[int | None, typer.Option(help="Classes per file; 3.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Classes, or labels, per file; 3.")] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Write a table here instead of printing one.")
     ] = None,
@@ -85,7 +85,7 @@ def predict(
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
-    """The most likely classes of files."""
+    """The most likely classes of files, their labels, or their numbers."""
     model = _model_that_can("predict", run, device, code, trust)
     predictions = model.predict(files, **({} if top_k is None else {"top_k": top_k}))
     if csv is not None:

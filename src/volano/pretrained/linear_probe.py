@@ -1,4 +1,4 @@
-"""A linear classifier of frozen features, solved and cross-validated: what the head begins with,
+"""A linear head of frozen features, solved and cross-validated: what the head begins with,
 and what to expect of it.
 
 Trained on from there, a head of the same objective (cross-entropy with the same penalty) stays
@@ -9,10 +9,11 @@ where it is, and the trunk is not distorted by the gradients of a random one (Ku
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ _PENALTIES = (0.001, 0.01, 0.1, 1.0)
 _FOLDS = 5
 # Of fewer examples one split says little: it is made several times.
 _FEW, _REPEATS = 400, 3
-_MOST_EXAMPLES, _LEAST_OF_A_CLASS = 4000, 50
+MOST_EXAMPLES, _LEAST_OF_A_CLASS = 4000, 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,11 @@ class LinearProbe:
         c: scikit-learn's C, chosen by cross-validation.
         num_examples: the number of examples that it was solved on.
         curvature: bound of the objective's curvature, which bounds a stable learning rate.
-        accuracy, spread: mean and standard deviation of the accuracy over the folds; None if a
-            class has one example only.
+        decay_factor: see :meth:`HeadSolver.decay_factor`.
+        accuracy, spread: mean and standard deviation of the accuracy (or what else ``figure``
+            says) over the folds; None if a class has one example only.
         num_folds: the number of folds.
+        figure: what the folds were judged by, in words.
     """
 
     center: Tensor = field(repr=False)
@@ -54,15 +57,16 @@ class LinearProbe:
     c: float
     num_examples: int
     curvature: float
+    decay_factor: float
     accuracy: float | None = None
     spread: float | None = None
     num_folds: int = 0
+    figure: str = "accuracy"
 
     @property
     def weight_decay(self) -> float:
-        """The penalty of the mean cross-entropy that C stands for; of two classes scikit-learn
-        counts the difference of their weights, which is half as long as both together."""
-        return (2.0 if len(self.weight) == 2 else 1.0) / (self.c * self.num_examples)
+        """The penalty of the mean loss that C stands for."""
+        return self.decay_factor / (self.c * self.num_examples)
 
     @property
     def learning_rate(self) -> float:
@@ -72,9 +76,9 @@ class LinearProbe:
     def in_words(self) -> str:
         """Returns what is to be expected, in words."""
         if self.accuracy is None or self.spread is None:
-            return "accuracy to expect: not known, a class has one example only"
+            return f"{self.figure} to expect: not known, a class has one example only"
         return (
-            f"accuracy to expect of a linear head: {self.accuracy:.3f} +- {self.spread:.3f} "
+            f"{self.figure} to expect of a linear head: {self.accuracy:.3f} +- {self.spread:.3f} "
             f"({self.num_folds} folds of {self.num_examples:,} training examples, C={self.c:g})"
         )
 
@@ -84,6 +88,8 @@ class LinearProbe:
         numbers += [-1.0 if v is None else v for v in (self.accuracy, self.spread)]
         tensors = {name: getattr(self, name) for name in ("center", "scale", "weight", "bias")}
         numbers = torch.tensor([*numbers, self.num_folds], dtype=torch.float64)
+        if self.decay_factor != _usual_factor(self.weight):
+            tensors["decay_factor"] = torch.tensor(self.decay_factor, dtype=torch.float64)
         save({**tensors, "numbers": numbers}, path)
 
     @classmethod
@@ -94,11 +100,13 @@ class LinearProbe:
             CheckpointError: the file is missing or damaged.
         """
         try:
-            tensors = load_file(path)
+            tensors: dict[str, Any] = dict(load_file(path))
             c, num_examples, curvature, *figures, num_folds = tensors.pop("numbers").tolist()
             accuracy, spread = (None if value < 0 else value for value in figures)
+            factor = tensors.pop("decay_factor", None)
             return cls(
                 **tensors, c=c, num_examples=int(num_examples), curvature=curvature,
+                decay_factor=_usual_factor(tensors["weight"]) if factor is None else factor.item(),
                 accuracy=accuracy, spread=spread, num_folds=int(num_folds),
             )  # fmt: skip
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -107,53 +115,132 @@ class LinearProbe:
             ) from error
 
 
-def solve_probe(
-    features: Tensor, labels: Tensor, num_classes: int, *, seed: int, is_balanced: bool = False
-) -> LinearProbe:
-    """Solves a logistic regression of centred features, each of deviation 1 or all scaled alike
-    (of few examples a feature's own deviation says little), as cross-validation chooses, and with
-    the penalty that it chooses.
+class HeadSolver(ABC):
+    """The way in which a linear head is solved, by what it is to give.
+
+    Class attributes:
+        figure: what a fold is judged by, in words.
+        curvature: largest curvature of the objective in its outputs, in those of a cross-entropy
+            of several classes.
+        penalties: inverse penalties that are tried.
+    """
+
+    figure: ClassVar[str] = "accuracy"
+    curvature: ClassVar[float] = 1.0
+    penalties: ClassVar[tuple[float, ...]] = _PENALTIES
+
+    def folds(self, wanted: np.ndarray, seed: int) -> Iterator[tuple[Any, Any]]:
+        """Yields the rows to solve on and those to judge by, for each fold."""
+        from sklearn.model_selection import RepeatedKFold
+
+        num_folds = min(_FOLDS, len(wanted))
+        if num_folds < 2:
+            return iter(())
+        repeats = _REPEATS if len(wanted) < _FEW else 1
+        folds = RepeatedKFold(n_splits=num_folds, n_repeats=repeats, random_state=seed % 2**32)
+        return folds.split(np.zeros(len(wanted)))
+
+    @abstractmethod
+    def path(
+        self, X: np.ndarray, wanted: np.ndarray, penalties: tuple[float, ...]
+    ) -> Iterator[tuple[float, Any]]:
+        """Yields C and what was solved with it, from the strongest penalty on."""
+
+    @abstractmethod
+    def judge(self, solved: Any, X: np.ndarray, wanted: np.ndarray) -> float:
+        """Returns the figure of what was solved, on other examples."""
+
+    @abstractmethod
+    def head(self, solved: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns its weight [outputs, F] and bias [outputs]."""
+
+    def decay_factor(self, num_outputs: int) -> float:
+        """Returns the multiple of ``1 / (C N)`` that the penalty of the mean loss is."""
+        del num_outputs
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxHead(HeadSolver):
+    """A logistic regression of classes, each of which occurs; ``is_balanced``: whether they weigh
+    alike, however many examples they have."""
+
+    num_classes: int
+    is_balanced: bool = False
+
+    def folds(self, wanted: np.ndarray, seed: int) -> Iterator[tuple[Any, Any]]:
+        """Implements :meth:`HeadSolver.folds`: each class in each."""
+        return _folds(wanted, self.num_classes, seed)
+
+    def path(
+        self, X: np.ndarray, wanted: np.ndarray, penalties: tuple[float, ...]
+    ) -> Iterator[tuple[float, Any]]:
+        """Implements :meth:`HeadSolver.path`, each from the last one."""
+        return _path(X, wanted, "balanced" if self.is_balanced else None, penalties)
+
+    def judge(self, solved: Any, X: np.ndarray, wanted: np.ndarray) -> float:
+        """Implements :meth:`HeadSolver.judge`."""
+        return float((solved.predict(X) == wanted).mean())
+
+    def head(self, solved: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Implements :meth:`HeadSolver.head`."""
+        return _of_all_classes(solved, self.num_classes)
+
+    def decay_factor(self, num_outputs: int) -> float:
+        """Implements :meth:`HeadSolver.decay_factor`: of two classes scikit-learn counts the
+        difference of their weights, which is half as long as both together."""
+        return 2.0 if num_outputs == 2 else 1.0
+
+
+def solve_probe(features: Tensor, wanted: Tensor, solver: HeadSolver, *, seed: int) -> LinearProbe:
+    """Solves a linear head of centred features, each of deviation 1 or all scaled alike (of few
+    examples a feature's own deviation says little), as cross-validation chooses, and with the
+    penalty that it chooses.
 
     Args:
         features: fp32 [N, F].
-        labels: int64 [N]; every class occurs.
-        num_classes: the number of classes.
+        wanted: what the head is to give: classes int64 [N], labels [N, L] or numbers [N, K].
+        solver: how it is solved.
         seed: the seed of the folds.
-        is_balanced: whether classes weigh alike, however many examples they have.
     """
-    X, y = features.numpy().astype(np.float64), labels.numpy()
-    weights = "balanced" if is_balanced else None
+    X, y = features.numpy().astype(np.float64), wanted.numpy()
     scores: dict[tuple[bool, float], list[float]] = {}
-    for train, held in _folds(y, num_classes, seed):
+    for train, held in solver.folds(y, seed):
         for is_alike in (False, True):
             center, scale = _statistics(X[train], is_alike)
             own, others = (X[train] - center) * scale, (X[held] - center) * scale
-            for c, model in _path(own, y[train], weights):
-                found = float((model.predict(others) == y[held]).mean())
+            for c, model in solver.path(own, y[train], solver.penalties):
+                found = solver.judge(model, others, y[held])
                 scores.setdefault((is_alike, c), []).append(found)
     means = {setting: np.mean(found) for setting, found in scores.items()}
     setting = max(means, key=lambda one: means[one]) if means else (False, 0.01)
     is_alike, best = setting
     center, scale = _statistics(X, is_alike)
     standard = (X - center) * scale
-    ((_, model),) = _path(standard, y, weights, (best,))
-    weight, bias = _of_all_classes(model, num_classes)
+    ((_, model),) = solver.path(standard, y, (best,))
+    weight, bias = solver.head(model)
     return LinearProbe(
         center=torch.from_numpy(center).float(), scale=torch.from_numpy(scale).float(),
         weight=torch.from_numpy(weight).float().contiguous(), bias=torch.from_numpy(bias).float(),
-        c=best, num_examples=len(y), curvature=_curvature(standard),
+        c=best, num_examples=len(y), curvature=solver.curvature * _curvature(standard),
+        decay_factor=solver.decay_factor(len(weight)), figure=solver.figure,
         accuracy=float(np.mean(scores[setting])) if means else None,
         spread=float(np.std(scores[setting])) if means else None,
         num_folds=len(scores.get(setting, ())),
     )  # fmt: skip
 
 
+def _usual_factor(weight: Tensor) -> float:
+    """Returns the factor of a logistic regression of classes, which files leave out."""
+    return 2.0 if len(weight) == 2 else 1.0
+
+
 def some_of_each(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns the rows that a head is solved on, int64: all, or the first of each class if they are
     many, with which the solution hardly moves any more."""
-    if len(labels) <= _MOST_EXAMPLES:
+    if len(labels) <= MOST_EXAMPLES:
         return np.arange(len(labels))
-    most = max(_LEAST_OF_A_CLASS, _MOST_EXAMPLES // num_classes)
+    most = max(_LEAST_OF_A_CLASS, MOST_EXAMPLES // num_classes)
     return np.sort(np.concatenate([np.flatnonzero(labels == c)[:most] for c in range(num_classes)]))
 
 
@@ -171,7 +258,7 @@ def _folds(labels: np.ndarray, num_classes: int, seed: int) -> Iterator[tuple[An
 
 
 def _path(
-    X: np.ndarray, y: np.ndarray, weights: str | None, penalties: tuple[float, ...] = _PENALTIES
+    X: np.ndarray, y: np.ndarray, weights: str | None, penalties: tuple[float, ...]
 ) -> Iterator[tuple[float, Any]]:
     """Yields C and the solved regression, from the strongest penalty on, each from the last one."""
     from sklearn.exceptions import ConvergenceWarning

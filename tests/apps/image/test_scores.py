@@ -1,25 +1,25 @@
-"""Scores of a classifier."""
+"""Predictions over sets of images."""
 
-import pytest
 import torch
+from torch import nn
 
-from volano.apps.image.scores import hardest
-
-
-def test_the_hardest_examples():
-    logits = torch.tensor([[4.0, 0.0], [0.0, 4.0], [1.0, 0.0], [3.0, 0.0]])
-    labels = torch.tensor([0, 0, 0, 1])
-    found = hardest(logits, labels, 3)
-    assert [(one.row, one.true, one.predicted) for one in found] == [
-        (1, 0, 1),
-        (3, 1, 0),
-        (2, 0, 0),
-    ]
-    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    for one in found:
-        assert one.loss == pytest.approx(losses[one.row].item())
-        assert one.probability == pytest.approx(logits[one.row].softmax(0).max().item())
+from volano.apps.image.scores import predict_logits
+from volano.device import Device
 
 
-def test_of_fewer_all():
-    assert len(hardest(torch.zeros(2, 3), torch.tensor([0, 1]), 10)) == 2
+class LeftAndRight(nn.Module):
+    """The mean brightness of the left and of the right half."""
+
+    def forward(self, images):
+        pixels = images.float()
+        return torch.stack([pixels[..., :2].mean((1, 2, 3)), pixels[..., 2:].mean((1, 2, 3))], 1)
+
+
+def test_more_views_of_those_that_are_unsure():
+    images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    images[..., :2] = 100
+    found = predict_logits(
+        LeftAndRight(), images, Device("cpu"), precision="fp32", flip=True, translate=0,
+        unsure=lambda outputs: torch.tensor([False, True]),
+    )  # fmt: skip
+    assert found.tolist() == [[100, 0], [50, 50]]

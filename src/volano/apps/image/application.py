@@ -7,17 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from volano.apps.application import Finished, Fitted
-from volano.apps.classification import (
-    accuracy_in_words,
-    accuracy_score,
-    classification_scores,
-    final_figures,
-)
 from volano.apps.image.fit import begun_into, fit_into
 from volano.apps.image.pictures import write_pictures
 from volano.apps.image.scores import predict_labelled
 from volano.apps.image.training import ImageTraining
 from volano.apps.image.use import ImageModel
+from volano.apps.targets.kinds import figures_in_words
 from volano.device import Device
 from volano.running.time_limit import TimeLimit
 from volano.task import Task
@@ -66,13 +61,16 @@ class ImageApplication(ImageTraining):
                 precision=run.plan.precision,
                 flip=spec.flip and self.options.views is not False,
                 translate=0 if self.options.views is False else spec.translate,
+                unsure=spec.answers.is_unsure,
             )
-        scores = classification_scores(logits, labels, spec.classes)
+        scores = spec.answers.scores(logits, labels)
         for fault in faults[len(test.faults) :]:  # of files that were not read before
             folder.append("quarantine.jsonl", {"set": "test", **asdict(fault)})
         notices = write_pictures(folder, self, task, logits, labels, scores, faults, device)
         return Finished(
-            metrics=final_figures(scores), notices=notices, score=accuracy_score(scores)
+            metrics=spec.answers.final_figures(scores),
+            notices=notices,
+            score=spec.answers.score(scores),
         )
 
     @classmethod
@@ -82,9 +80,9 @@ class ImageApplication(ImageTraining):
 
     @staticmethod
     def summary(run: Run) -> list[str]:
-        """The test accuracy, with that of the trivial answer."""
+        """The figures of the final test, with those of the trivial answer."""
         where = "the held-out test images" if run.details["is_held_out"] else "the test images"
-        return [accuracy_in_words(run.metrics, f"of {where}")]
+        return figures_in_words(run.metrics, f"of {where}")
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:

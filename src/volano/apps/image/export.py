@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from volano.apps.targets.classes import OneClass
+from volano.apps.targets.target import Target
 from volano.errors import MissingExtraError, RunError, UsageError
 from volano.record.files import write_bytes
 from volano.training import load_weights, save_weights
 
+_CLASSES = OneClass(names=())
 FORMATS = ("safetensors", "pt2", "onnx")
 # The same operations in another program: fp32 rounding over some twenty layers stays far below
 # this.
@@ -28,6 +31,7 @@ def export_classifier(
     to: str,
     out: Path,
     *,
+    target: Target = _CLASSES,
     what: str = "images",
 ) -> dict[str, Any]:
     """Writes ``model`` to ``out``.
@@ -38,6 +42,7 @@ def export_classifier(
         images: bytes uint8 [N, C, H, W] to compare predictions on, N at least 2.
         to: one of ``FORMATS``.
         out: the file.
+        target: what the network gives; programs give it in the units of the data.
         what: what they are, in words; the name of ONNX's input.
 
     Returns:
@@ -53,17 +58,18 @@ def export_classifier(
             f"A model must be exported to one of {', '.join((*FORMATS, 'hf'))}", got=repr(to)
         )
     model.eval()
+    whole = model if to == "safetensors" else target.finished(model)
     with torch.no_grad():
-        expected = model(images).float()
-        writers = {
-            "safetensors": _safetensors,
-            "pt2": _pt2,
-            "onnx": functools.partial(_onnx, what=what),
-        }
-        got = writers[to](model, fresh.eval(), images, out)
-    difference = (got - expected).abs().max().item()
-    scale = max(1.0, expected.abs().max().item())
-    if not difference <= _TOLERANCE * scale:
+        expected = whole(images).float()
+        if to == "onnx":
+            got = _onnx(whole, (what, target.output), images, out)
+        elif to == "pt2":
+            got = _pt2(whole, images, out)
+        else:
+            got = _safetensors(model, fresh.eval(), images, out)
+    differences = (got - expected).abs()
+    difference = differences.max().item()
+    if not (differences <= _TOLERANCE * target.scale(expected)).all():
         raise RunError(
             "An exported model must predict what the run's model does",
             got=f"logits that differ by {difference}",
@@ -83,7 +89,7 @@ def _safetensors(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) 
     return fresh(images).float()
 
 
-def _pt2(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:  # noqa: ARG001 - one signature
+def _pt2(model: nn.Module, images: Tensor, out: Path) -> Tensor:
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: batch},))
     content = io.BytesIO()  # given a name that is no UTF-8, the library ends the process
@@ -92,14 +98,7 @@ def _pt2(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tenso
     return torch.export.load(io.BytesIO(out.read_bytes())).module()(images).float()
 
 
-def _onnx(
-    model: nn.Module,
-    fresh: nn.Module,  # noqa: ARG001 - one signature
-    images: Tensor,
-    out: Path,
-    *,
-    what: str,
-) -> Tensor:
+def _onnx(model: nn.Module, names: tuple[str, str], images: Tensor, out: Path) -> Tensor:
     try:
         import onnx.reference
         import onnxscript  # noqa: F401 - torch's exporter needs it
@@ -111,8 +110,8 @@ def _onnx(
         ) from error
     batch = torch.export.Dim("batch", min=1)
     program: Any = torch.onnx.export(
-        model, (images[:2],), dynamic_shapes=({0: batch},), input_names=[what],
-        output_names=["logits"], dynamo=True, verbose=False,
+        model, (images[:2],), dynamic_shapes=({0: batch},), input_names=names[:1],
+        output_names=names[1:], dynamo=True, verbose=False,
     )  # fmt: skip
     write_bytes(out, program.model_proto.SerializeToString())
     evaluator = onnx.reference.ReferenceEvaluator(onnx.load_model_from_string(out.read_bytes()))

@@ -166,6 +166,7 @@ def _forward_seconds(application: ImageTraining, plan: Plan) -> float:
         model = task.model().to(device.torch_device)
         some, _ = application.test.first(_NUM_TIMED)
         how: dict[str, Any] = {"precision": plan.precision, "flip": False, "translate": 0}
+        how["unsure"] = application.spec.answers.is_unsure
         predict_logits(model, some[:16], device, **how)
         mark = time.perf_counter()
         predict_logits(model, some, device, **how)

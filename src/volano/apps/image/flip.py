@@ -17,6 +17,7 @@ Two questions are asked on held-out images:
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,6 +32,8 @@ MAX_TRAIN = 2_000
 MAX_HELD = 1_000
 UNRECOGNISED = 0.25  # a class fails question 1 when its accuracy falls by more
 FAILING_SHARE = 0.5  # share of the held-out images in failing classes that forbids flips
+LEAST_HELD = 20  # images of several labels or numbers
+LEAST_EXPLAINED = 0.1  # share of their variance
 CLASS_LOSS = 0.15  # question 2: loss of accuracy of one class, beyond twice its standard error
 
 
@@ -50,11 +53,15 @@ def random_patch_features(images: Tensor, bank: Tensor) -> Tensor:
 
 def ridge_scores(train: Tensor, labels: Tensor, classes: int, tests: list[Tensor]) -> list[Tensor]:
     """Fits ridge regression to one-hot labels; returns the class scores of each test set."""
+    return ridge_outputs(train, F.one_hot(labels, classes).float(), tests)
+
+
+def ridge_outputs(train: Tensor, targets: Tensor, tests: list[Tensor]) -> list[Tensor]:
+    """Fits ridge regression to targets ``[N, outputs]``; returns the outputs of each test set."""
     centre, spread = train.mean(0), train.std(0) + 1e-3
     design = (train - centre) / spread
     gram = design.T @ design
     gram += RIDGE * len(design) * torch.eye(len(gram), device=gram.device)
-    targets = F.one_hot(labels, classes).float()
     offset = targets.mean(0)
     weights = torch.linalg.solve(gram, design.T @ (targets - offset))
     return [((test - centre) / spread) @ weights + offset for test in tests]
@@ -98,9 +105,12 @@ def draw_bank(images: Tensor, generator: torch.Generator) -> Tensor:
 def flip_is_label_preserving(images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:
     """Returns whether left-right flips keep the labels, and why.
 
-    ``images`` are bytes ``[N, C, H, W]``, ``labels`` ``[N]`` integers from 0. At most 3,000
+    ``images`` are bytes ``[N, C, H, W]``, ``labels`` ``[N]`` integers from 0, or ``[N, outputs]``
+    labels or numbers, of which see ``flip_keeps_outputs``. At most 3,000
     images are used; two thirds are fitted, one third is held out. Too few images: no flips.
     """
+    if labels.ndim > 1:
+        return flip_keeps_outputs(images, labels, seed)
     generator = torch.Generator().manual_seed(seed)
     labels = labels.long()
     classes = int(labels.max()) + 1
@@ -151,4 +161,52 @@ def flip_is_label_preserving(images: Tensor, labels: Tensor, seed: int) -> tuple
     return True, (
         f"mirrored images are recognised in {classes - int(failing.sum())} of {classes} classes, "
         f"and no class loses by training with them (worst {float(loss.max()):+.0%})"
+    )
+
+
+@torch.no_grad()
+def flip_keeps_outputs(images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:
+    """Asks both questions of several labels or of numbers ``[N, outputs]``: by the share of their
+    variance that the ridge regression explains on held-out images."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(images), generator=generator)[: MAX_TRAIN + MAX_HELD]
+    order = order.to(images.device)
+    held_count = len(order) // 3
+    if held_count < LEAST_HELD:
+        return False, f"only {len(order)} images: too few to tell"
+    numbers = labels.cpu().numpy().astype(np.float64)
+    numbers = (numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-6)
+    values = torch.from_numpy(numbers.astype(np.float32)).to(images.device)
+    held, train = order[:held_count], order[held_count:]
+    train_images, held_images = prepare(images[train]), prepare(images[held])
+    bank = draw_bank(train_images, generator)
+    plain, mirrored, held_plain, held_mirrored = (
+        random_patch_features(some, bank)
+        for some in (train_images, train_images.flip(-1), held_images, held_images.flip(-1))
+    )
+    known, true = values[train], values[held]
+
+    def explained(found: Tensor) -> float:
+        return float(1 - (found - true).square().sum() / (true - true.mean(0)).square().sum())
+
+    scores = ridge_outputs(plain, known, [held_plain, held_mirrored])
+    own, of_mirrored = map(explained, scores)
+    if own < LEAST_EXPLAINED:
+        return False, f"the probe itself explains {own:.0%} of the variance: no flips, to be safe"
+    if of_mirrored < (1 - FAILING_SHARE) * own:
+        return False, (
+            f"of mirrored images the probe explains {max(0.0, of_mirrored):.0%} of the variance, "
+            f"of others {own:.0%}: left and right carry meaning"
+        )
+    both = torch.cat([plain, mirrored])
+    (with_flips,) = ridge_outputs(both, torch.cat([known, known]), [held_plain])
+    after = explained(with_flips)
+    if after < (1 - CLASS_LOSS) * own:
+        return False, (
+            f"trained with mirrored images the probe explains {after:.0%} of the variance instead "
+            f"of {own:.0%}"
+        )
+    return True, (
+        f"of mirrored images the probe explains {of_mirrored:.0%} of the variance, of others "
+        f"{own:.0%}; trained with both {after:.0%}"
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from volano.apps.dimensions import check_dimensions, check_figures
 from volano.apps.image.network import build_network
+from volano.apps.targets.kinds import target_of_run
+from volano.apps.targets.target import Target
 from volano.data.sources import BILINEAR, CUT, FITS, PixelFormat
 from volano.errors import CheckpointError, TaskError, UsageError
 from volano.running.references import load_reference
@@ -29,7 +32,7 @@ class ClassifierSpec:
     """A classifier of images, without its weights.
 
     Attributes:
-        classes: the class names, in the order of the logits.
+        classes: the class names, in the order of the logits; names of labels or numbers.
         channels: 1 or 3.
         image_size: height and width in pixels.
         mean: the mean of each channel's bytes over the training set.
@@ -39,6 +42,7 @@ class ClassifierSpec:
         flip: whether mirrored images keep their class.
         translate: pixels of the shifts in training and in test-time augmentation.
         pixel_range, fit: see ``PixelFormat``.
+        target: what ``Target.to_json`` says of labels or numbers; None of classes.
         pretrained: what ``fine_tuning/network.py`` says of a pretrained network, or None.
     """
 
@@ -54,8 +58,15 @@ class ClassifierSpec:
     # No part of the model, and so of no description of a task: the images themselves are.
     pixel_range: tuple[float, float] | None = field(default=None, repr=False)
     fit: str = field(default=CUT, repr=False)
+    # The objective says it.
+    target: dict[str, Any] | None = field(default=None, repr=False)
     # Described by its weights' digest instead.
     pretrained: dict[str, Any] | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def answers(self) -> Target:
+        """The target: what the network gives."""
+        return target_of_run(self.classes, self.target)
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -99,7 +110,9 @@ class ClassifierSpec:
                 fields["pixel_range"] = (low, high)
             if fields.get("fit", CUT) not in FITS:
                 raise ValueError(f"fit={fields['fit']!r}")
-            return cls(**fields)
+            found = cls(**fields)
+            assert found.answers
+            return found
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError("image.json must describe a classifier", got=error) from error
 

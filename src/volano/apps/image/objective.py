@@ -58,7 +58,9 @@ def balanced_weights(
 ) -> tuple[float, ...] | None:
     """Returns the weights ``N / (classes * count)`` (King & Zeng 2001) when the commonest class has
     more than ``from_ratio`` times the examples of the rarest, else None. Labels int64 [N]; every
-    class occurs."""
+    class occurs. Targets of other kinds, [N, outputs], are not weighted."""
+    if labels.ndim > 1:
+        return None
     counts = torch.bincount(labels, minlength=num_classes)
     if counts.max() <= from_ratio * counts.min():
         return None

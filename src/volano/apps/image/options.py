@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import Options, check_tune, fit, from_option, held_out_by, option
+from volano.apps.options import (
+    Options,
+    check_tune,
+    columns_of,
+    fit,
+    from_option,
+    held_out_by,
+    option,
+    target,
+    target_columns,
+)
 from volano.errors import UsageError
 from volano.pretrained.references import absolute_reference, code_of_reference
 
@@ -22,6 +32,8 @@ class ImageOptions(Options):
         "Class folders, IDX files, or a .csv or .parquet table; without it, the embedded sample.",
         is_path=True,
     )
+    target: str | None = target()
+    target_columns: str | None = target_columns()
     size: str | None = option(None, "Of the network; chosen by time and data.", choices=SIZES)
     model: str | None = option(None, "MODULE:FUNCTION that makes your own network.")
     from_: str | None = from_option("hf:NAME, timm:NAME, MODULE:FUNCTION, a run or weights")
@@ -69,6 +81,7 @@ class ImageOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tune(self.from_, self.tune)
+        columns_of(self.target_columns)
         if self.from_ is not None:
             object.__setattr__(self, "from_", absolute_reference(self.from_))
         if self.from_ is not None and self.size is not None:

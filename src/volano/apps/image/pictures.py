@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from volano.apps.image.scores import hardest
 from volano.apps.image.training import ImageTraining
+from volano.apps.targets.target import Target, hardest
 from volano.data import Fault, Fetcher, Order
 from volano.data.sources import LabelledImages
 from volano.device import Device
 from volano.errors import DataError, VolanoError
-from volano.report import Example, draw_confusion, draw_sheet, draw_top_losses
+from volano.report import Example, draw_sheet, draw_top_losses
 from volano.task import Task
 from volano.training import RunFolder, seed_of_augmentation
 
@@ -23,23 +23,25 @@ _NUM_HARDEST, _NUM_AUGMENTED = 12, 24
 
 
 def write_scores(
-    folder: RunFolder, name: str, scores: dict[str, Any], faults: Sequence[Fault], origin: str
+    folder: RunFolder,
+    name: str,
+    target: Target,
+    scores: dict[str, Any],
+    faults: Sequence[Fault],
+    origin: str,
 ) -> dict[str, Any]:
-    """Writes ``eval-NAME.json`` and the confusion matrix ``eval-NAME.png``, and returns what the
-    former holds.
+    """Writes ``eval-NAME.json`` and, of classes and numbers, a picture ``eval-NAME.png``, and
+    returns what the former holds.
 
     Raises:
         RunError: the folder cannot be written to.
         OSError: likewise.
     """
-    picture = folder.path / f"eval-{name}.png"
-    draw_confusion(
-        scores["confusion"],
-        scores["classes"],
-        f"{origin}: accuracy {scores['accuracy']:.2%}",
-        picture,
-    )
-    result = {"run": str(folder.path), "origin": origin, **scores, "picture": str(picture)}
+    result = {"run": str(folder.path), "origin": origin, **scores}
+    if target.picture:
+        picture = folder.path / f"eval-{name}.png"
+        target.draw(scores, origin, picture)
+        result["picture"] = str(picture)
     result["unreadable"] = [asdict(fault) for fault in faults]
     folder.write_json(f"eval-{name}.json", result)
     return result
@@ -60,11 +62,12 @@ def write_pictures(
     what ``predict_labelled`` gave for the test images.
     """
     try:
-        write_scores(folder, "test", scores, faults, f"{application.origin}, test")
+        target = application.spec.answers
+        write_scores(folder, "test", target, scores, faults, f"{application.origin}, test")
         tested = application.tested
         unread = {fault.index for fault in faults[len(tested.faults) :]}
         rows = [row for row in range(len(tested)) if row not in unread]
-        _write_hardest(folder, tested, rows, logits, labels)
+        _write_hardest(folder, target, tested, rows, logits, labels)
         draw_sheet(_first_batch(task, device), folder.path / "augmented.png")
     except (OSError, VolanoError) as error:
         return [f"pictures of the final test are missing: {error}"]
@@ -74,9 +77,14 @@ def write_pictures(
 
 
 def _write_hardest(
-    folder: RunFolder, test: LabelledImages, rows: list[int], logits: Tensor, labels: Tensor
+    folder: RunFolder,
+    target: Target,
+    test: LabelledImages,
+    rows: list[int],
+    logits: Tensor,
+    labels: Tensor,
 ) -> None:
-    found = hardest(logits, labels, _NUM_HARDEST)
+    found = hardest(target, logits, labels, _NUM_HARDEST)
     pixels, images = test.in_memory([rows[one.row] for one in found])
     if len(images) < len(found):
         raise DataError(
@@ -87,8 +95,8 @@ def _write_hardest(
         Example(
             image=image.numpy(),
             name=name,
-            true=test.classes[one.true],
-            predicted=test.classes[one.predicted],
+            true=one.true,
+            predicted=one.predicted,
             probability=one.probability,
             loss=one.loss,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,34 +14,29 @@ from volano.device import Device
 from volano.errors import DataError
 
 _BATCH = 512
-# Views cost a forward pass each; only images about which the network is unsure get them (see
-# docs/log.md). With label smoothing of 0.1 no probability comes much above 0.9.
-_SURE = 0.8
-
-
-class HardExample(NamedTuple):
-    """A hard example: row of a set, true and predicted class as numbers, the predicted one's
-    probability, and the loss."""
-
-    row: int
-    true: int
-    predicted: int
-    probability: float
-    loss: float
+# Of outputs, whether each example deserves more views.
+Unsure = Callable[[Tensor], Tensor]
 
 
 def predict_logits(
-    model: nn.Module, images: Tensor, device: Device, *, precision: str, flip: bool, translate: int
+    model: nn.Module,
+    images: Tensor,
+    device: Device,
+    *,
+    precision: str,
+    flip: bool,
+    translate: int,
+    unsure: Unsure,
 ) -> Tensor:
-    """Returns the logits fp32 [N, classes] on the host for bytes uint8 [N, C, H, W], averaged over
-    shifted (and mirrored) views if the plain prediction is unsure."""
+    """Returns the outputs fp32 [N, outputs] on the host for bytes uint8 [N, C, H, W], averaged over
+    shifted (and mirrored) views if the plain prediction is ``unsure``."""
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode(), device.autocast(precision):
             return torch.cat(
                 [
-                    _one_batch(model, batch, device, flip, translate)
+                    _one_batch(model, batch, device, flip, translate, unsure)
                     for batch in images.split(_BATCH)
                 ]
             )
@@ -57,8 +52,9 @@ def predict_labelled(
     precision: str,
     flip: bool,
     translate: int,
+    unsure: Unsure,
 ) -> tuple[Tensor, Tensor, list[Fault]]:
-    """Returns :func:`predict_logits` of labelled images, their labels int64 [N], and the files that
+    """Returns :func:`predict_logits` of labelled images, their labels, and the files that
     could not be read and are left out of both.
 
     Raises:
@@ -70,7 +66,13 @@ def predict_labelled(
         if len(part):
             logits.append(
                 predict_logits(
-                    model, pixels, device, precision=precision, flip=flip, translate=translate
+                    model,
+                    pixels,
+                    device,
+                    precision=precision,
+                    flip=flip,
+                    translate=translate,
+                    unsure=unsure,
                 )
             )
             labels.append(part.labels)
@@ -83,24 +85,11 @@ def predict_labelled(
 
 
 def _one_batch(
-    model: nn.Module, images: Tensor, device: Device, flip: bool, translate: int
+    model: nn.Module, images: Tensor, device: Device, flip: bool, translate: int, unsure: Unsure
 ) -> Tensor:
     logits = model(device.move(images)).float().cpu()
-    unsure = logits.softmax(1).amax(1) < _SURE
-    if (flip or translate) and unsure.any():
-        views = device.move(images[unsure])
-        logits[unsure] = predict_tta(model, views, flip=flip, translate=translate).float().cpu()
+    is_unsure = unsure(logits)
+    if (flip or translate) and is_unsure.any():
+        views = device.move(images[is_unsure])
+        logits[is_unsure] = predict_tta(model, views, flip=flip, translate=translate).float().cpu()
     return logits
-
-
-def hardest(logits: Tensor, labels: Tensor, count: int) -> list[HardExample]:
-    """The ``count`` examples with the highest cross-entropy in nats, the hardest first. Logits [N,
-    classes], labels int64 [N]."""
-    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    rows = losses.topk(min(count, len(losses))).indices
-    probability, predicted = logits[rows].softmax(1).max(1)
-    columns = (rows, labels[rows], predicted, probability, losses[rows])
-    return [
-        HardExample(*values)
-        for values in zip(*(column.tolist() for column in columns), strict=True)
-    ]

@@ -84,6 +84,7 @@ def read_again(options: ImageOptions, folder: RunFolder) -> ImageSets:
         least_classes=1,
         in_files=options.in_files,
         classes=spec.classes,
+        target=spec.answers.format(leaves_out_unknown=True),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from volano.apps.application import Application
-from volano.apps.classification import classes_in_words
 from volano.apps.image.augment import Augmentation
 from volano.apps.image.fine_tuning.begin import FineTuningStart, begin, start_of_run
 from volano.apps.image.fine_tuning.network import described, input_of, network_of, scale_of
@@ -41,9 +40,11 @@ from volano.apps.image.splits import (
     with_cache,
     with_own_validation,
 )
-from volano.apps.options import Options
+from volano.apps.options import Options, columns_of
+from volano.apps.targets.kinds import target_class, target_of_data
 from volano.data import Fault
 from volano.data.sources import (
+    CLASSES,
     SPLITS_NAME,
     TEST,
     TRAIN,
@@ -52,6 +53,8 @@ from volano.data.sources import (
     ImageSets,
     LabelledImages,
     SplitRecord,
+    TargetFormat,
+    check_trained,
     copies_of_training,
     picked,
     read_image_sets,
@@ -95,7 +98,7 @@ class ImageTraining(Application):
     kind: ClassVar[str] = "image"
     options_type: ClassVar[type[Options]] = ImageOptions
     sample_minutes: ClassVar[float] = 0.5
-    final_metric: ClassVar[str] = "test_accuracy"
+    final_metric: ClassVar[str] = "num_test"
     study_metric: ClassVar[tuple[str, str]] = ("accuracy", "maximize")
     data_name: ClassVar[str] = "images"
 
@@ -126,6 +129,7 @@ class ImageTraining(Application):
             in_files=options.in_files,
             pixel_range=options.pixel_range,
             fit=options.fit,
+            target=TargetFormat(kind=options.target, columns=columns_of(options.target_columns)),
             **own,
         )
         return cls._of(options, with_cache(sets, options.image_cache), network)
@@ -200,27 +204,23 @@ class ImageTraining(Application):
             for fault in part.faults
         ]
         parts = {TRAIN: train, **({} if valid is test else {VALID: valid}), TEST: test}
+        target = target_of_data(train, columns_of(options.target_columns))
         notices = [
-            classes_in_words("images", train.classes, parts, is_held_out=is_held_out),
+            target.data_in_words("images", parts, is_held_out=is_held_out),
             *(() if network is None else (network.in_words(), *network.notices)),
             *sets.notices,
             *_fault_notices(faults),
             *(copies_left_out(sets, train, test) if is_held_out and recorded is None else ()),
             *copies_of_training(train.members(), test.members(), "images"),
         ]
-        counts = torch.bincount(train.labels, minlength=len(train.classes))
-        empty = [train.classes[row] for row in (counts == 0).nonzero()]
-        if empty:
-            raise DataError(
-                "Every class must have readable images to train on",
-                got=f"none of {', '.join(empty[:5])}",
-            )
+        check_trained(train.kind, train.classes, train.labels, "images")
         if options.batch_size is not None and options.batch_size > len(train):
             notices.append(f"batch_size={len(train)}: there are no more images to train on")
         known, about = train.sample()
         flip, reason = _decide_flip(options.flip, known, about.labels, options.seed)
         notices.append(f"flip={'yes' if flip else 'no'}: {reason}")
         if balanced_weights(train.labels, len(train.classes)) is not None:
+            counts = torch.bincount(train.labels)
             notices.append(
                 f"classes of {int(counts.min())} to {int(counts.max())} images: weighted inversely"
             )
@@ -245,6 +245,7 @@ class ImageTraining(Application):
             translate=recipe.tta_translate if network is None else 0,
             pixel_range=sets.pixel_range,
             fit=options.fit,
+            target=target.to_json(),
             pretrained=None if network is None else described(network, options.tune or HEAD),
         )
         check_classifier(spec, own_model)
@@ -253,6 +254,7 @@ class ImageTraining(Application):
             options=dataclasses.replace(
                 options,
                 flip="yes" if flip else "no",
+                target=train.kind,
                 in_files=isinstance(sets.train.images, ImageFiles),
                 black=black,
                 white=white,
@@ -278,7 +280,8 @@ class ImageTraining(Application):
         if self.valid is not self.test:
             parts[VALID] = self.valid
         members = {split: part.members() for split, part in parts.items()}
-        record = SplitRecord(classes=self.train.classes, parts=members)
+        classes = self.train.classes if self.train.kind == CLASSES else ()
+        record = SplitRecord(classes=classes, parts=members)
         folder.write_json(SPLITS_NAME, record.to_json())
         if self.network is not None:
             self.begun.probe.save(folder.path / PROBE, save_tensors)
@@ -293,8 +296,9 @@ class ImageTraining(Application):
         assert self.network is not None
         is_balanced = self.class_weights is not None
         return begin(
-            self.network, self.train, device, seed=self.options.seed, is_balanced=is_balanced
-        )
+            self.network, self.train, self.spec.answers, device, seed=self.options.seed,
+            is_balanced=is_balanced,
+        )  # fmt: skip
 
     def with_tune(self, tune: str) -> Self:
         """The same with that part of the network trained."""
@@ -308,6 +312,12 @@ class ImageTraining(Application):
     def class_weights(self) -> tuple[float, ...] | None:
         """The weight of each class's examples, or None for equal ones."""
         return balanced_weights(self.train.labels, len(self.spec.classes))
+
+    @classmethod
+    def goal_of_study(cls, options: Mapping[str, Any]) -> tuple[str, str]:
+        """Implements :meth:`Application.goal_of_study`."""
+        target = target_class(options.get("target"))
+        return target.figure, "maximize" if target.more_is_better else "minimize"
 
     def about_keeping(self) -> tuple[str, ...]:
         """Implements :meth:`Application.about_keeping`: no test image has a say."""
@@ -376,8 +386,8 @@ class ImageTraining(Application):
         recipe = recipe or self.recipe_of(num_steps)
         return Task(
             name="image",
-            data=self.train.dataset(),
-            valid=self.looked_at.dataset(),
+            data=self.train.dataset(self.spec.answers.wanted),
+            valid=self.looked_at.dataset(self.spec.answers.wanted),
             **self._fields(recipe),
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
@@ -408,18 +418,20 @@ class ImageTraining(Application):
 
     def _fields(self, recipe: Any) -> dict[str, Any]:
         """The fields of the Task that differ from network to network."""
-        weights, smoothing = self.class_weights, recipe.label_smoothing
+        objective = self.spec.answers.objective(
+            Classification(label_smoothing=recipe.label_smoothing, class_weights=self.class_weights)
+        )
         if self.network is not None:
             return fine_tuning_fields(
                 self.network, self.options.tune or HEAD, recipe, self.begun.probe,
-                num_classes=len(self.spec.classes), flip=self.spec.flip, class_weights=weights,
+                num_classes=len(self.spec.classes), flip=self.spec.flip, objective=objective,
             )  # fmt: skip
         augment = Augmentation(
             flip=self.spec.flip, translate=recipe.translate, cutout=recipe.cutout
         )
         return {
             "model": functools.partial(make_classifier, self.spec, self.own_model, self.patches),
-            "objective": Classification(label_smoothing=smoothing, class_weights=weights),
+            "objective": objective,
             "augment": augment,
             **self._optimization(recipe),
         }

@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from volano.apps.application import Table, TrainedModel
-from volano.apps.classification import classification_scores, per_class_table
 from volano.apps.image.export import export_classifier
 from volano.apps.image.fine_tuning.export import export_hf
 from volano.apps.image.fine_tuning.network import fresh_classifier, load_classifier
@@ -21,7 +20,7 @@ from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.image.pictures import write_scores
 from volano.apps.image.scores import predict_labelled, predict_logits
 from volano.apps.image.training import ImageTraining
-from volano.apps.predictions import Predictions, class_predictions
+from volano.apps.predictions import Predictions
 from volano.data import Fault
 from volano.data.sources import (
     ImageFile,
@@ -48,8 +47,9 @@ class ImageModel(TrainedModel):
 
     Attributes:
         spec: its description.
-        classes: the class names, in the order of the logits.
-        module: bytes uint8 [N, channels, size, size] in, logits fp32 [N, classes] out.
+        classes: the class names, in the order of the logits; names of labels or numbers.
+        module: bytes uint8 [N, channels, size, size] in, logits fp32 [N, classes] out; numbers as
+            distances from the training examples' mean, in deviations.
     """
 
     def __init__(
@@ -73,8 +73,9 @@ class ImageModel(TrainedModel):
                 one); None is the run's own test set.
 
         Returns:
-            See ``classification_scores``, with ``picture``, the path of the confusion matrix. The
-            same stands in the run's folder as ``eval-NAME.json`` and ``eval-NAME.png``.
+            See ``scores`` of the target's kind, with ``picture``, the path of the confusion matrix
+            or of predicted over true numbers. The same stands in the run's folder as
+            ``eval-NAME.json`` and ``eval-NAME.png``.
         """
         spec = self.spec
         if path is None:
@@ -82,8 +83,9 @@ class ImageModel(TrainedModel):
             name, origin = "test", f"{origin}, test"
         else:
             sets = read_image_sets(
-                Path(path), pixel_format=spec.pixel_format, least_classes=1, classes=spec.classes
-            )
+                Path(path), pixel_format=spec.pixel_format, least_classes=1, classes=spec.classes,
+                target=spec.answers.format(),
+            )  # fmt: skip
             test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
             name, origin, notices = evaluation_name(path), sets.origin, sets.notices
             record = ImageTraining.splits_of(self.folder)
@@ -96,23 +98,27 @@ class ImageModel(TrainedModel):
             precision="fp32",
             flip=spec.flip,
             translate=spec.translate,
+            unsure=spec.answers.is_unsure,
         )
-        scores = classification_scores(logits, labels, spec.classes)
-        return {**write_scores(self.folder, name, scores, faults, origin), "notices": list(notices)}
+        scores = spec.answers.scores(logits, labels)
+        result = write_scores(self.folder, name, spec.answers, scores, faults, origin)
+        return {**result, "notices": list(notices)}
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         """Implements :meth:`TrainedModel.describe_evaluation`."""
-        return [*per_class_table(result, "images"), f"confusion matrix: {result['picture']}"]
+        target = self.spec.answers
+        more = [f"{target.picture}: {result['picture']}"] if target.picture else []
+        return [*target.tables(result, "images"), *more]
 
     def predict(self, images: Any, *, top_k: int = 3) -> Predictions:
-        """Predicts the likeliest classes of images.
+        """Predicts the likeliest classes of images, their labels or their numbers.
 
         Args:
             images: one, or a sequence of them: files, folders of files, pictures of Pillow, or
                 arrays and tensors uint8 [height, width], [height, width, channels] or [channels,
                 height, width]. Pictures are brought to the model's size and channels as in
                 training.
-            top_k: classes of each.
+            top_k: classes of each; labels whose probabilities are told.
 
         Raises:
             UsageError: a file does not exist or is not named like an image; an array of another
@@ -147,14 +153,15 @@ class ImageModel(TrainedModel):
             precision="fp32",
             flip=self.spec.flip,
             translate=self.spec.translate,
+            unsure=self.spec.answers.is_unsure,
         )
-        rows = class_predictions(logits, names, self.classes, top_k)
+        rows = self.spec.answers.predictions(logits, names, top_k)
         return Predictions(
             run=self.path,
             rows=rows,
             unreadable=faults,
             notices=run_notices(runs),
-            more=(("top_k", len(rows[0].top)),),
+            more=self.spec.answers.about_predictions(rows),
         )
 
     def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
@@ -162,7 +169,7 @@ class ImageModel(TrainedModel):
         that ``from_pretrained`` loads (hf), loads it back and compares predictions.
 
         The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N,
-        classes].
+        classes], or numbers in their own units.
         """
         suffix = {"safetensors": "exported.safetensors"}.get(to, to)
         target = Path(out) if out is not None else self.path / f"model.{suffix}"
@@ -181,13 +188,16 @@ class ImageModel(TrainedModel):
         about = {
             "run": str(self.path),
             "classes": list(self.classes),
+            "target": self.spec.answers.kind,
             "input": list(samples.shape[1:]),
         }
         if to == HF:
             module = copy.deepcopy(self.module).cpu()
             return {**about, **export_hf(module, self.spec, self.folder, samples, target)}
         fresh = fresh_classifier(self.spec, self.path)
-        result = export_classifier(copy.deepcopy(self.module).cpu(), fresh, samples, to, target)
+        result = export_classifier(
+            copy.deepcopy(self.module).cpu(), fresh, samples, to, target, self.spec.answers
+        )
         return {**about, **result}
 
     def _pixels_of(self, pictures: Sequence[Any]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
@@ -245,15 +255,7 @@ def _in_terms_of(spec: ClassifierSpec, images: LabelledImages) -> LabelledImages
             got=f"{images.images.shape[1]} channels of {images.images.shape[-1]} px",
             remedy=f"The run takes {spec.channels} channels of {spec.image_size} px",
         )
-    numbers = torch.tensor([spec.classes.index(name) for name in images.classes])
-    return LabelledImages(
-        images=images.images,
-        labels=numbers[images.labels],
-        classes=spec.classes,
-        names=images.names,
-        faults=images.faults,
-        keys=images.keys,
-    )
+    return images.in_terms_of(spec.classes)
 
 
 def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:

@@ -11,6 +11,8 @@ from volano.apps.options import (
     check_tune,
     from_option,
     option,
+    target,
+    target_columns,
 )
 from volano.errors import UsageError
 from volano.pretrained.references import absolute_reference
@@ -29,6 +31,8 @@ class TextOptions(Options):
         is_path=True,
     )
     classify: bool = option(False, "Tell classes of labelled texts apart instead.", is_kept=False)
+    target: str | None = target()
+    target_columns: str | None = target_columns()
     from_: str | None = from_option("hf:NAME or a folder of transformers")
     tune: str | None = option(
         None, "Part of a pretrained network to train; chosen by texts and time.", choices=TUNES
@@ -44,6 +48,9 @@ class TextOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("target", "target_columns"):  # taken up by the classifier's options
+            if getattr(self, name) is not None:
+                raise UsageError(f"`{name}` must come with `classify`", got=getattr(self, name))
         check_tune(self.from_, self.tune)
         if self.from_ is not None:
             object.__setattr__(self, "from_", absolute_reference(self.from_))

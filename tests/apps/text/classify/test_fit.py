@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from volano import Plan
+from volano.apps.targets.kinds import target_class
+from volano.apps.targets.numbers import Numbers
 from volano.apps.text.classify import fit
 from volano.apps.text.classify.fit import _affordable, _better, _head_plan, _try_head
 from volano.apps.text.classify.model_spec import BAG, HEAD
@@ -13,9 +15,12 @@ from volano.running.time_limit import TimeLimit
 
 
 def test_the_bag_is_kept_if_they_are_equal():
-    assert _better({BAG: 0.5, HEAD: 0.5}) == BAG
-    assert _better({BAG: 0.5, HEAD: 0.6}) == HEAD
-    assert _better({BAG: 0.5}) == BAG
+    classes = target_class("classes")(names=("a", "b"))
+    assert _better({BAG: 0.5, HEAD: 0.5}, classes) == BAG
+    assert _better({BAG: 0.5, HEAD: 0.6}, classes) == HEAD
+    assert _better({BAG: 0.5}, classes) == BAG
+    numbers = Numbers(names=("x",), means=(0.0,), deviations=(1.0,))
+    assert _better({BAG: 0.5, HEAD: 0.4}, numbers) == HEAD
 
 
 def limit_of(step, **fields):

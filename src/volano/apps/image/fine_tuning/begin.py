@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from volano.apps.targets.target import Target
 from volano.data.sources import LabelledImages
 from volano.device import Device
 from volano.pretrained.image_networks import ImageNetwork
-from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe, some_of_each
+from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe
 from volano.training import RunFolder
 
 _BATCH = 16
@@ -28,18 +29,25 @@ class FineTuningStart:
 
 
 def begin(
-    network: ImageNetwork, train: LabelledImages, device: Device, *, seed: int, is_balanced: bool
+    network: ImageNetwork,
+    train: LabelledImages,
+    target: Target,
+    device: Device,
+    *,
+    seed: int,
+    is_balanced: bool,
 ) -> FineTuningStart:
     """Passes training images through the frozen trunk, and solves a head.
 
     Args:
         network: the pretrained network.
         train: the training images, of which the same share of each class is taken if they are many.
+        target: what the head is to give.
         device: where the trunk computes.
         seed: the seed of the folds.
         is_balanced: whether classes weigh alike.
     """
-    some = train.select(some_of_each(train.labels.numpy(), len(train.classes)))
+    some = train.select(target.rows_to_solve(train.labels.numpy()))
     trunk = network.trunk.to(device.torch_device).eval()
     parts: list[Tensor] = []
     labels: list[Tensor] = []
@@ -54,9 +62,8 @@ def begin(
                     seconds, num = seconds + time.perf_counter() - mark, num + len(batch)
             labels.append(part.labels)
     trunk.cpu()
-    found = solve_probe(
-        torch.cat(parts), torch.cat(labels), len(train.classes), seed=seed, is_balanced=is_balanced
-    )
+    solver = target.head_solver(is_balanced=is_balanced)
+    found = solve_probe(torch.cat(parts), target.wanted(torch.cat(labels)), solver, seed=seed)
     return FineTuningStart(probe=found, image_seconds=seconds / max(1, num))
 
 

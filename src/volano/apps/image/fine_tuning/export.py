@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.model_card import write_card
+from volano.apps.targets.target import Target
 from volano.errors import RunError, UsageError
 from volano.pretrained.fine_tuned import FineTuned, StandardizedLinear
 from volano.record.files import written_folder
@@ -48,12 +49,13 @@ def export_hf(
         )
     assert isinstance(model, FineTuned)
     with torch.no_grad():
-        expected = model(images)
+        expected = spec.answers.finished(model)(images)
     network: Any = model.trunk.network
-    network.set_submodule(skeleton["head"], folded(model.head))
+    network.set_submodule(skeleton["head"], spec.answers.finish_head(folded(model.head)))
     network.config.id2label = dict(enumerate(spec.classes))
     network.config.label2id = {name: number for number, name in enumerate(spec.classes)}
     network.config.num_labels = len(spec.classes)
+    network.config.update(spec.answers.transformers_config())
     own = about["preprocessing"]
     processor = {
         "size": {"height": own["size"], "width": own["size"]}, "do_resize": True,
@@ -66,7 +68,7 @@ def export_hf(
         network.save_pretrained(partial)
         (partial / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
         write_card(folder, partial, target.name)
-        compared = _compared(partial, model, images, expected)
+        compared = _compared(partial, model, images, expected, spec.answers)
     return {**compared, "path": str(target), "format": "hf"}
 
 
@@ -81,7 +83,9 @@ def folded(head: nn.Module) -> nn.Linear:
     return layer
 
 
-def _compared(target: Path, model: FineTuned, images: Tensor, expected: Tensor) -> dict[str, Any]:
+def _compared(
+    target: Path, model: FineTuned, images: Tensor, expected: Tensor, answers: Target
+) -> dict[str, Any]:
     from transformers import AutoModelForImageClassification
 
     again = AutoModelForImageClassification.from_pretrained(
@@ -90,8 +94,9 @@ def _compared(target: Path, model: FineTuned, images: Tensor, expected: Tensor) 
     trunk: Any = model.trunk
     trunk.network = again
     with torch.no_grad():
-        difference = (trunk(images) - expected).abs().max().item()
-    if difference > _TOLERANCE * max(1.0, expected.abs().max().item()):
+        differences = (trunk(images) - expected).abs()
+    difference = differences.max().item()
+    if not (differences <= _TOLERANCE * answers.scale(expected)).all():
         raise RunError(
             "An exported model must predict what the run's model does",
             got=f"logits that differ by {difference}",

@@ -9,7 +9,6 @@ import torch
 
 from volano.apps.image.augment import Augmentation
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe
-from volano.apps.image.objective import Classification
 from volano.pretrained.fine_tuned import (
     ALL,
     PretrainedTrunk,
@@ -29,14 +28,12 @@ def fine_tuning_fields(
     *,
     num_classes: int,
     flip: bool,
-    class_weights: tuple[float, ...] | None,
+    objective: Any,
 ) -> dict[str, Any]:
     """Returns the fields of the Task that differ from those of Volano's own networks."""
     common = {
         "model": functools.partial(fine_tuned_model, network, tune, num_classes, probe),
-        "objective": Classification(
-            label_smoothing=recipe.label_smoothing, class_weights=class_weights
-        ),
+        "objective": objective,
     }
     if tune == ALL:
         return {

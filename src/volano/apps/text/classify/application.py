@@ -8,12 +8,7 @@ from pathlib import Path
 import torch
 
 from volano.apps.application import Finished, Fitted
-from volano.apps.classification import (
-    accuracy_in_words,
-    accuracy_score,
-    classification_scores,
-    final_figures,
-)
+from volano.apps.targets.kinds import figures_in_words
 from volano.apps.text.classify.fit import fit_encoder, fit_into
 from volano.apps.text.classify.model_spec import predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
@@ -43,11 +38,12 @@ class ClassifyApplication(ClassifyTraining):
         tokenizer = None if self.head is None else self.head.tokenizer
         tokenizer = tokenizer if self.encoder is None else self.encoder.tokenizer
         logits = predict_texts(run.model, spec, self.test.texts, Device(run.plan.device), tokenizer)
-        scores = classification_scores(logits, torch.from_numpy(self.test.labels), spec.classes)
+        target = spec.answers
+        scores = target.scores(logits, torch.from_numpy(self.test.labels))
         choice = {"candidates": spec.candidates, "kept": spec.kept}
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores, **choice})
-        metrics = {**final_figures(scores), **choice}
-        return Finished(metrics=metrics, score=accuracy_score(scores))
+        metrics = {**target.final_figures(scores), **choice}
+        return Finished(metrics=metrics, score=target.score(scores))
 
     @classmethod
     def load(cls, folder: RunFolder, device: str | None = None) -> ClassifyModel:
@@ -56,13 +52,13 @@ class ClassifyApplication(ClassifyTraining):
 
     @staticmethod
     def summary(run: Run) -> list[str]:
-        """The test accuracy with that of the trivial answer, and the choice."""
+        """The figures of the final test with those of the trivial answer, and the choice."""
         metrics = run.metrics
         figures = ", ".join(
-            f"{name} {accuracy:.4f}" for name, accuracy in metrics["candidates"].items()
+            f"{name} {figure:.4f}" for name, figure in metrics["candidates"].items()
         )
         return [
-            accuracy_in_words(metrics, "texts"),
+            *figures_in_words(metrics, "texts"),
             f"kept: {metrics['kept']}   (to choose: {figures})",
         ]
 

@@ -91,6 +91,7 @@ def encoder_task(
     probe: LinearProbe,
     *,
     num_classes: int,
+    objective: Any,
     data: TokenTextsDataset,
     valid: TokenTextsDataset | None,
     num_steps: int,
@@ -120,7 +121,7 @@ def encoder_task(
     return Task(
         name="text",
         model=functools.partial(fine_tuned_model, encoder, tune, num_classes, probe),
-        objective=EncoderObjective(),
+        objective=objective,
         data=data,
         valid=valid,
         collate=TokenTextsDataset.collate,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from volano.apps.application import Fitted
+from volano.apps.targets.target import Target
 from volano.apps.text.classify.encoder import MOST_EPOCHS
 from volano.apps.text.classify.model_spec import BAG, DEPTH, ENCODER, HEAD, choose_context
 from volano.apps.text.classify.read_head import ReadHead
@@ -19,9 +20,9 @@ from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import choose_vocab_size, train_tokenizer
 from volano.plan import Plan
 from volano.pretrained.fine_tuned import parameters_in_words
-from volano.pretrained.linear_probe import some_of_each
 from volano.pretrained.recipe import choose_tune
 from volano.pretrained.text_encoders import cut_in_words
+from volano.record.format import title_of
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import (
     PLANNING_SHARE,
@@ -47,7 +48,7 @@ class _TriedHead:
     head: ReadHead
     num_steps: int
     step: float
-    accuracy: float
+    figure: float
 
 
 def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
@@ -67,22 +68,23 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
         limit, task, chosen.plan, _BAG_SHARE * _left(limit), most=task.num_steps
     )
     bag = run_trial(application.bag_task(everything=False, num_steps=num_steps), chosen.plan)
-    candidates = {BAG: round(bag.metrics["accuracy"], 4)}
+    target = application.target
+    candidates = {BAG: round(bag.metrics[target.figure], 4)}
     whole = application.bag_task(everything=True).num_steps * num_steps // task.num_steps
     step = bag.seconds / num_steps
     left = _left(limit) - 1.1 * whole * step
     tried, reason = _try_head(application, chosen.plan, limit, left)
     if tried is not None:
-        candidates[HEAD] = round(tried.accuracy, 4)
+        candidates[HEAD] = round(tried.figure, 4)
     head = None
-    if tried is not None and _better(candidates) == HEAD:
+    if tried is not None and _better(candidates, target) == HEAD:
         head, whole, step = tried.head, tried.num_steps, tried.step
         chosen = dataclasses.replace(chosen, plan=_head_plan(chosen.plan, limit.planning.pins))
     kept = application.spec_of(candidates, head)
-    figures = ", ".join(f"{name} {accuracy:.4f}" for name, accuracy in candidates.items())
+    figures = ", ".join(f"{name} {figure:.4f}" for name, figure in candidates.items())
     choice = (
-        f"kept: {kept.kept}; accuracy on {len(application.choice):,} training texts held "
-        f"back to choose: {figures}"
+        f"kept: {kept.kept}; {title_of(target.figure)} on {len(application.choice):,} training "
+        f"texts held back to choose: {figures}"
     )
     network = NetworkCosts(name=kept.kept, step=step, most_steps=whole)
     costs = RunCosts(
@@ -111,7 +113,7 @@ def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     encoder = application.encoder
     assert encoder is not None
     place, labels = limit.planning.place, application.train.labels
-    rows = some_of_each(labels, len(application.train.classes))
+    rows = application.target.rows_to_solve(labels)
     mark = time.perf_counter()
     probe = application.solved(place, rows)
     pass_seconds = (time.perf_counter() - mark) / len(rows) * len(labels)
@@ -181,17 +183,19 @@ def _try_head(
     trial = run_trial(application.head_task(head, head_steps, everything=False), plan)
     tried = _TriedHead(
         head=head, num_steps=head_steps, step=trial.seconds / head_steps,
-        accuracy=trial.metrics["accuracy"],
+        figure=trial.metrics[application.target.figure],
     )  # fmt: skip
     return (
         tried,
-        f"{HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned classes for {head_steps:,}",
+        f"{HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned "
+        f"{application.target.kind} for {head_steps:,}",
     )
 
 
-def _better(candidates: Mapping[str, float]) -> str:
-    """The more accurate one; the bag, which comes first, if they are equal."""
-    return max(candidates, key=lambda name: candidates[name])
+def _better(candidates: Mapping[str, float], target: Target) -> str:
+    """The one with the better figure; the bag, which comes first, if they are equal."""
+    best = max if target.more_is_better else min
+    return best(candidates, key=lambda name: candidates[name])
 
 
 def _affordable(limit: TimeLimit, task: Task, plan: Plan, seconds: float, *, most: int) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from volano.apps.dimensions import check_dimensions
+from volano.apps.targets.kinds import target_of_run
+from volano.apps.targets.target import Target
 from volano.apps.text.classify.bag import BagClassifier, hash_texts
 from volano.apps.text.classify.classifier import DecoderClassifier, token_rows
 from volano.apps.text.classify.encoder import build_encoder
@@ -34,15 +37,17 @@ class ClassesSpec:
     """A classifier of texts without its weights, kept in ``text.json``.
 
     Attributes:
-        classes: the class names, in the order of the logits.
+        classes: the class names, in the order of the logits; names of labels or numbers.
         kept: ``BAG``, ``HEAD`` or ``ENCODER``.
-        candidates: accuracy of each on the texts held back to choose.
+        candidates: accuracy (F1 of labels, mean absolute error of numbers) of each on the texts
+            held back to choose.
         num_buckets: the number of buckets of the bag.
         vocab_size: the vocabulary size of the decoder; None for a bag, as the following.
         context: likewise.
         depth: likewise.
         tokenizer_digest: likewise.
         encoder: what ``encoder.py`` says of a pretrained encoder; None without one.
+        target: what ``Target.to_json`` says of labels or numbers; None of classes.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +59,12 @@ class ClassesSpec:
     depth: int | None = None
     tokenizer_digest: str | None = None
     encoder: dict[str, Any] | None = None
+    target: dict[str, Any] | None = None
+
+    @functools.cached_property
+    def answers(self) -> Target:
+        """The target: what the network gives."""
+        return target_of_run(self.classes, self.target)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all fields, the goal and the schema's version."""
@@ -74,7 +85,9 @@ class ClassesSpec:
             )
         check_dimensions(fields, {**DECODER_BOUNDS, "num_buckets": (0, 2**30)}, "text.json")
         try:
-            return cls(**{**fields, "classes": tuple(map(str, fields["classes"]))})
+            found = cls(**{**fields, "classes": tuple(map(str, fields["classes"]))})
+            assert found.answers
+            return found
         except (KeyError, TypeError) as error:
             raise CheckpointError("text.json must describe a classifier", got=error) from error
 
@@ -101,7 +114,7 @@ def predict_texts(
     device: Device,
     tokenizer: Tokenizer | EncoderTokenizer | None,
 ) -> Tensor:
-    """Returns the logits fp32 [N, classes] on the host; ``tokenizer`` is the run's, None for a
+    """Returns the outputs fp32 [N, outputs] on the host; ``tokenizer`` is the run's, None for a
     bag."""
     model.eval()
     parts: list[Tensor] = []

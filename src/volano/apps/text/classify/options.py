@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import Options, check_tune, from_option, held_out_by, option
+from volano.apps.options import (
+    Options,
+    check_tune,
+    columns_of,
+    from_option,
+    held_out_by,
+    option,
+    target,
+    target_columns,
+)
 from volano.errors import UsageError
 from volano.pretrained.references import absolute_reference
 
@@ -16,6 +25,8 @@ class ClassifyOptions(Options):
     """The options of training a classifier of texts: where they lie, how long, and the seed."""
 
     path: str | None = option(None, "Labelled texts: class folders or a table.", is_path=True)
+    target: str | None = target()
+    target_columns: str | None = target_columns()
     from_: str | None = from_option("hf:NAME or a folder of transformers")
     tune: str | None = option(
         None, "Part of a pretrained encoder to train; chosen by texts and time.", choices=TUNES
@@ -30,5 +41,6 @@ class ClassifyOptions(Options):
         if self.path is None:
             raise UsageError("`classify` needs a path of labelled texts", got="none")
         check_tune(self.from_, self.tune)
+        columns_of(self.target_columns)
         if self.from_ is not None:
             object.__setattr__(self, "from_", absolute_reference(self.from_))

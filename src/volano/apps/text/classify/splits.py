@@ -19,8 +19,9 @@ def read_again(options: ClassifyOptions, spec: ClassesSpec) -> LabelledTextSets:
     check_data_is_there(options.path, "texts")
     assert options.path is not None
     return read_labelled_texts(
-        Path(options.path), classes=spec.classes, least_classes=1, leaves_out_unknown=True
-    )
+        Path(options.path), classes=spec.classes, least_classes=1, leaves_out_unknown=True,
+        target=spec.answers.format(leaves_out_unknown=True),
+    )  # fmt: skip
 
 
 def together(sets: LabelledTextSets) -> LabelledTexts:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from volano.apps.application import Application
-from volano.apps.classification import classes_in_words
-from volano.apps.options import Options
+from volano.apps.options import Options, columns_of
+from volano.apps.targets.kinds import target_of_data
+from volano.apps.targets.target import Target
 from volano.apps.text.classify.bag import (
     BagClassifier,
     BagDataset,
@@ -32,6 +33,7 @@ from volano.apps.text.classify.classifier import (
     token_rows,
 )
 from volano.apps.text.classify.encoder import (
+    EncoderObjective,
     described_encoder,
     encoder_batch,
     encoder_features,
@@ -42,18 +44,21 @@ from volano.apps.text.classify.model_spec import BAG, ENCODER, HEAD, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.classify.read_head import PRETRAINED, ReadHead
 from volano.apps.text.classify.splits import fault_notices, read_again, together
-from volano.apps.text.model_spec import CLASSES
+from volano.apps.text.model_spec import CLASSES as GOAL
 from volano.apps.text.network import Decoder, DecoderShape, parameter_groups
 from volano.apps.text.objective import NextToken, RandomOffsets
 from volano.apps.text.recipe import choose_recipe
 from volano.data import Fault, TokenWindows, permutation
 from volano.data.sources import (
+    CLASSES,
     SPLITS_NAME,
     TEST,
     TRAIN,
     VALID,
     LabelledTexts,
     SplitRecord,
+    TargetFormat,
+    check_trained,
     copies_of_training,
     hold_out_rows,
     pick,
@@ -96,7 +101,7 @@ class ClassifyTraining(Application):
     kind: ClassVar[str] = "text"
     options_type: ClassVar[type[Options]] = ClassifyOptions
     default_minutes: ClassVar[float] = 1.0
-    final_metric: ClassVar[str] = "test_accuracy"
+    final_metric: ClassVar[str] = "num_test"
     data_name: ClassVar[str] = "texts"
 
     options: ClassifyOptions
@@ -121,22 +126,23 @@ class ClassifyTraining(Application):
         """
         assert options.path is not None
         encoder = encoder_of(options.from_)
-        sets, seed = read_labelled_texts(Path(options.path)), options.seed
+        columns, seed = columns_of(options.target_columns), options.seed
+        wanted = TargetFormat(kind=options.target, columns=columns)
+        sets = read_labelled_texts(Path(options.path), target=wanted)
         train, test, notices = sets.train, sets.test, list(sets.notices)
         if test is None:
             keys = [member.key for member in train.members()]
             kept, held = hold_out_rows(
-                keys, train.labels.tolist(), train.classes, seed=seed, what="texts",
-                by=options.held_out_by,
+                keys, train.labels, train.classes, seed=seed, what="texts",
+                by=options.held_out_by, kind=train.kind,
             )  # fmt: skip
             train, test = sets.train.select(kept), sets.train.select(held)
             num_left = len(sets.train) - len(train) - len(test)
             if num_left:
                 notices.append(f"left out: {num_left:,} exact copies of held-out texts")
         parts = {TRAIN: train, **({} if sets.valid is None else {VALID: sets.valid}), TEST: test}
-        notices.insert(
-            0, classes_in_words("texts", train.classes, parts, is_held_out=sets.test is None)
-        )
+        target = target_of_data(train, columns)
+        notices.insert(0, target.data_in_words("texts", parts, is_held_out=sets.test is None))
         notices += copies_of_training(train.members(), test.members(), "texts")
         if sets.valid is None:
             order = permutation(seed, 0, len(train))
@@ -148,9 +154,10 @@ class ClassifyTraining(Application):
                 f"the {len(choice):,} texts of split val are held back to choose, and trained on "
                 "after that"
             )
+        check_trained(train.kind, train.classes, train.labels, "texts")
         notices += fault_notices(sets.faults)
         return cls(
-            options=options,
+            options=dataclasses.replace(options, target=train.kind),
             train=train,
             choice=choice,
             test=test,
@@ -165,6 +172,16 @@ class ClassifyTraining(Application):
     def fit_rows(self) -> np.ndarray:
         """Returns the rows of ``train`` that are not in ``choice``, int64."""
         return np.setdiff1d(np.arange(len(self.train)), self.choice)
+
+    @functools.cached_property
+    def target(self) -> Target:
+        """The target: what is predicted of a text."""
+        return target_of_data(self.train, columns_of(self.options.target_columns))
+
+    @functools.cached_property
+    def wanted(self) -> np.ndarray:
+        """The values that outputs for the training texts are held against."""
+        return self.target.wanted(torch.from_numpy(self.train.labels)).numpy()
 
     @functools.cached_property
     def num_buckets(self) -> int:
@@ -186,8 +203,8 @@ class ClassifyTraining(Application):
         """Solves a head of the frozen features of some training texts."""
         assert self.encoder is not None
         features = encoder_features(self.encoder, self.tokens, rows, device)
-        labels = torch.from_numpy(self.train.labels[rows])
-        return solve_probe(features, labels, len(self.train.classes), seed=self.options.seed)
+        wanted, solver = torch.from_numpy(self.wanted[rows]), self.target.head_solver()
+        return solve_probe(features, wanted, solver, seed=self.options.seed)
 
     def encoder_task(self, num_steps: int) -> Task:
         """The Task that fine-tunes the encoder; the texts to choose by are left out if the best
@@ -195,12 +212,13 @@ class ClassifyTraining(Application):
         assert self.encoder is not None
         assert self.probe is not None
         has_valid = self.options.keep == "best"
-        labels = self.train.labels
+        labels = self.wanted
         return encoder_task(
             self.encoder,
             self.options.tune or "head",
             self.probe,
             num_classes=len(self.train.classes),
+            objective=self.target.objective(EncoderObjective()),
             data=TokenTextsDataset(self.tokens, self.rows(everything=not has_valid), labels),
             valid=TokenTextsDataset(self.tokens, self.choice, labels) if has_valid else None,
             num_steps=num_steps,
@@ -230,15 +248,19 @@ class ClassifyTraining(Application):
         return Task(
             name="text",
             model=functools.partial(BagClassifier, self.num_buckets, len(self.train.classes), idf),
-            objective=BagObjective(),
-            data=BagDataset(self.hashed.select(rows), self.train.labels[rows]),
+            objective=self.target.objective(BagObjective()),
+            data=BagDataset(self.hashed.select(rows), self.wanted[rows]),
             # Trained on everything, nothing is left to look at but the test set.
             valid=None
             if everything
-            else BagDataset(self.hashed.select(self.choice), self.train.labels[self.choice]),
+            else BagDataset(self.hashed.select(self.choice), self.wanted[self.choice]),
             collate=BagDataset.collate,
             optimizer=functools.partial(
-                torch.optim.SGD, lr=16.0, momentum=0.9, nesterov=True, weight_decay=0.25 / len(rows)
+                torch.optim.SGD,
+                lr=16.0 * self.target.rate,
+                momentum=0.9,
+                nesterov=True,
+                weight_decay=0.25 / len(rows),
             ),
             schedule=linear(),
             batch_size=batch_size,
@@ -289,11 +311,11 @@ class ClassifyTraining(Application):
             model=functools.partial(
                 DecoderClassifier, head.shape, len(self.train.classes), weights
             ),
-            objective=ClassifierObjective(),
-            data=token_arrays(tokens[rows], self.train.labels[rows]),
+            objective=self.target.objective(ClassifierObjective()),
+            data=token_arrays(tokens[rows], self.wanted[rows]),
             valid=None
             if everything
-            else token_arrays(tokens[self.choice], self.train.labels[self.choice]),
+            else token_arrays(tokens[self.choice], self.wanted[self.choice]),
             optimizer=MuonAdamW,
             parameter_groups=functools.partial(
                 classifier_parameter_groups, matrix_lr=0.01, rest_lr=0.005
@@ -333,7 +355,7 @@ class ClassifyTraining(Application):
 
     def goal(self) -> dict[str, Any]:
         """Implements :meth:`Application.goal`."""
-        return {"goal": CLASSES}
+        return {"goal": GOAL}
 
     def spec_of(self, candidates: dict[str, float], head: ReadHead | None) -> ClassesSpec:
         """Describes what is kept: the head if there is one, else the bag."""
@@ -341,6 +363,7 @@ class ClassifyTraining(Application):
             "classes": self.train.classes,
             "candidates": candidates,
             "num_buckets": self.num_buckets,
+            "target": self.target.to_json(),
         }
         if self.encoder is not None:
             about = described_encoder(self.encoder, self.options.tune or "head")
@@ -366,7 +389,8 @@ class ClassifyTraining(Application):
             VALID: [train[row] for row in self.choice],
             TEST: self.test.members(),
         }
-        record = SplitRecord(classes=self.train.classes, parts=parts)
+        classes = self.train.classes if self.train.kind == CLASSES else ()
+        record = SplitRecord(classes=classes, parts=parts)
         folder.write_json(SPLITS_NAME, record.to_json())
         folder.write_json("text.json", self.kept.to_json())
         if self.encoder is not None and self.probe is not None:

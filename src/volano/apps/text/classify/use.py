@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from volano.apps.application import Table, TrainedModel
-from volano.apps.classification import classification_scores, per_class_table
-from volano.apps.predictions import Predictions, class_predictions
+from volano.apps.predictions import Predictions
 from volano.apps.text.classify.encoder import tokenizer_of_run
 from volano.apps.text.classify.model_spec import ClassesSpec, predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
@@ -29,7 +28,7 @@ class ClassifyModel(TrainedModel):
 
     Attributes:
         spec: its description.
-        classes: the class names, in the order of the logits.
+        classes: the class names, in the order of the logits; names of labels or numbers.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class ClassifyModel(TrainedModel):
                 run's own test set.
 
         Returns:
-            See ``classification_scores``. The same stands in the run's folder as
+            See ``scores`` of the target's kind. The same stands in the run's folder as
             ``eval-NAME.json``.
         """
         spec = self.spec
@@ -70,14 +69,16 @@ class ClassifyModel(TrainedModel):
             test, origin, notices = ClassifyTraining.test_of_run(self.folder)
             name, origin, faults = "test", f"{origin}, test", ()
         else:
-            sets = read_labelled_texts(Path(path), classes=spec.classes, least_classes=1)
+            sets = read_labelled_texts(
+                Path(path), classes=spec.classes, least_classes=1, target=spec.answers.format()
+            )
             test, name, origin = sets.test or sets.train, evaluation_name(path), sets.origin
             faults, notices = sets.faults, sets.notices
             record = ClassifyTraining.splits_of(self.folder)
             if record is not None:
                 notices += record.trained_on(test.members(), "texts")
         logits = predict_texts(self.module, spec, test.texts, self.device, self._tokenizer)
-        scores = classification_scores(logits, torch.from_numpy(test.labels), spec.classes)
+        scores = spec.answers.scores(logits, torch.from_numpy(test.labels))
         result = {
             "run": str(self.path),
             "origin": origin,
@@ -92,11 +93,11 @@ class ClassifyModel(TrainedModel):
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         """Implements :meth:`TrainedModel.describe_evaluation`."""
-        return per_class_table(result, "texts")
+        return self.spec.answers.tables(result, "texts")
 
     def predict(self, files: str | Path | Sequence[str | Path], *, top_k: int = 3) -> Predictions:
-        """Predicts the likeliest classes of text files, of those in folders, and of the rows of
-        tables.
+        """Predicts the likeliest classes, the labels or the numbers of text files, of those in
+        folders, and of the rows of tables.
 
         Raises:
             UsageError: a file does not exist.
@@ -112,11 +113,11 @@ class ClassifyModel(TrainedModel):
         logits = predict_texts(
             self.module, self.spec, [text for _, text in found], self.device, self._tokenizer
         )
-        rows = class_predictions(logits, [name for name, _ in found], self.classes, top_k)
+        rows = self.spec.answers.predictions(logits, [name for name, _ in found], top_k)
         return Predictions(
             run=self.path,
             rows=rows,
             unreadable=faults,
             notices=notices,
-            more=(("top_k", len(rows[0].top)),),
+            more=self.spec.answers.about_predictions(rows),
         )
