@@ -191,8 +191,7 @@ ROUNDING = {
 }
 
 
-@pytest.mark.parametrize("rate", [1e-4, 1.0])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "rate"), [("fp32", 1e-4), ("fp32", 1.0), ("bf16", 1.0)])
 @pytest.mark.parametrize("name", ROUNDING)
 def test_what_moves_by_rounding_strikes_no_engine(name, precision, rate, monkeypatch):
     tasks = ROUNDING[name].tasks(dtype=torch.float32, schedule=lambda _: rate)
@@ -306,7 +305,7 @@ def test_evaluations_between_change_nothing() -> None:
 
 def test_a_unit_of_precision_moves_a_training_by_rounding() -> None:
     task = STRUCTURES["mlp"].task(CONFIGS[1], dtype=torch.float32)
-    steps = list(range(3, 31, 3))  # a single figure may round to the same number
+    steps = list(range(3, 24, 3))  # a single figure may round to the same number
     plain, shaken = replay(task, steps), replay(task, steps, shake=UNIT_OF_PRECISION["fp32"])
     pairs = zip(plain, shaken, strict=True)
     assert 0 < max(abs(one.metrics["loss"] - other.metrics["loss"]) for one, other in pairs) < 1e-4
@@ -314,7 +313,7 @@ def test_a_unit_of_precision_moves_a_training_by_rounding() -> None:
 
 def test_training_ends_where_numbers_end() -> None:
     task = STRUCTURES["mlp with SGD"].task(CONFIGS[1], dtype=torch.float32, optimizer=_far)
-    stops = replay(task, [1, 20, 30])
+    stops = replay(task, [1, 20, 24])
     assert math.isfinite(stops[0].training_loss)
     assert math.isnan(stops[1].training_loss)
     assert math.isnan(stops[2].training_loss)
