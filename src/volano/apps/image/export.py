@@ -3,7 +3,6 @@ written."""
 
 from __future__ import annotations
 
-import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -115,5 +114,5 @@ def _onnx(model: nn.Module, names: tuple[str, str], images: Tensor, out: Path) -
     )  # fmt: skip
     write_bytes(out, program.model_proto.SerializeToString())
     evaluator = onnx.reference.ReferenceEvaluator(onnx.load_model_from_string(out.read_bytes()))
-    (logits,) = evaluator.run(None, {what: images.numpy()})
+    (logits,) = evaluator.run(None, {names[0]: images.numpy()})
     return torch.from_numpy(logits).float()

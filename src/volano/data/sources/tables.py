@@ -173,7 +173,7 @@ def _plain_number(text: str) -> str | None:
 
 def _several(texts: Sequence[str]) -> tuple[str, ...]:
     """Returns a notice if cells look like several labels: parts of them stand in others too."""
-    separator = several_by(texts)
+    separator = several_by(texts) or ("," if _share_parts({*texts}, ",") else None)
     if separator is None:
         return ()
     joined = min(cell for cell in texts if separator in cell)
@@ -195,11 +195,7 @@ def several_by(texts: Sequence[str], *, is_asked: bool = False) -> str | None:
     """
     cells = set(texts)
     for separator in _SEPARATORS:
-        joined = sorted(cell for cell in cells if separator in cell)
-        parts = Counter(part.strip() for cell in cells for part in set(cell.split(separator)))
-        if joined and any(
-            parts[part.strip()] > 1 for cell in joined for part in cell.split(separator)
-        ):
+        if _share_parts(cells, separator):
             return separator
     with_commas = [cell for cell in cells if "," in cell]
     if any({part.strip() for part in cell.split(",")} <= cells for cell in with_commas):
@@ -208,6 +204,12 @@ def several_by(texts: Sequence[str], *, is_asked: bool = False) -> str | None:
         asked = (*_SEPARATORS, ",")
         return next((one for one in asked if any(one in cell for cell in cells)), None)
     return None
+
+
+def _share_parts(cells: set[str], separator: str) -> bool:
+    parts = Counter(part.strip() for cell in cells for part in {*cell.split(separator)})
+    joined = (cell for cell in cells if separator in cell)
+    return any(parts[part.strip()] > 1 for cell in joined for part in cell.split(separator))
 
 
 def read_rows(
