@@ -196,7 +196,7 @@ class ImageModel(TrainedModel):
             return {**about, **export_hf(module, self.spec, self.folder, samples, target)}
         fresh = fresh_classifier(self.spec, self.path)
         result = export_classifier(
-            copy.deepcopy(self.module).cpu(), fresh, samples, to, target, self.spec.answers
+            copy.deepcopy(self.module).cpu(), fresh, samples, to, target, target=self.spec.answers
         )
         return {**about, **result}
 

@@ -13,7 +13,7 @@ from volano.apps.video.classify.augment import looked_at
 from volano.apps.video.classify.network import FrameNetwork
 from volano.data.sources import Clips
 from volano.device import Device
-from volano.pretrained.linear_probe import solve_probe, some_of_each
+from volano.pretrained.linear_probe import SoftmaxHead, solve_probe, some_of_each
 
 _BATCH = 4
 
@@ -38,7 +38,6 @@ def begin_clips(
         for some in rows.split(_BATCH):
             parts.append(trunk(device.move(looked_at(train.frames[some]))).cpu())
     seconds = (time.perf_counter() - mark) / len(rows)
-    probe = solve_probe(
-        torch.cat(parts), train.labels[rows], len(train.classes), seed=seed, is_balanced=is_balanced
-    )
+    solver = SoftmaxHead(num_classes=len(train.classes), is_balanced=is_balanced)
+    probe = solve_probe(torch.cat(parts), train.labels[rows], solver, seed=seed)
     return FineTuningStart(probe=probe, image_seconds=seconds)

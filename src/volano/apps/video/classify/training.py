@@ -241,17 +241,18 @@ class ClipClassifyTraining(Application):
 
     def _fields(self, recipe: Any) -> dict[str, Any]:
         """The fields of the Task that differ from network to network."""
-        weights, flip = self.class_weights, self.options.flip == "yes"
+        flip = self.options.flip == "yes"
+        objective = Classification(
+            label_smoothing=recipe.label_smoothing, class_weights=self.class_weights
+        )
         if self.network is not None:
             return fine_tuning_fields(
                 self.network, HEAD, recipe, self.begun.probe,
-                num_classes=len(self.spec.classes), flip=flip, class_weights=weights,
+                num_classes=len(self.spec.classes), flip=flip, objective=objective,
             )  # fmt: skip
         return {
             "model": functools.partial(ClipClassesSpec.build, self.spec),
-            "objective": Classification(
-                label_smoothing=recipe.label_smoothing, class_weights=weights
-            ),
+            "objective": objective,
             "augment": ClipViews(flip=flip, translate=recipe.translate),
             "optimizer": MuonAdamW,
             "parameter_groups": functools.partial(
