@@ -5,17 +5,12 @@ import lzma
 import sysconfig
 from pathlib import Path
 
-import pytest
-
-from volano.apps.text import compressors
 from volano.apps.text.compressors import CompressorFigures
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 
 
-@pytest.mark.parametrize("starts", ["fork", "spawn"])
-def test_compressors_against_direct_calls(starts, monkeypatch):
-    monkeypatch.setattr(compressors, "start_method", lambda: starts)
+def test_compressors_against_direct_calls():
     training = (STDLIB / "argparse.py").read_bytes()
     held = (STDLIB / "optparse.py").read_bytes()
     with CompressorFigures(training, held) as figures:

@@ -9,15 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from volano.device.isolated import run_isolated
-from volano.device.processes import start_method
-
 # xz -9 looks back 64 MiB, bz2 900 kB. Compressing more of the training text would cost minutes for
 # little.
 MOST_TRAINING_BYTES = 16_000_000
-_TIMEOUT = 600.0  # seconds
 
-_XZ_PRESET = 9 | lzma.PRESET_EXTREME
+_COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "xz": lambda content: lzma.compress(content, preset=9 | lzma.PRESET_EXTREME),
+    "bz2": lambda content: bz2.compress(content, 9),
+}
 
 
 class CompressorFigures:
@@ -35,7 +34,8 @@ class CompressorFigures:
         # Both libraries work without the interpreter's lock.
         self._pool = ThreadPoolExecutor(max_workers=2)
         self._futures: dict[str, Future[float]] = {
-            name: self._pool.submit(_bits, sizes, training, held) for name, sizes in _SIZES.items()
+            name: self._pool.submit(bits_after, compress, training, held)
+            for name, compress in _COMPRESSORS.items()
         }
 
     def result(self) -> dict[str, float]:
@@ -54,33 +54,6 @@ class CompressorFigures:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _bits(sizes: _Sizes, training: bytes, held: bytes) -> float:
-    alone, both = sizes(training, held)
-    return 8 * (both - alone) / len(held)
-
-
-def _xz_sizes(training: bytes, held: bytes) -> tuple[int, int]:
-    """Returns the sizes of the compressed training text, and of both texts. It looks at the
-    training text once: a copy of the process ends there, and this one goes on."""
-    if start_method() != "fork":
-        return len(_xz(training)), len(_xz(training + held))
-    return run_isolated(_xz_sizes_by_fork, training, held, timeout=_TIMEOUT)
-
-
-def _xz_sizes_by_fork(training: bytes, held: bytes) -> tuple[int, int]:
-    compressor = lzma.LZMACompressor(preset=_XZ_PRESET)
-    begun = len(compressor.compress(training))
-    alone = run_isolated(lambda: len(compressor.flush()), timeout=_TIMEOUT)
-    return begun + alone, begun + len(compressor.compress(held)) + len(compressor.flush())
-
-
-def _xz(content: bytes) -> bytes:
-    return lzma.compress(content, preset=_XZ_PRESET)
-
-
-def _bz2_sizes(training: bytes, held: bytes) -> tuple[int, int]:
-    return len(bz2.compress(training)), len(bz2.compress(training + held))
-
-
-_Sizes = Callable[[bytes, bytes], tuple[int, int]]
-_SIZES: dict[str, _Sizes] = {"xz": _xz_sizes, "bz2": _bz2_sizes}
+def bits_after(compress: Callable[[bytes], bytes], training: bytes, held: bytes) -> float:
+    """Returns the bits that ``compress`` needs for a byte of ``held`` behind ``training``."""
+    return 8 * (len(compress(training + held)) - len(compress(training))) / len(held)
