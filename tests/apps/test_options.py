@@ -169,6 +169,8 @@ class TestOneLineForAnOption:
             "fps",
             "target",
             "target_columns",
+            "classify",
+            "num_frames",
         }
         for options in APPLICATIONS.values():
             for name in options.given_names() - common:
