@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from volano.device import Device
-from volano.device.torch_private import buffers_of, version_of
+from volano.device.torch_private import buffers_of, version_of, without_dispatch_modes
 from volano.errors import PlanError
 from volano.task import tensors_of
 
@@ -189,7 +189,8 @@ class _Draws:
         """Ends the forward pass. Returns whether it drew from other generators than the seeded
         one."""
         now = self._device.seeded_state()
-        is_same = self._own is not None and now is not None and torch.equal(self._own, now)
+        with without_dispatch_modes():  # a prediction of memory runs under fake tensors
+            is_same = self._own is not None and now is not None and torch.equal(self._own, now)
         if self._states is None:
             self._has_drawn = not is_same
             return False
