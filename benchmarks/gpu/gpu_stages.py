@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import volano
+from gpu_knobs import each_knob
 from gpu_results import Results
 from gpu_tasks import GpuTasks, cross_entropy, perceptron, weights
 from volano import Plan, Task
@@ -463,5 +464,6 @@ STAGES: dict[str, tuple[Callable[[Stage], None], int]] = {
     "pressure": (pressure, 70),
     "feed": (feed, 60),
     "resume": (resume, 60),
+    "knobs": (each_knob, 240),
     "applications": (applications, 150),
 }

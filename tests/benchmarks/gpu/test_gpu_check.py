@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 import gpu_check
+import gpu_knobs
 from gpu_results import AIMS, Results, read_results, summary
-from gpu_stages import STAGES
+from gpu_stages import STAGES, Stage
+from gpu_tasks import GpuTasks
 from volano.device import Device
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu" / "gpu_check.py"
@@ -63,6 +65,20 @@ def test_every_stage_runs_at_a_small_size(tmp_path):
     results, _ = run_check(tmp_path, *names)
     assert not [one for one in results if isinstance(one.get("error"), str)]
     assert figures(results, "memory")["gpt2 bf16"]["ratio"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_what_each_knob_saves_stands_beside_what_is_expected(tmp_path):
+    results = Results(tmp_path / "results.jsonl", "knobs", Device("cpu"))
+    stage = Stage(device=Device("cpu"), tasks=GpuTasks(small=True), results=results)
+    task = stage.tasks.perceptron(steps=4)
+    base = gpu_knobs._measured(stage, task, "plain", stage.plan, None)
+    gpu_knobs._expected(stage, task, stage.plan)
+    gpu_knobs._measured(stage, task, "fused", stage.fused, base)
+    plain, expected, fused = read_results(tmp_path / "results.jsonl")
+    assert plain["saves"] is None
+    assert fused["saves"] == pytest.approx(1.0 - fused["step"] / plain["step"])
+    assert expected["compiled"] == 0.2
+    assert expected["convolutions_benchmarked"] == 0.0
 
 
 def test_what_goes_wrong_is_a_result(tmp_path):
