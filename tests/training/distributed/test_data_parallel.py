@@ -91,6 +91,7 @@ def test_runs_go_on_under_another_number_of_ranks(two_ranks, alone):
 
 @pytest.mark.slow
 @pytest.mark.compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
 def test_two_ranks_compile_together(tmp_path, alone):
     children.on_ranks(2, tmp_path, on_ranks.train, tmp_path, on_ranks.COMPILED, [])
     for name, eager in (("compiled", "weighted"), ("compiled-blocks", None)):
