@@ -85,7 +85,7 @@ def test_the_curve_goes_over_the_devices_that_divide_the_batch(found):
 
 
 def test_a_model_larger_than_a_device_and_than_this_machine_is_sharded():
-    task = decoder_task(width=16384, depth=32, batch_size=16, length=32)
+    task = decoder_task(width=16384, depth=16, batch_size=16, length=32)
     found = explain_cluster(task, "H100 x 16", PlanRequest())
     assert found.best.verdict != "NO"
     assert found.best.plan.sharding == "full"
@@ -95,7 +95,7 @@ def test_a_model_larger_than_a_device_and_than_this_machine_is_sharded():
 
 
 def test_a_budget_makes_micro_batches_or_recomputation():
-    task = decoder_task(width=1024, batch_size=256, length=512)
+    task = decoder_task(width=1024, batch_size=64, length=2048)
     plenty = explain_cluster(task, "A100 80GB x 4", PlanRequest())
     assert plenty.best.plan.micro_batch is None
     # The driver, libraries and exchanges take about three GiB more, whatever the model is.
