@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +104,12 @@ def recorded(
     )
 
 
+@functools.cache
+def usual(engine: str = "lowered", precision: str = "fp32") -> Any:
+    """The same for all tests that change nothing of it."""
+    return recorded(engine=engine, precision=precision)
+
+
 def with_rung(study: Any, number: int, place: int, **changes: Any) -> Any:
     """The study with another value at a rung of a trial."""
     trials = list(study.trials)
@@ -114,7 +121,7 @@ def with_rung(study: Any, number: int, place: int, **changes: Any) -> Any:
 
 @pytest.mark.parametrize("engine", ["loop", "lowered"])
 def test_what_packs_showed_is_what_trials_show_alone(engine: str) -> None:
-    verification = volano.verify(recorded(engine=engine), 4)
+    verification = volano.verify(usual(engine), 4)
     assert verification.passed, verification.lines()
     assert set(verification.trials) == {0, 1, 2, 3}
     # Loss, accuracy and training loss, at each rung that a trial came to.
@@ -126,7 +133,7 @@ def test_what_packs_showed_is_what_trials_show_alone(engine: str) -> None:
 
 
 def test_rungs_that_fall_on_one_step_are_compared_once() -> None:
-    study = recorded()
+    study = usual()
     first = study.trials[3].rungs[0]
     again = dataclasses.replace(first, training_loss=math.nan)  # no step was made since
     trial = SimpleNamespace(
@@ -140,7 +147,7 @@ def test_rungs_that_fall_on_one_step_are_compared_once() -> None:
 
 @pytest.mark.parametrize("engine", ["loop", "lowered"])
 def test_a_narrow_precision_has_a_wide_band(engine: str) -> None:
-    study = recorded(engine=engine, precision="bf16")
+    study = usual(engine, "bf16")
     verification = volano.verify(study, 4)
     assert verification.passed, verification.lines()
     assert verification.precision == "bf16"
@@ -150,7 +157,7 @@ def test_a_narrow_precision_has_a_wide_band(engine: str) -> None:
 
 
 def test_the_best_trial_and_some_that_a_hash_draws_are_verified() -> None:
-    study = recorded(engine="loop")
+    study = usual("loop")
     first = volano.verify(study, 2)
     assert first.trials[0] == 3
     assert len(first.trials) == 2
@@ -164,7 +171,7 @@ def _seeded(study: Any, seed: int) -> Any:
 
 
 def test_the_table_names_every_rung_and_the_verdict() -> None:
-    lines = volano.verify(recorded(engine="loop"), trials=[1]).lines()
+    lines = volano.verify(usual("loop"), trials=[1]).lines()
     assert lines[0].split() == [
         "trial",
         "step",
@@ -195,7 +202,7 @@ def test_swapped_learning_rates_are_seen() -> None:
 
 @pytest.mark.parametrize("figure", ["loss", "accuracy", "training loss"])
 def test_a_figure_that_is_off_is_seen(figure: str) -> None:
-    study = recorded()
+    study = usual()
     shown = study.trials[3].rungs[1]
     off = (
         {"training_loss": shown.training_loss * 1.01}
@@ -245,7 +252,7 @@ def test_numbers_that_end_alike_are_equal() -> None:
 
 
 def test_what_cannot_be_verified_says_why() -> None:
-    study = recorded(engine="loop")
+    study = usual("loop")
     nameless = SimpleNamespace(**{**vars(study), "facts": {"source": {"kind": "python"}}})
     with pytest.raises(
         UsageError,

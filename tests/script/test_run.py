@@ -163,7 +163,8 @@ def test_a_plan_that_fails_before_a_step_is_left_and_said(script, tmp_path):
     assert len(said) == 2
 
 
-def test_after_a_step_a_failure_is_the_scripts(script, capfd):
+def test_after_a_step_a_failure_is_the_scripts(script, capfd, monkeypatch):
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it was started again"))
     late = Script(target="loop.py", arguments=("late",))
     with pytest.raises(RuntimeError, match="too late"):
         run_script(late, plan=ScriptPlan(fused=True))
