@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import volano
+from on_device import device, take_device
 from planning_tasks import NAMES, make_task
 from volano.plan import Plan
 from volano.plan.explanation import Explanation
@@ -42,8 +43,8 @@ Steps = dict[Plan, float]
 def explain(task: volano.Task, *, compiles: bool, **request: Any) -> Explanation:
     """The explanation of a task's plan, without remembered ones."""
     asked = PlanRequest(
-        device="cpu", is_free=True, recalls=False, forbid={} if compiles else {"compile": True},
-        **request,
+        device=device().name, is_free=True, recalls=False,
+        forbid={} if compiles else {"compile": True}, **request,
     )  # fmt: skip
     found = find_plan(task, asked).explanation
     assert found is not None
@@ -132,6 +133,7 @@ def show(
 
 
 def main() -> None:
+    take_device()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compile", action="store_true", help="race compiled candidates too")
     parser.add_argument("names", nargs="*")

@@ -13,8 +13,14 @@ def test_a_card_says_what_is_known(tmp_path):
         "source": {"origin": "photos", "dials": {"from_": "hf:vit", "tune": "head"}},
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(record))
-    write_card(RunFolder(tmp_path), tmp_path)
+    write_card(RunFolder(tmp_path), tmp_path, "a model of photos")
     card = (tmp_path / "README.md").read_text()
-    for text in ("`hf:vit`", "| test accuracy | 0.8123 |", "- trainable: 10", "12 steps", "photos"):
+    for text in (
+        "`hf:vit`",
+        "| test accuracy | 0.8123 |",
+        "- trainable: 10",
+        "12 steps",
+        "# a model of photos",
+    ):
         assert text in card
     assert "per class" not in card

@@ -78,7 +78,7 @@ class _Running:
 
     def __init__(self, script: Script) -> None:
         self._script = script
-        self._context = contextlib.ExitStack()
+        self._context, self._watching = contextlib.ExitStack(), contextlib.ExitStack()
         self._applied: Any = None
         self._is_waiting = False
         self._started_in = Path.cwd()  # the script may change it
@@ -121,13 +121,14 @@ class _Running:
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         def finished(*_: Any) -> None:
-            # It stays: within its own call torch walks over the hooks.
+            # Taken off at the end: within its own call torch walks over the hooks.
             if self._first_step is None:
                 self._first_step = time.monotonic()
 
-        register_optimizer_step_post_hook(finished)
+        self._watching.callback(register_optimizer_step_post_hook(finished).remove)
 
     def _end(self, is_whole: bool) -> None:
+        self._watching.close()
         # A process that the script has forked comes by too.
         if self._length_file is None or self._first_step is None or os.getpid() != self._process:
             return
