@@ -16,18 +16,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from children import PATIENCE_SECONDS
+from children import PATIENCE_SECONDS, Forked, as_command
 from volano.cli import commands, main
 from volano.cli.main import app
 
 # A task whose second rank ends as FATE says, at its 25th step, the first time that it is started.
 TASK = """
 import functools, os, signal, time, torch, volano
-from sklearn.datasets import load_digits
 
-pixels, labels = load_digits(return_X_y=True)
-pixels, labels = torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels)
-data = torch.utils.data.TensorDataset(pixels, labels)
+draws = torch.Generator().manual_seed(0)
+pixels = torch.rand(700, 64, generator=draws)
+data = torch.utils.data.TensorDataset(pixels, torch.randint(10, (700,), generator=draws))
 calls = 0
 
 def model():
@@ -75,13 +74,18 @@ def start(
     )  # fmt: skip
 
 
-def run(folder: Path, *arguments: str, **options) -> tuple[int, str, str]:
-    child = start(folder, *arguments, **options)
-    try:
-        out, err = child.communicate(timeout=300)
-    finally:
-        child.kill()
-    return child.returncode, out, err
+@pytest.fixture
+def here(folder, capfd, monkeypatch):
+    """``here("train", ..., fate="killed")``: the command in this process, with its ranks in
+    processes of their own -> exit code, standard output and error of all."""
+    commands.register(app)
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: str, fate: str = "") -> tuple[int, str, str]:
+        monkeypatch.setenv("FATE", fate)
+        return main.run([*arguments]), *capfd.readouterr()
+
+    return call
 
 
 KILLED = ("train", "dying.py:task", "--nproc", "2", "--no-plan", "--save-every", "10st")
@@ -93,8 +97,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("whole")
     (folder / "dying.py").write_text(TASK)
     arguments = ("train", "dying.py:task", "--no-plan", "--save-every", "10st", "--out", "run")
-    code, out, err = run(folder, *arguments, torchrun=True)
-    assert code == 0, err
+    child = start(folder, *arguments, torchrun=True)
+    try:
+        out, err = child.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        child.kill()
+    assert child.returncode == 0, err
     return folder / "run", out
 
 
@@ -103,8 +111,10 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in mine.items())
 
 
-def test_a_rank_that_is_killed_ends_the_others_and_is_named_and_the_run_goes_on(folder, whole):
-    code, _, err = run(folder, *KILLED, "--out", "cut", fate="killed")
+def test_a_rank_that_is_killed_ends_the_others_and_is_named_and_the_run_goes_on(
+    here, folder, whole
+):
+    code, _, err = here(*KILLED, "--out", "cut", fate="killed")
     assert code == 1
     assert "rank 1: ended by SIGKILL" in err
     assert "Continue with --nproc 2: volano resume cut" in err
@@ -113,40 +123,38 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named_and_the_run_goes_on(
     assert "Traceback" not in err
     record = json.loads((folder / "cut" / "run.json").read_text())
     assert (record["status"], record["reason"]) == ("failed", "rank 1: ended by SIGKILL")
-    assert run(folder, "resume", "cut", "--trust", "--nproc", "2")[0] == 0
+    assert here("resume", "cut", "--trust", "--nproc", "2")[0] == 0
     assert_same_weights(whole[0], folder / "cut")
 
 
 @pytest.mark.slow
-def test_a_run_that_starts_again_by_itself_ends_as_one_that_went_through(folder, whole):
-    code, out, _ = run(folder, *KILLED, "--out", "again", "--max-restarts", "1", fate="killed")
+def test_a_run_that_starts_again_by_itself_ends_as_one_that_went_through(here, folder, whole):
+    code, out, _ = here(*KILLED, "--out", "again", "--max-restarts", "1", fate="killed")
     assert code == 0
     assert "run: again" in out
     assert_same_weights(whole[0], folder / "again")
 
 
-def test_what_a_rank_raises_is_told(folder):
-    code, _, err = run(
-        folder, "train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run", fate="raises"
+def test_what_a_rank_raises_is_told(here):
+    code, _, err = here(
+        "train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run", fate="raises"
     )
     assert code == 1
     assert "rank 1: ValueError: an objective that breaks" in err
 
 
-def test_ctrl_c_stops_all_ranks_and_the_run_goes_on_alone(folder):
-    child = start(
-        folder, "train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run", fate="slow"
-    )
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.startswith("step"):
-            break
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=120)
-    assert child.returncode == 1, err
-    assert "resume: volano resume run" in out
+def test_ctrl_c_stops_all_ranks_and_the_run_goes_on_alone(here, folder):
+    arguments = ("train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run")
+    child = Forked(folder / "log", as_command, folder, *arguments, environment={"FATE": "slow"})
+    while "\nstep" not in child.output.read_text() and child.is_running():
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait() == 0, child.output.read_text()
+    said = child.output.read_text()
+    assert (folder / "code").read_text() == "1", said
+    assert "resume: volano resume run" in said
     assert json.loads((folder / "run" / "run.json").read_text())["status"] == "stopped"
-    code, out, _ = run(folder, "resume", "run", "--code", "dying.py:task")
+    code, out, _ = here("resume", "run", "--code", "dying.py:task")
     assert code == 0
     assert "valid loss" in out
 
@@ -184,7 +192,7 @@ def test_a_rank_that_is_stopped_does_not_hold_the_run(folder):
     watchdog.cancel()
     assert "rank 1 (pid " in said
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_SECONDS)
     assert child.returncode == 1
     assert "interrupted before the end" in err
     assert not [line for line in err.splitlines() if line.startswith("W")]  # of torch's agent
@@ -199,7 +207,7 @@ def test_a_second_ctrl_c_ends_all_ranks(folder):
     child.send_signal(signal.SIGINT)
     time.sleep(1.0)
     child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
+    child.communicate(timeout=PATIENCE_SECONDS)
     assert child.returncode == 1
     assert not [rank for rank in ranks if Path(f"/proc/{rank}").exists()]
 
