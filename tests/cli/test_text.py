@@ -1,5 +1,7 @@
 """The text application on the command line, as a person meets it."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
@@ -21,6 +23,9 @@ STDLIB = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("base64", "bdb", "bisect", "calendar", "cmd", "copy", "csv")
 # Some twenty steps of a small decoder.
 FAST = ["--epochs", "1", "--depth", "2", "--context", "64"]
+FASTER = [*FAST, "--epochs", "0.3"]
+# A run of another application.
+OF_IMAGES = Path(__file__).parents[1] / "earlier" / "v0_1" / "image"
 
 
 @pytest.fixture
@@ -46,14 +51,28 @@ def texts(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def text_run(tmp_path_factory, texts):
-    """A finished run on them."""
+def trained(*arguments):
+    """The lines of standard output and the text of standard error of ``volano train text``."""
     commands.register(app)
     torch.set_num_threads(1)
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        assert run(["train", "text", *map(str, arguments)]) == 0, err.getvalue()
+    return out.getvalue().splitlines(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def said_of_texts(tmp_path_factory, texts):
+    """A finished run on them, and what its training said."""
     path = tmp_path_factory.mktemp("runs") / "text"
-    assert run(["train", "text", str(texts), *FAST, "--out", str(path), "--json"]) == 0
-    return path
+    return path, *trained(texts, *FAST, "--out", path)
+
+
+@pytest.fixture(scope="module")
+def text_run(said_of_texts):
+    return said_of_texts[0]
 
 
 def copied(run_path, tmp_path):
@@ -61,23 +80,23 @@ def copied(run_path, tmp_path):
 
 
 class TestTrain:
-    def test_a_folder_of_text(self, volano, texts):
-        code, out, err = volano("train", "text", texts, *FAST, "--out", "run")
-        assert code == 0, err
+    def test_a_folder_of_text(self, said_of_texts, texts):
+        path, out, err = said_of_texts
         assert re.fullmatch(r"bits per byte \d\.\d{4} on [\d,]+ held-out bytes", out[0])
         assert re.fullmatch(
             r"after the training text, xz needs \d\.\d{4} and bz2 \d\.\d{4}", out[1]
         )
         assert out[2].startswith("perplexity")
-        assert max(len(line) for line in out if "volano train" not in line) <= 80
+        of_names = (str(path), str(texts))
+        assert all(len(x) <= 80 for x in out if not any(name in x for name in of_names))
         assert out[3].startswith("finished, but: only ")
-        assert any(line.endswith("volano generate run --prompt TEXT") for line in out)
+        assert any(line.endswith(f"volano generate {path} --prompt TEXT") for line in out)
         longer = next(line for line in out if line.startswith("next: volano train text "))
         assert str(texts) in longer
         assert re.search(r"regime: much data \([\d.]+ epochs", err)
         assert "depth 2 (width 128)" in err
         assert "prompt:" in err
-        assert not list(Path().glob(".volano-text*"))
+        assert not list(path.parent.glob(".volano-text*"))
 
     def test_what_a_run_leaves(self, text_run):
         record = json.loads((text_run / "run.json").read_text())
@@ -102,7 +121,7 @@ class TestTrain:
 
     def test_minutes_are_resolved_before_the_first_step(self, volano, texts):
         code, out, err = volano(
-            "train", "text", texts, "--minutes", "0.2", "--out", "run", "--json"
+            "train", "text", texts, "--minutes", "0.1", "--out", "run", "--json"
         )
         assert code == 0, err
         result = json.loads(out[-1])
@@ -149,7 +168,7 @@ class TestTrain:
             b"A line with a stray byte " + b"\xff" + b" in it.\n" * 20
         )
         (folder / "binary.txt").write_bytes(b"\0\1\2\3")
-        code, _, err = volano("train", "text", folder, *FAST, "--out", "run")
+        code, _, err = volano("train", "text", folder, *FASTER, "--out", "run")
         assert code == 0, err
         assert "binary.txt: not text: it holds zero bytes" in err
         listed = Path("run/quarantine.jsonl").read_text()
@@ -197,10 +216,10 @@ class TestResume:
         from volano.training.signals import StopRequest
 
         folder = Path(shutil.copytree(texts, tmp_path / "texts"))
-        assert volano("train", "text", folder, *FAST, "--out", "whole")[0] == 0
+        assert volano("train", "text", folder, *FASTER, "--out", "whole")[0] == 0
         stop = property(lambda self: True, lambda self, value: None)
         monkeypatch.setattr(StopRequest, "requested", stop, raising=False)
-        assert volano("train", "text", folder, *FAST, "--out", "parts")[0] == 1
+        assert volano("train", "text", folder, *FASTER, "--out", "parts")[0] == 1
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
         shutil.rmtree(folder)
@@ -281,7 +300,7 @@ class TestGenerate:
         assert message in err
 
     def test_a_run_of_something_else(self, volano):
-        assert volano("train", "image", "--epochs", "1", "--out", "digits")[0] == 0
+        shutil.copytree(OF_IMAGES, "digits")
         for arguments in (["--prompt", "x"], []):
             code, _, err = volano("generate", "digits", *arguments)
             assert code == 2
@@ -324,19 +343,30 @@ class TestEval:
         assert "There must be text to evaluate on; got none in binary.txt" in err
 
 
+def write_table(path):
+    lines = ["label,text"]
+    for number in range(240):
+        name, word = (("fruit", "apple"), ("tool", "hammer"), ("animal", "horse"))[number % 3]
+        lines.append(f'{name},"number {number}: a {word} and {word} number {number * 7 % 11}"')
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def said_of_bag(tmp_path_factory):
+    """A finished run on that table, and what its training said."""
+    root = tmp_path_factory.mktemp("bag")
+    words = (write_table(root / "table.csv"), "--classify", "--minutes", "0.05")
+    return root / "run", *trained(*words, "--out", root / "run")
+
+
 class TestClasses:
     """A table of three classes; the language model's head is made to be tried and kept where a test
     asks for it."""
 
     @pytest.fixture
     def table(self, tmp_path):
-        lines = ["label,text"]
-        for number in range(240):
-            name, word = (("fruit", "apple"), ("tool", "hammer"), ("animal", "horse"))[number % 3]
-            lines.append(f'{name},"number {number}: a {word} and {word} number {number * 7 % 11}"')
-        path = tmp_path / "table.csv"
-        path.write_text("\n".join(lines))
-        return path
+        return write_table(tmp_path / "table.csv")
 
     @pytest.fixture
     def head_wins(self, monkeypatch):
@@ -346,11 +376,9 @@ class TestClasses:
         monkeypatch.setattr(fit, "_affordable", lambda *_given, **_most: 12)
         monkeypatch.setattr(fit, "_better", lambda *_: fit.HEAD)
 
-    def test_the_bag(self, volano, table, tmp_path):
-        code, out, err = volano(
-            "train", "text", table, "--classify", "--minutes", "0.05", "--out", "run"
-        )
-        assert code == 0, err
+    def test_the_bag(self, volano, table, tmp_path, said_of_bag):
+        trained_run, out, err = said_of_bag
+        shutil.copytree(trained_run, tmp_path / "run")
         assert re.match(r"test accuracy 1\.0000 on \d+ texts", out[0])
         assert out[1].startswith("kept: bag of n-grams   (to choose: bag of n-grams 1.0000)")
         assert "language model's head: not tried" in err
@@ -400,14 +428,10 @@ class TestClasses:
         with pytest.raises(PlanError, match="number of ranks must divide the batch.*got 7 ranks"):
             volano_package.train("text", table, classify=True, processes=Processes(nproc=7))
 
-    def test_what_an_evaluation_leaves_out_is_said(self, volano, table, tmp_path):
-        assert (
-            volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0]
-            == 0
-        )
+    def test_what_an_evaluation_leaves_out_is_said(self, volano, said_of_bag, tmp_path):
         rows = ["label,text,split", "tool,a hammer,test", "animal,a horse,val", "fruit,,test"]
         (tmp_path / "more.csv").write_text("\n".join(rows))
-        code, out, err = volano("eval", "run", "more.csv")
+        code, out, err = volano("eval", said_of_bag[0], "more.csv")
         assert code == 0
         assert out[-1].startswith("accuracy 1.0000")
         assert "1 texts of split val are left out: test is evaluated" in err
@@ -455,12 +479,8 @@ class TestClasses:
         assert got == code
         assert message in err
 
-    def test_a_class_that_does_not_exist(self, volano, table, tmp_path):
-        assert (
-            volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0]
-            == 0
-        )
+    def test_a_class_that_does_not_exist(self, volano, said_of_bag, tmp_path):
         (tmp_path / "more.csv").write_text("label,text\nplanet,mars")
-        code, _, err = volano("eval", "run", "more.csv")
+        code, _, err = volano("eval", said_of_bag[0], "more.csv")
         assert code == 1
         assert "have the run's classes; got also planet" in err
