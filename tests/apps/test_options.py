@@ -208,3 +208,8 @@ def test_the_words_of_a_command_are_what_differs_from_the_defaults():
         "/photos", "--size", "wide", "--image-size", "32"
     ]  # fmt: skip
     assert ImageOptions().words() == []
+
+
+def test_language_models_of_earlier_runs_have_no_target():
+    dials = {k: v for k, v in TextOptions().to_json().items() if not k.startswith("target")}
+    assert TextOptions.from_json(dials) == TextOptions()

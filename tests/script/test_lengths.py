@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from volano.script.lengths import ScriptLength, expected_length, length_file, note_length
+from volano.script.lengths import (
+    ScriptLength,
+    expected_length,
+    length_file,
+    note_length,
+    written_since,
+)
 from volano.script.remembered import Script, forget_scripts
 
 
@@ -67,3 +75,17 @@ def test_what_is_damaged_or_forgotten_tells_nothing():
     forget_scripts()
     assert expected_length(command("")) is None
     assert length_file(Script(target="away", is_module=True)) is None
+
+
+def test_a_file_that_was_written_is_found(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "train.pyc").write_text("")
+    (tmp_path / "old").write_text("")
+    os.utime(tmp_path / "old", (1.0, 1.0))
+    os.utime(tmp_path / "train.py", (1.0, 1.0))
+    assert written_since(tmp_path, 2.0) is None
+    (tmp_path / "out" / "model.pt").write_text("")
+    assert written_since(tmp_path, 2.0) == "out/model.pt"
+    note("--epochs 2", 20.0, written="out/model.pt")
+    assert expected_length(command("--epochs 2")).written == "out/model.pt"

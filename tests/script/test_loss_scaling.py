@@ -80,7 +80,8 @@ def test_the_scale_falls_with_an_overflow_and_grows_after_many_steps(monkeypatch
     start = scaling.scale
     with scaling.installed():
         for value in (float("inf"), 1.0, 1.0):
-            parameter.grad = torch.full((1,), value)
+            optimizer.zero_grad()
+            (parameter * value).sum().backward()
             optimizer.step()
             if value != 1.0:
                 assert scaling.scale == start / 2

@@ -327,13 +327,16 @@ def held_out_by() -> Any:
     )
 
 
-def target() -> Any:
-    """Returns the field of an option that says what is predicted of labelled examples."""
+def target(before: str | None = "classes") -> Any:
+    """Returns the field of an option that says what is predicted of labelled examples.
+
+    ``before``: what runs had that were written without it.
+    """
     return option(
         None,
         "To predict: one class, several labels, or numbers; found out where a table is plain.",
         choices=("classes", "labels", "numbers"),
-        before="classes",
+        before=before,
     )
 
 

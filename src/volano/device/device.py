@@ -342,7 +342,7 @@ class Device(Generators):
         precision: str,
         threads: int | None = None,
         allocator: str = "system",
-        conv_benchmark: bool | None = None,
+        conv_benchmark: bool = False,
     ) -> Iterator[None]:
         """Returns a context with the process-wide settings of a plan, which are put back
         afterwards."""
@@ -360,8 +360,8 @@ class Device(Generators):
             if threads is not None:
                 torch.set_num_threads(threads)
             stack.enter_context(fp32_products("tf32" if precision == "tf32" else "ieee"))
-            if conv_benchmark is not None:  # else as the process has it
-                stack.enter_context(convolutions_benchmarked(conv_benchmark))
+            if conv_benchmark:  # else as the process has it
+                stack.enter_context(convolutions_benchmarked(True))
             yield
 
 

@@ -80,13 +80,14 @@ def _run_together(functions: Sequence[Callable[[], Any]], timeout: float) -> lis
     children: list[_ForkedProcess] = []
     found: list[Any] = []
     try:
-        if len(functions) > 1:
-            children = [_ForkedProcess(function, ()) for function in functions]
+        with contextlib.suppress(IsolatedError):  # the others one after the other
+            for function in functions if len(functions) > 1 else ():
+                children.append(_ForkedProcess(function, ()))
         for number, function in enumerate(functions):
             try:
                 found.append(
                     children[number].answer(timeout)
-                    if children
+                    if number < len(children)
                     else run_isolated(function, timeout=timeout)
                 )
             except IsolatedError as error:

@@ -7,7 +7,9 @@ how long: one epoch tells of a hundred.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ SCHEMA_VERSION = 1
 # Not the steps of a log or a warm-up.
 _HOW_LONG = re.compile(r"--?((num|n|nb|max|train|total)[-_])*(epochs?|steps?|iters?|iterations)")
 _MOST_ENTRIES = 16  # of a script, the newest
+_MOST_FILES = 20_000  # looked at in some tenths of a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +35,31 @@ class ScriptLength:
         seconds: seconds from its start to its end.
         startup_seconds: those before the end of its first step.
         is_whole: whether it came to its end by itself; otherwise it lasts at least so long.
+        written: a file below the current folder that it wrote, or None.
     """
 
     seconds: float
     startup_seconds: float
     is_whole: bool = True
+    written: str | None = None
+
+
+def written_since(folder: Path, seconds: float) -> str | None:
+    """Returns the first file found below a folder that was written after a time of the clock
+    (``time.time``), or None; caches of Python and hidden folders aside. Where there are too many to
+    look at, the folder itself stands for what may have been written."""
+    seen = 0
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "." and name != "__pycache__"]
+        for name in files:
+            seen += 1
+            if seen > _MOST_FILES:
+                return str(folder)
+            path = Path(root, name)
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime >= seconds:
+                    return str(path.relative_to(folder))
+    return None
 
 
 def length_file(script: Script) -> Path | None:
@@ -79,6 +102,7 @@ def expected_length(script: Script) -> ScriptLength | None:
         seconds=length.startup_seconds + rest,
         startup_seconds=length.startup_seconds,
         is_whole=length.is_whole,
+        written=length.written,
     )
 
 
@@ -119,6 +143,10 @@ def _length(entry: Any) -> ScriptLength | None:
     seconds, startup = number(entry.get("seconds")), number(entry.get("startup_seconds"))
     if seconds is None or startup is None:
         return None
+    written = entry.get("written")
     return ScriptLength(
-        seconds=seconds, startup_seconds=startup, is_whole=bool(entry.get("is_whole"))
+        seconds=seconds,
+        startup_seconds=startup,
+        is_whole=bool(entry.get("is_whole")),
+        written=written if isinstance(written, str) else None,
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,7 +46,9 @@ class LossScaling:
         self.scale = _FIRST_SCALE
         self._in_graph = 1.0  # of the graph that a backward pass walks through
         self._num_good = 0
-        self._parameters: set[int] = set()
+        # By id, which is given anew when a parameter has gone.
+        self._parameters: dict[int, weakref.ref[Tensor]] = {}
+        self._are_finite: dict[int, Tensor] = {}
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -59,9 +62,9 @@ class LossScaling:
     def watch(self, parameters: list[Any]) -> None:
         """Takes the scale off the gradients of a model's parameters."""
         for parameter in parameters:
-            if id(parameter) not in self._parameters and parameter.is_leaf:
-                self._parameters.add(id(parameter))
-                parameter.register_hook(self._taken_off)
+            if parameter.is_leaf and not self._is_watched(parameter):
+                self._parameters[id(parameter)] = weakref.ref(parameter)
+                parameter.register_hook(functools.partial(self._taken_off, id(parameter)))
 
     def entering(self, tensor: Tensor) -> Tensor:
         """Returns an input of the model, whose gradient has no scale."""
@@ -79,7 +82,15 @@ class LossScaling:
             return gradient * scale
         return gradient / scale
 
-    def _taken_off(self, gradient: Tensor) -> Tensor:
+    def _is_watched(self, parameter: Tensor) -> bool:
+        known = self._parameters.get(id(parameter))
+        return known is not None and known() is parameter
+
+    def _taken_off(self, key: int, gradient: Tensor) -> Tensor:
+        # Looked at here: clipping by value makes an infinite gradient finite.
+        is_finite = gradient.isfinite().all()
+        before = self._are_finite.get(key)
+        self._are_finite[key] = is_finite if before is None else before & is_finite
         return gradient if self._in_graph == 1.0 else gradient / self._in_graph
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
@@ -101,11 +112,13 @@ class LossScaling:
         """Takes away the gradients of a step that has overflowed, which skips it."""
         self._in_graph = 1.0
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        found = [p.grad for p in parameters if id(p) in self._parameters and p.grad is not None]
-        if not found:
+        watched = [p for p in parameters if p.grad is not None and self._is_watched(p)]
+        found = [self._are_finite.pop(id(p), None) for p in watched]
+        flags = [flag for flag in found if flag is not None]
+        if not flags:
             return
-        norm = torch.nn.utils.get_total_norm(found)
-        if bool(norm.isfinite()):  # read by the host once a step, as GradScaler does
+        # Read by the host once a step, as GradScaler does.
+        if bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all()):
             self._num_good += 1
             if self._num_good >= _STEPS_TO_GROW:
                 self._num_good, self.scale = 0, min(_LARGEST_SCALE, 2 * self.scale)

@@ -128,6 +128,8 @@ class _Roots:
         if root.precision is None or torch.is_autocast_enabled(root.device):
             return function(*own, *args, **kwargs)
         if self.scaling is not None:
+            # At each call: what is trained may change.
+            self.scaling.watch([p for p in module.parameters() if p.requires_grad])
             args, kwargs = map_tensors(self.scaling.entering, (args, kwargs))
         with torch.autocast(root.device, dtype=_DTYPES[root.precision]):
             result = function(*own, *args, **kwargs)
@@ -166,8 +168,6 @@ class _Roots:
         if precision is not None and not Device(str(device)).supports(precision):
             self._notes.left(f"{device} does not compute in {precision}")
             precision = None
-        if precision is not None and self.scaling is not None:
-            self.scaling.watch(trained)
         return _Root(device.type, precision, compiled)
 
     def _say(self, module: nn.Module, root: _Root) -> None:

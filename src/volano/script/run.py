@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.record.format import for_terminal
-from volano.script.lengths import ScriptLength, length_file, note_length
+from volano.script.lengths import ScriptLength, length_file, note_length, written_since
 from volano.script.main_program import after_import, run_as_main
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script, may_be_remembered, remembered
@@ -83,6 +83,7 @@ class _Running:
         self._is_waiting = False
         self._started_in = Path.cwd()  # the script may change it
         self._started, self._process = time.monotonic(), os.getpid()
+        self._started_at = time.time()
         self._first_step: float | None = None
         self._length_file: Path | None = None
 
@@ -116,6 +117,8 @@ class _Running:
             if self._is_waiting:
                 _say(f"{self._script.words} has not imported torch: nothing to plan")
             self._end(is_whole)
+            for notice in () if self._applied is None else self._applied.notices:
+                _say(notice)
 
     def _watch_first_step(self) -> None:
         from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -136,6 +139,7 @@ class _Running:
             seconds=time.monotonic() - self._started,
             startup_seconds=self._first_step - self._started,
             is_whole=is_whole,
+            written=written_since(self._started_in, self._started_at),
         )
         note_length(self._length_file, self._script.arguments, length)
 
@@ -185,11 +189,11 @@ class _Running:
 
 def _spans_machines() -> bool:
     local = os.environ.get("LOCAL_WORLD_SIZE")
-    return local is not None and int(local) != _num_ranks()
+    return bool(local) and int(local) != _num_ranks()
 
 
 def _num_ranks() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def _say(line: str) -> None:

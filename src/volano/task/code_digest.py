@@ -35,10 +35,11 @@ _INSTALLED = tuple(
 
 def code_of(task: Task, model: nn.Module) -> dict[str, str | None]:
     """Returns the digests of the code that a task runs at each step, and the Python in whose
-    bytes it is written."""
+    bytes it is written and the form of the digests."""
     functions = {name: getattr(task, name) for name in CODE if name != "forward"}
     return {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "form": "2",  # with default values, and functions of a person's other modules
         "forward": module_code(model),
         **{name: None if f is None else code_digest(f) for name, f in functions.items()},
     }

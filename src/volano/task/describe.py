@@ -81,7 +81,7 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ]
     ours, theirs = mine.get("code") or {}, other.get("code") or {}
     # Earlier versions kept no code, and another Python compiles the same code to other bytes.
-    if ours.get("python") == theirs.get("python"):
+    if all(ours.get(name) == theirs.get(name) for name in ("python", "form")):
         changed += [
             f"the code of {name}: {ours[name]} != {theirs.get(name)}"
             for name in sorted(ours)

@@ -144,3 +144,21 @@ def test_what_is_only_tested_is_refused():
         check_trained(LABELS, ("a", "b"), np.array([[1, 0], [0, 0]]), "texts")
     with pytest.raises(DataError, match="Every class must have readable images.*none of b"):
         check_trained(CLASSES, ("a", "b"), np.array([0, 0]), "images")
+
+
+def test_answers_written_as_floats_are_answers_and_blanks_are_said():
+    found = read(cat=[1.0, 0.0, float("nan")], dog=["0.0", "1.0", "1"], asked=("cat", "dog"))
+    assert (found.kind, found.names) == (LABELS, ("cat", "dog"))
+    assert found.values.tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert "1 blank cells of cat, dog count as no" in found.notices
+
+
+def test_a_cell_that_is_a_label_of_the_run_is_not_parted():
+    found = read(LABELS, names=("Paris, France", "beach"), label=["Paris, France", "beach"])
+    assert found.values.tolist() == [[1, 0], [0, 1]]
+
+
+def test_columns_of_classes_do_not_keep_a_run_from_folders():
+    TargetFormat(kind=CLASSES, columns=("kind",), names=("a", "b")).check_no_table("a folder")
+    with pytest.raises(UsageError, match="must come with a table"):
+        TargetFormat(kind=CLASSES, columns=("kind",)).check_no_table("a folder")

@@ -88,3 +88,16 @@ def test_a_search_without_a_result_is_no_plan(folder):
     plan, reason = find._searched(SCRIPT, 20.0)
     assert plan.is_empty
     assert reason == "train.py must run by itself; got exit code 1: no."
+
+
+def test_a_script_that_writes_files_here_is_searched_only_if_asked(monkeypatch):
+    asked, lines = [], []
+    answer = ScriptPlan(), ""
+    monkeypatch.setattr(find, "_searched", lambda _, seconds: asked.append(seconds) or answer)
+    length = ScriptLength(seconds=1200, startup_seconds=3, written="out/model.pt")
+    note_length(length_file(SCRIPT), (), length)
+    assert find.find_first(SCRIPT, lines.append) is None
+    assert not asked
+    assert "no plan is sought, since its runs write files here, such as out/model.pt" in lines[0]
+    find.find_first(SCRIPT, lines.append, seconds=7)
+    assert asked == [7]

@@ -196,3 +196,23 @@ def test_a_trial_goes_on_with_the_state_that_it_has(heads):
         assert outcome.failure is None
         ends.append(outcome.metrics["loss"])
     assert ends[0] == pytest.approx(ends[1], rel=1e-4)
+
+
+def groups(model):
+    return [{"params": [*model.trunk.layers.parameters(), *model.head.parameters()]}]
+
+
+def test_groups_of_parameters_may_name_frozen_modules(heads):
+    def build(trial):
+        return heads(trial.suggest_float("lr", 0, 1), parameter_groups=groups)
+
+    trials = [Trial(number=n, params={"lr": 0.01 + n / 100}) for n in range(2)]
+    worker = Worker(build, device="cpu")
+    outcomes = worker.run(Assignment(number=0, trials=tuple(trials), share=1 / 3)).outcomes
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+
+
+def test_an_exact_tolerance_shares_nothing(heads, shared):
+    found, _ = shared
+    task = heads(0.1, tolerance="exact")
+    assert found.of(task) is task

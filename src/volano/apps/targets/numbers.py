@@ -235,7 +235,7 @@ class Numbers(Target):
             num_examples=scores["num_examples"],
             interval=(low, high),
             wide=0.5 * scores["mae"],
-            digits=max(0, 3 - math.floor(math.log10(max(scores["mae"], 1e-9)))),
+            digits=_digits(scores["mae"]),
         )
 
     def tables(self, result: Mapping[str, Any], what: str) -> list[str | Table]:
@@ -306,6 +306,10 @@ class Numbers(Target):
 
 def _rounded(value: float) -> float:
     return float(f"{value:.7g}")  # what fp32 holds
+
+
+def _digits(error: float) -> int:
+    return max(0, 3 - math.floor(math.log10(max(error, 1e-9)))) if math.isfinite(error) else 4
 
 
 def _short(value: float | None) -> str:

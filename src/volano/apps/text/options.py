@@ -31,7 +31,7 @@ class TextOptions(Options):
         is_path=True,
     )
     classify: bool = option(False, "Tell classes of labelled texts apart instead.", is_kept=False)
-    target: str | None = target()
+    target: str | None = target(before=None)
     target_columns: str | None = target_columns()
     from_: str | None = from_option("hf:NAME or a folder of transformers")
     tune: str | None = option(

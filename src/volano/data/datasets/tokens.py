@@ -46,7 +46,7 @@ def open_tokens(path: Path) -> np.ndarray:
     """
     try:
         open_regular(path).close()  # a pipe would never end
-        tokens = np.load(path, mmap_mode="r")
+        tokens = np.lib.format.open_memmap(path, mode="r")
         if tokens.ndim != 1 or tokens.dtype != np.dtype("<u2"):
             raise ValueError(f"{tokens.dtype} {list(tokens.shape)}, not uint16 of one dimension")
     except (OSError, ValueError, EOFError) as error:

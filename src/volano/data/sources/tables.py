@@ -142,7 +142,7 @@ def _text_of(cell: Any, place: str) -> str:
             raise DataError(
                 "A row of a table must have one label",
                 got=f"{len(items)} in {place}: {', '.join(map(str, items))[:80]}",
-                remedy="Keep one of them, or say `target` labels",
+                remedy="Keep one; several can be told of images and texts, by `target` labels",
             )
         cell = items[0] if items else None
     is_none = cell is None or (isinstance(cell, float) and math.isnan(cell))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class TargetFormat:
 
     def check_no_table(self, what: str) -> None:
         """Raises UsageError if a source that is no table cannot say what is asked for."""
-        if self.kind in (None, CLASSES) and not self.columns:
+        if self.kind in (None, CLASSES) and (not self.columns or self.names is not None):
             return
         option = "target_columns" if self.columns else "target"
         raise UsageError(
@@ -179,7 +180,8 @@ def _kind_of(columns: Mapping[str, Sequence[Any]]) -> tuple[str, tuple[str, ...]
     """Returns the kind of targets where what the columns hold is plain, and what is said of it."""
     if len(columns) > 1:
         texts = {text for cells in columns.values() for text in _texts(cells)}
-        if texts and all(map(_NUMBER.fullmatch, texts)) and not texts <= {"0", "1"}:
+        are_numbers = texts and all(map(_NUMBER.fullmatch, texts))
+        if are_numbers and not {*map(_answer, texts)} <= {"0", "1"}:
             return NUMBERS, ()
         return LABELS, ()
     ((name, cells),) = columns.items()
@@ -223,7 +225,13 @@ def _texts(cells: Sequence[Any]) -> list[str]:
 
 def _text(cell: Any) -> str:
     is_none = cell is None or (isinstance(cell, float) and math.isnan(cell))
-    return "" if is_none else str(cell).strip()
+    # One letter may be written in two ways, which look alike.
+    return "" if is_none else unicodedata.normalize("NFC", str(cell).strip())
+
+
+def _answer(text: str) -> str:
+    """Returns a cell as an answer is written: tables write 1.0 for 1 where cells are blank."""
+    return re.sub(r"^([01])\.0*$", r"\1", text.lower())
 
 
 # ---- numbers
@@ -278,21 +286,25 @@ def _labels(
 ) -> Targets:
     """Returns the labels: columns of 0 and 1 are labels themselves, the cells of others hold
     them."""
-    texts = {text.lower() for cells in columns.values() for text in _texts(cells)}
+    texts = {_answer(text) for cells in columns.values() for text in _texts(cells)}
+    blanks: tuple[str, ...] = ()
     if texts and texts <= _ANSWERS.keys() and (len(columns) > 1 or wanted.columns):
         rows = [
             [name for name, cell in zip(columns, cells, strict=True)
-             if _ANSWERS.get(_text(cell).lower())]
+             if _ANSWERS.get(_answer(_text(cell)))]
             for cells in zip(*columns.values(), strict=True)
         ]  # fmt: skip
         own = tuple(columns)
+        num_blank = sum(len(cells) - len(_texts(cells)) for cells in columns.values())
+        if num_blank:
+            blanks = (f"{num_blank:,} blank cells of {', '.join(columns)} count as no",)
     else:
-        parted = [_parted(cells) for cells in columns.values()]
+        parted = [_parted(cells, wanted.names or ()) for cells in columns.values()]
         rows = [[label for one in labels for label in one] for labels in zip(*parted, strict=True)]
         check_decoded([";".join(row) for row in rows], numbers, path)
         own = class_names(label for row in rows for label in row)
     names = own if wanted.names is None else wanted.names
-    said = _unknown(own, wanted, path)
+    said = (*blanks, *_unknown(own, wanted, path))
     place_of = {name: place for place, name in enumerate(names)}
     values = np.zeros((len(rows), len(names)), dtype=np.uint8)
     for row, labels in enumerate(rows):
@@ -306,15 +318,16 @@ def _labels(
     return Targets(kind=LABELS, names=names, values=values, notices=said)
 
 
-def _parted(cells: Sequence[Any]) -> list[list[str]]:
-    """Returns the labels in each cell of a column: of a list, or between separators."""
-    separator = several_by(_texts(cells), is_asked=True)
+def _parted(cells: Sequence[Any], known: Sequence[str]) -> list[list[str]]:
+    """Returns the labels in each cell of a column: of a list, or between separators. A cell that is
+    a label of the run is that one."""
+    separator = several_by([text for text in _texts(cells) if text not in known], is_asked=True)
     parted = []
     for cell in cells:
         items = items_of_list(cell)
         if items is None:
             text = _text(cell)
-            items = text.split(separator) if separator else [text]
+            items = text.split(separator) if separator and text not in known else [text]
         labels = (_text(item) for item in items)
         parted.append([label for label in labels if label.lower() not in NO_LABELS])
     return parted

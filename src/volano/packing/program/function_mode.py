@@ -108,7 +108,13 @@ class PackedFunctions(TorchFunctionMode):
         if drop is None:
             raise NotPackable("dropout with a probability that is computed from what varies")
         noise = self._noted(
-            Draw(shape=shape, dtype=input.dtype, strides=self._strides(input, shape), drop=drop)
+            Draw(
+                shape=shape,
+                dtype=input.dtype,
+                strides=self._strides(input, shape),
+                drop=drop,
+                is_plain=not in_place and shape == tuple(input.shape),
+            )
         )
         if noise is None:
             noise = torch.ones(shape, dtype=input.dtype, device=input.device)

@@ -33,6 +33,8 @@ class Draw:
             None is contiguous.
         drop: the probability to drop, for a dropout: a number, or the name of the number that
             varies between members. None for another draw.
+        is_plain: whether torch may have a kernel of its own for this dropout: of single elements,
+            and not in place.
         make: ``(generator) -> tensor``, for another draw.
     """
 
@@ -40,6 +42,7 @@ class Draw:
     dtype: torch.dtype
     strides: tuple[int, ...] | None = None
     drop: float | str | None = None
+    is_plain: bool = True
     make: Callable[[torch.Generator], Tensor] | None = None
 
 
@@ -99,14 +102,14 @@ class Draws:
         own.copy_(draw.make(self._generator))
 
     def _add_dropout(self, draw: Draw, drop: list[float], device: torch.device) -> None:
-        keep = [1.0 - value for value in drop]
+        keep, by_kernel = [1.0 - value for value in drop], self._by_kernel and draw.is_plain
         # torch divides its noise of ones and zeros by the probability to keep; if that is 0 or 1 it
         # draws nothing.
         scales = torch.ones(len(keep), dtype=draw.dtype)
         for slot, value in enumerate(keep):
             if value > 0.0:
                 scales[slot].div_(value)
-        by_bits = not self._by_kernel and draws_are_bits(device, draw.dtype)
+        by_bits = not by_kernel and draws_are_bits(device, draw.dtype)
         dtype = torch.int64 if by_bits else draw.dtype
         raw = torch.zeros(len(keep), *draw.shape, dtype=dtype, device=device)
         if draw.strides is not None:
@@ -116,7 +119,7 @@ class Draws:
             (raw, torch.tensor(limits, dtype=dtype, device=device), scales.to(device))
         )
         for fills, own, value in zip(self._fills, raw.unbind(0), keep, strict=True):
-            if 0.0 < value < 1.0 and self._by_kernel:
+            if 0.0 < value < 1.0 and by_kernel:
                 fills.append(functools.partial(_draw_by_kernel, own, torch.ones_like(own), value))
             elif 0.0 < value < 1.0:
                 fills.append(

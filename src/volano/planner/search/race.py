@@ -117,6 +117,7 @@ class CandidateRace(KnobRaces):
         if expected is None or self._fits or _SESSION_SECONDS + steps > most_seconds:
             return None
         seconds = min(_MOST_TIMING_SECONDS, most_seconds - steps)
+        warm_clock(self._device)
         return self._timing_runs.run(self.space.base, seconds=seconds)
 
     def close(self) -> None:

@@ -186,7 +186,8 @@ class KnobRaces(abc.ABC):
         None."""
         startup, reason = best.startup, None
         if mode == "max-autotune":
-            startup *= AUTOTUNE_STARTUPS
+            whole = self._cost_model.startup(best.plan.pin(compile_mode="whole"))
+            startup = AUTOTUNE_STARTUPS * max(startup, whole)
             gain = autotune_gain(self._cost_model, best.plan)
             reason = self._why_not_worth(gain * step * self.num_steps, startup)
         elif not self._request.is_thorough:

@@ -50,6 +50,13 @@ def find_first(
         seconds = None if length is None else seconds_to_search(length)
         if length is None or seconds is None:
             return None
+        if length.written is not None:
+            # Each run of a search would write it as well, and may go on from what another left.
+            say(
+                f"{script.words}: no plan is sought, since its runs write files here, such as "
+                f"{length.written}; --find SECONDS seeks one, volano explain --scratch elsewhere"
+            )
+            return None
         at_least = "" if length.is_whole else "at least "
         why = f"it takes {at_least}{seconds_text(length.seconds)}, as an earlier run tells"
     say(f"{script.words}: a plan is sought first, for at most {seconds:.0f} s: {why}")

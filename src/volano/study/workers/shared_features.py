@@ -117,6 +117,8 @@ class SharedFeatures:
     def _why_not(self, task: Task) -> str | None:
         if task.augment is not None:
             return "`augment` makes other examples in each epoch"
+        if task.tolerance == "exact":
+            return "the task's tolerance is exact"
         if task.valid is None:
             return "there is nothing to evaluate on"
         sets = (task.data, task.valid)

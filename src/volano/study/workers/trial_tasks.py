@@ -154,11 +154,19 @@ class TrialTasks:
         them with, and if its state, where it has one, is of such a task."""
         if self._shared is None or (self._num_known == 1 and trial.state is None):
             return BuiltTask.of(task)
-        built = BuiltTask.of(self._shared.of(task, is_asked=trial.state is not None))
-        names = built.model.state_dict().keys()
-        if trial.state is None or names == trial.state["model"].keys():
-            return built
-        return BuiltTask.of(task)
+        keys = None if trial.state is None else trial.state["model"].keys()
+        if keys is not None:
+            own = BuiltTask.of(task)
+            if own.model.state_dict().keys() == keys:
+                return own  # it began with its whole model
+        shared = self._shared.of(task, is_asked=keys is not None)
+        try:
+            built = BuiltTask.of(shared)
+        except Exception:
+            if shared is task:
+                raise
+            return BuiltTask.of(task)  # its groups of parameters name frozen modules
+        return built if keys is None or built.model.state_dict().keys() == keys else own
 
     def _built(self, trial: Trial) -> Task:
         import optuna

@@ -21,7 +21,7 @@ from volano.device.torch_private import (
     inductor_settings,
 )
 from volano.plan import Plan
-from volano.training.memory.recompute import blocks_of
+from volano.training.memory.recompute import blocks_of, forwards_replaced
 
 _Backend = Callable[..., Any]
 
@@ -127,14 +127,8 @@ class CompiledBlocks:
         """Applies the compiled code to forward passes, with the context ``within`` inside."""
         # In the instance's own attributes, where it goes before the class's forward; hooks, and
         # what computes a block again, stay outside of it.
-        for block, function in self._blocks:
-            block.__dict__["forward"] = function
-        try:
-            with within():
-                yield
-        finally:
-            for block, _ in self._blocks:
-                block.__dict__.pop("forward", None)
+        with forwards_replaced(self._blocks), within():
+            yield
 
 
 def compiled_blocks(model: nn.Module, plan: Plan) -> CompiledBlocks | None:

@@ -75,9 +75,10 @@ class OffloadedActivations(saved_tensors_hooks):
         if self._copies is None:
             return packed.host.to(self._device.torch_device, non_blocking=self._device.can_pin)
         tensor, copied = packed.coming or self._copies.fetch(packed.host)
-        packed.coming = None  # a second backward pass fetches it again
+        packed.coming, packed.is_taken = None, True  # a second backward pass fetches it again
         before = self._sent[packed.number - 1]() if packed.number else None
-        if before is not None and before.coming is None:
+        # What was taken is still there until its operation has ended.
+        if before is not None and before.coming is None and not before.is_taken:
             before.coming = self._copies.fetch(before.host)
         self._device.current_stream().wait_event(copied)
         return tensor
@@ -89,6 +90,7 @@ class _Sent:
     def __init__(self, host: Tensor, number: int) -> None:
         self.host, self.number = host, number
         self.coming: tuple[Tensor, torch.Event] | None = None
+        self.is_taken = False
 
 
 class OffloadedState:

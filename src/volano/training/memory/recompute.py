@@ -132,9 +132,8 @@ class _RecomputedBlock:
         self.forward = self.of_class
         self._modules = list(module.modules())
         # For each state of training and evaluation of the parts: which buffers a forward pass
-        # changes in place, and whether it draws from other generators than the seeded one.
+        # changes in place.
         self._changing: dict[tuple[bool, ...], set[tuple[int, str]]] = {}
-        self._draws_elsewhere: dict[tuple[bool, ...], bool] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -146,7 +145,7 @@ class _RecomputedBlock:
         buffers = _Buffers(
             self._modules, self._changing.get(tuple(m.training for m in self._modules))
         )
-        draws = _Draws(self._device, everywhere=self._draws_elsewhere.get(buffers.modes, True))
+        draws = _Draws(self._device)
 
         def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
             return contextlib.nullcontext(), _Both(draws.again, buffers.as_before)
@@ -160,7 +159,7 @@ class _RecomputedBlock:
             **kwargs,
         )
         self._changing.setdefault(buffers.modes, set()).update(buffers.changed(self._name))
-        self._draws_elsewhere.setdefault(buffers.modes, draws.ended())
+        draws.ended()
         if any(version_of(tensor) != version for tensor, version in inputs):
             raise PlanError(
                 "A block that is computed again must leave its inputs unchanged",
@@ -171,34 +170,23 @@ class _RecomputedBlock:
 
 
 class _Draws:
-    """The state of random generators before a block's forward pass. To copy Python's and NumPy's
-    takes longer than a small block: they are left alone after a first pass that drew nothing from
-    them.
+    """The state of random generators before a block's forward pass. All are noted at each pass, for
+    a block may begin to draw later; put back are those alone that it has drawn from."""
 
-    Args:
-        device: the device.
-        everywhere: whether all generators are noted, or that alone which each step seeds.
-    """
-
-    def __init__(self, device: Device, *, everywhere: bool) -> None:
+    def __init__(self, device: Device) -> None:
         self._device, self._own = device, device.seeded_state()
-        self._states = device.generator_states() if everywhere or self._own is None else None
+        self._states: Any = device.generator_states()
         self._has_drawn = True
 
-    def ended(self) -> bool:
-        """Ends the forward pass. Returns whether it drew from other generators than the seeded
-        one."""
+    def ended(self) -> None:
+        """Ends the forward pass."""
         now = self._device.seeded_state()
         with without_dispatch_modes():  # a prediction of memory runs under fake tensors
             is_same = self._own is not None and now is not None and torch.equal(self._own, now)
-        if self._states is None:
-            self._has_drawn = not is_same
-            return False
         elsewhere = self._own is None or self._device.has_drawn_elsewhere(self._states)
         self._has_drawn = elsewhere or not is_same
         if not elsewhere:
             self._states = None
-        return elsewhere
 
     def again(self) -> AbstractContextManager[None]:
         """Returns a context in which the generators that were drawn from stand as before."""

@@ -1,5 +1,7 @@
 """Tables of clips with their labels."""
 
+import os
+
 import pytest
 
 from volano.data.sources.video.clip_tables import clips_of_table, is_table
@@ -46,3 +48,18 @@ def test_splits_are_those_of_the_table(tmp_path):
 def test_what_is_missing_is_told(tmp_path, text, words):
     with pytest.raises(DataError, match=words):
         clips_of_table(table(tmp_path, text))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "t.csv").write_text("clip,label\npipe.mp4,a\none.mp4,a\ntwo.mp4,b\n")
+    found = clips_of_table(tmp_path / "t.csv")
+    assert [file.path.name for file in found.files] == ["one.mp4", "two.mp4"]
+    assert any("a pipe" in notice for notice in found.notices)
+
+
+def test_labels_are_read_by_a_runs_classes(tmp_path):
+    (tmp_path / "t.csv").write_text("clip,label,split\na.mp4,1.0,val\nb.mp4,0.0,val\n")
+    found = clips_of_table(tmp_path / "t.csv", ("False", "True"))
+    assert found.classes == ("False", "True")
+    assert [file.is_test for file in found.files] == [True, True]

@@ -102,7 +102,7 @@ def load_classifier(spec: ClassifierSpec, folder: Path) -> nn.Module:
     weights = folder / WEIGHTS
     has_code = spec.model_reference is not None
     if spec.pretrained is not None:
-        has_code = bool(_codes_of(spec.pretrained["skeleton"]))
+        has_code = bool(codes_of(spec.pretrained["skeleton"]))
     if not has_code:
         return build_and_load(lambda: fresh_classifier(spec, folder), weights)
     module = fresh_classifier(spec, folder)  # trusted code, which may need real tensors
@@ -159,11 +159,11 @@ _BUILDERS = {"volano": _build_own}
 
 
 def _check_code(skeleton: Mapping[str, Any], folder: Path) -> None:
-    for reference in _codes_of(skeleton):
+    for reference in codes_of(skeleton):
         check_trusted(reference, folder)
 
 
-def _codes_of(skeleton: Mapping[str, Any]) -> list[Any]:
+def codes_of(skeleton: Mapping[str, Any]) -> list[Any]:
     """Returns every reference of code in a skeleton, whichever of them is used."""
     found = (skeleton.get("reference"), mapping(skeleton.get("spec")).get("model_reference"))
     return [one for one in found if one is not None]

@@ -241,9 +241,11 @@ class KeptWindows:
             train, held, num = found["train"], found["held"], int(about["num_held_bytes"])
             if not train.ndim == held.ndim == 2 or {train.dtype, held.dtype} != {torch.int32}:
                 raise ValueError(f"windows of {train.dtype} {list(train.shape)}")
+            least = min(int(ids.min()) for ids in (train, held))
             highest = max(int(ids.max()) for ids in (train, held))
-            if not 0 <= highest < int(about["config"]["vocab_size"]) or num < 1:
-                raise ValueError(f"ids up to {highest}, of {num} bytes")
+            is_known = least >= _FILLING and 0 <= highest < int(about["config"]["vocab_size"])
+            if not is_known or num < 1:
+                raise ValueError(f"ids from {least} to {highest}, of {num} bytes")
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"A run must hold the windows of its text in {WINDOWS}",

@@ -69,19 +69,19 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     )
     bag = run_trial(application.bag_task(everything=False, num_steps=num_steps), chosen.plan)
     target = application.target
-    candidates = {BAG: round(bag.metrics[target.figure], 4)}
+    candidates = {BAG: _short(bag.metrics[target.figure])}
     whole = application.bag_task(everything=True).num_steps * num_steps // task.num_steps
     step = bag.seconds / num_steps
     left = _left(limit) - 1.1 * whole * step
     tried, reason = _try_head(application, chosen.plan, limit, left)
     if tried is not None:
-        candidates[HEAD] = round(tried.figure, 4)
+        candidates[HEAD] = _short(tried.figure)
     head = None
     if tried is not None and _better(candidates, target) == HEAD:
         head, whole, step = tried.head, tried.num_steps, tried.step
         chosen = dataclasses.replace(chosen, plan=_head_plan(chosen.plan, limit.planning.pins))
     kept = application.spec_of(candidates, head)
-    figures = ", ".join(f"{name} {figure:.4f}" for name, figure in candidates.items())
+    figures = ", ".join(f"{name} {figure:.4g}" for name, figure in candidates.items())
     choice = (
         f"kept: {kept.kept}; {title_of(target.figure)} on {len(application.choice):,} training "
         f"texts held back to choose: {figures}"
@@ -100,6 +100,10 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
         reasons=(reason, choice, *limit.said, *said_of_time(schedule)),
         length=limit.length_rule(schedule, network),
     )
+
+
+def _short(figure: float) -> float:
+    return float(f"{figure:.4g}")
 
 
 def _left(limit: TimeLimit) -> float:

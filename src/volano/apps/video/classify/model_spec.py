@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.apps.dimensions import check_dimensions, check_figures
-from volano.apps.image.fine_tuning.network import trunk_again
+from volano.apps.image.fine_tuning.network import codes_of, trunk_again
 from volano.apps.video.classify.network import ClipClassifier, FrameTrunk
 from volano.apps.video.pixels import PixelScale
 from volano.data.sources import CUT, FITS, ClipFormat
@@ -123,8 +123,8 @@ def load_classifier_of_clips(spec: ClipClassesSpec, folder: Path) -> nn.Module:
         UsageError: the run names code that the person has neither named nor trusts.
         CheckpointError: the weights are missing, damaged or another network's.
     """
-    if spec.pretrained is None:
-        return build_and_load(spec.build, folder / WEIGHTS)
+    if spec.pretrained is None or not codes_of(spec.pretrained["skeleton"]):
+        return build_and_load(lambda: build_again(spec, folder), folder / WEIGHTS)
     module = build_again(spec, folder)  # which may be code that needs real tensors
     load_weights(module, folder / WEIGHTS)
     return module

@@ -303,6 +303,8 @@ def _notices_of(
         said += [network.images.in_words(), *network.images.notices]
     if options.batch_size is not None and options.batch_size > len(train):
         said.append(f"batch_size={len(train)}: there are no more clips to train on")
-    if options.flip == "auto":
+    if network is not None and options.flip == "yes":
+        said.append("flip=yes does nothing: a frozen network looks at the clips as they are")
+    elif network is None and options.flip == "auto":
         said.append("flip=no: a mirrored clip may be of another class; say flip=yes if none can be")
     return (*said, *sets.notices)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from volano.data.sources.folders import NO_FILE, is_special
 from volano.data.sources.image.images import class_names
 from volano.data.sources.split_record import TEST, TRAIN, VALID
 from volano.data.sources.tables import (
@@ -27,10 +29,14 @@ def is_table(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in TABLE_SUFFIXES
 
 
-def clips_of_table(path: Path) -> FoundClips:
+def clips_of_table(path: Path, known: Sequence[str] = ()) -> FoundClips:
     """Finds the clips of a .csv, .jsonl or .parquet table: a column of files, as seen from the
     table's folder, one of labels, and perhaps ``split`` (train, val or test; val is the test set
     if there is no test, and left out otherwise).
+
+    Args:
+        path: path of the table.
+        known: a run's classes, by which labels are read: 1.0 may be its 1 or its True.
 
     Raises:
         DataError: a column or a label is missing, or a class has no clips to train on.
@@ -47,17 +53,22 @@ def clips_of_table(path: Path) -> FoundClips:
     clip = find_column(first, _COLUMNS, path, "clips")
     label = find_column(first, LABEL_COLUMNS, path, "labels")
     numbers = [number for number, _ in rows]
-    labels, said = labels_of([row.get(label) for _, row in rows], numbers, path)
+    labels, said = labels_of([row.get(label) for _, row in rows], numbers, path, known)
     splits = [split_of_row(row, f"{path}:{number}") for number, row in rows]
-    tested = TEST if TEST in splits or TRAIN not in splits else VALID
-    files = []
+    tested = TEST if TEST in splits or VALID not in splits else VALID
+    files, num_left = [], 0
     classes = class_names(labels)
     for (number, row), name, split in zip(rows, labels, splits, strict=True):
-        if split in (TRAIN, tested):
-            file = path.parent / _text_of(row.get(clip), f"{path}:{number}")
-            files.append(ClipFile(path=file, label=classes.index(name), is_test=split == tested))
-    if len(files) < len(rows):
-        notices.append(f"left out: {len(rows) - len(files):,} clips of split val")
+        if split not in (TRAIN, tested):
+            num_left += 1
+            continue
+        file = path.parent / _text_of(row.get(clip), f"{path}:{number}")
+        if is_special(file):
+            hear(f"{path}:{number}", NO_FILE)
+            continue
+        files.append(ClipFile(path=file, label=classes.index(name), is_test=split == tested))
+    if num_left:
+        notices.append(f"left out: {num_left:,} clips of split val")
     untrained = sorted(set(classes) - {classes[file.label] for file in files if not file.is_test})
     if untrained and len(untrained) < len(classes):  # else all are there to be tested
         raise DataError(

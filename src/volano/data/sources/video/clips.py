@@ -185,9 +185,9 @@ def read_clip_folder(
     )
 
 
-def _found_in(root: Path, *, may_be_table: bool) -> FoundClips:
+def _found_in(root: Path, *, may_be_table: bool, known: Sequence[str] = ()) -> FoundClips:
     if may_be_table and is_table(root):
-        return clips_of_table(root)
+        return clips_of_table(root, known)
     if not root.is_dir():
         raise UsageError(
             "Clips must come from a folder" + (" or a table" if may_be_table else ""),
@@ -389,7 +389,7 @@ def read_clips_like(
     """
     if not root.is_dir() and not (whole and is_table(root)):
         raise UsageError("Clips to evaluate on must lie in a folder", got=str(root))
-    found = _found_in(root, may_be_table=whole)
+    found = _found_in(root, may_be_table=whole, known=classes)
     root, own_classes = found.root, found.classes
     unknown = sorted(set(own_classes) - set(classes))
     if classes and (unknown or not own_classes):
