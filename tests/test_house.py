@@ -276,7 +276,7 @@ _FLAGS = {
     "apps/video/options.py": {"--class", "--frames"},  # declared: not the field's own name
     "apps/video/classify/options.py": {"--frames"},  # likewise
     "apps/video/classify/application.py": {"--to"},  # of `volano export`, shown after a run
-    "script/search/find.py": {"--find", "--scratch"},  # the same
+    "script/search/find.py": {"--find", "--scratch"},  # of `volano run` and `volano explain`
     "script/remembered.py": {"--plan", "--to"},  # of `volano run`, and of jupyter
     "script/run.py": {"--plan", "--no-plan"},  # of `volano run`, which is told by them
     "study/optuna_storage.py": {"--storage"},  # of `optuna storage upgrade`

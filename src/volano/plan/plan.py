@@ -109,7 +109,8 @@ class Plan:
             the C library, ``"return"`` gives large blocks back at once, so that a process takes
             hardly more memory than its live bytes.
         conv_benchmark: whether the library of convolutions times its algorithms for each new shape,
-            instead of guessing the fastest (``torch.backends.cudnn.benchmark``).
+            instead of guessing the fastest (``torch.backends.cudnn.benchmark``); False leaves the
+            process's own setting.
         prefix: the model's frozen modules that get the batch alone: ``"computed"`` at each step, or
             ``"cached"``: what they compute of an example is kept in the first epoch, and taken up
             in the later ones.

@@ -154,19 +154,17 @@ class TrialTasks:
         them with, and if its state, where it has one, is of such a task."""
         if self._shared is None or (self._num_known == 1 and trial.state is None):
             return BuiltTask.of(task)
-        keys = None if trial.state is None else trial.state["model"].keys()
-        if keys is not None:
-            own = BuiltTask.of(task)
-            if own.model.state_dict().keys() == keys:
-                return own  # it began with its whole model
-        shared = self._shared.of(task, is_asked=keys is not None)
+        own = None if trial.state is None else BuiltTask.of(task)
+        if own is not None and _holds(own, trial):
+            return own  # it began with its whole model
+        shared = self._shared.of(task, is_asked=own is not None)
         try:
             built = BuiltTask.of(shared)
         except Exception:
             if shared is task:
                 raise
             return BuiltTask.of(task)  # its groups of parameters name frozen modules
-        return built if keys is None or built.model.state_dict().keys() == keys else own
+        return built if own is None or _holds(built, trial) else own
 
     def _built(self, trial: Trial) -> Task:
         import optuna
@@ -207,6 +205,12 @@ def failure_of(trial: Trial, reason: str) -> TrialOutcome:
         number=trial.number, step=step, epoch=math.nan, metrics={}, training_loss=math.nan,
         failure=reason
     )  # fmt: skip
+
+
+def _holds(built: BuiltTask, trial: Trial) -> bool:
+    """Checks whether a trial's state is one of this model."""
+    assert trial.state is not None
+    return built.model.state_dict().keys() == trial.state["model"].keys()
 
 
 def _standing(trial: Trial, made: _Made, share: float) -> Cohort:
