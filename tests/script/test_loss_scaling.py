@@ -99,3 +99,17 @@ def test_a_model_that_is_not_called_under_the_plan_keeps_its_gradients():
         optimizer.zero_grad()
         net(torch.ones(2, 4)).sum().backward()
     assert torch.equal(net.weight.grad, torch.full((1, 4), 2.0))
+
+
+def test_an_overflow_of_gradients_that_were_cleared_skips_no_step():
+    parameter = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    with applied(ScriptPlan(threads=1)) as notes:
+        scaling = LossScaling(notes)
+    scaling.watch([parameter])
+    with scaling.installed():
+        for value in (float("inf"), 1.0):  # the first is of another loss, and not taken
+            optimizer.zero_grad()
+            (parameter * value).sum().backward()
+        optimizer.step()
+    assert parameter.item() == pytest.approx(0.9)

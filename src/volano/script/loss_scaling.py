@@ -89,7 +89,9 @@ class LossScaling:
     def _taken_off(self, key: int, gradient: Tensor) -> Tensor:
         # Looked at here: clipping by value makes an infinite gradient finite.
         is_finite = gradient.isfinite().all()
-        before = self._are_finite.get(key)
+        parameter = self._parameters[key]()
+        is_first = parameter is None or parameter.grad is None  # what was left has been cleared
+        before = None if is_first else self._are_finite.get(key)
         self._are_finite[key] = is_finite if before is None else before & is_finite
         return gradient if self._in_graph == 1.0 else gradient / self._in_graph
 
