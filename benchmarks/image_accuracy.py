@@ -16,28 +16,23 @@ import tempfile
 import time
 from pathlib import Path
 
+from volano.device import Device
+
+# A processor without units for bf16 trains in fp32, about half as fast.
+UNITS = Device("cpu").has_bf16_units
+NARROW = ["--precision", "bf16"] if UNITS else []
 FASHION = "/usr/share/datasets/fashion-mnist"
 # name -> (arguments, seeds, seconds allowed, accuracy wanted)
 GOALS = {
     "digits": ([], (0, 1, 2, 3, 4), 30, 0.985),
-    "fashion-3": ([FASHION, "--minutes", "3", "--precision", "bf16"], (0, 1, 2), 180, 0.930),
-    "fashion-15": ([FASHION, "--minutes", "15", "--precision", "bf16"], (0,), 900, 0.940),
+    "fashion-3": ([FASHION, "--minutes", "3", *NARROW], (0, 1, 2), 180, 0.935 if UNITS else 0.90),
+    "fashion-15": ([FASHION, "--minutes", "15", *NARROW], (0,), 900, 0.940),
 }
 
 
 def run(arguments: list[str], seed: int, folder: Path) -> tuple[float, dict]:
-    command = [
-        sys.executable,
-        "-m",
-        "volano",
-        "train",
-        "image",
-        *arguments,
-        "--seed",
-        str(seed),
-        "--out",
-        str(folder),
-    ]
+    command = [sys.executable, "-m", "volano", "train", "image", *arguments]
+    command += ["--seed", str(seed), "--out", str(folder)]
     start = time.perf_counter()
     child = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
