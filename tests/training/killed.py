@@ -25,6 +25,7 @@ from sklearn.datasets import load_digits
 import volano
 from children import Forked, start_ranks
 from conftest import Quiet, classification_with_accuracy, make_mlp
+from volano.record.run_folder import PAGE
 
 KILLS_PER_RUN = 10
 _WAYS = ("file", "time", "file", "evaluation", "file", "step", "term")
@@ -79,6 +80,8 @@ def live(path: Path, way: str, count: int, workers: int) -> None:
         die_at_change(path, count)
     task, safety = make_task(), volano.Safety(save_every="3st")
     plan = volano.Plan.baseline().pin(workers=workers)
+    if (path / "run.json").exists() and _status(path) == "finished" and (path / PAGE).exists():
+        return  # it died between the page and its own end
     if not (path / "run.json").exists() or _status(path) == "starting":
         volano.train(task, plan=plan, out=path, observer=Quiet(), safety=safety)
     else:

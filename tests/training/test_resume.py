@@ -116,6 +116,13 @@ class TestRefusals:
         with pytest.raises(UsageError, match="which is finished"):
             volano.resume(run.path, task=make_task(), observer=quiet)
 
+    def test_a_run_that_was_killed_before_its_page_writes_it(self, make_task, quiet, tmp_path):
+        run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
+        (run.path / "report.html").unlink()
+        again = volano.resume(run.path, task=make_task(), observer=quiet)
+        assert (again.status, again.metrics) == (run.status, run.metrics)
+        assert (run.path / "report.html").is_file()
+
     def test_a_run_from_python_needs_its_task(self, make_task, quiet, tmp_path):
         run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(4))
         with pytest.raises(UsageError, match=r"volano.resume\(.*task=task\)"):

@@ -13,6 +13,7 @@ from typing import Any
 from volano.pretrained.references import code_of_reference
 from volano.record.format import for_terminal
 from volano.record.json_values import mapping, read_object
+from volano.record.run_folder import PAGE
 from volano.terminal import unfailing
 
 
@@ -81,7 +82,7 @@ def run_record(run: Any) -> dict[str, Any]:
 
 def report_of(run: Any) -> Path | None:
     """The page about a run, if there is one."""
-    page = Path(run.path) / "report.html"
+    page = Path(run.path) / PAGE
     return page if page.is_file() else None
 
 

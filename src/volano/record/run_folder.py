@@ -34,6 +34,7 @@ SCHEMA_VERSION = 1
 # The status of a run whose folder holds all that it takes to begin.
 PREPARED = "prepared"
 QUARANTINE = "quarantine.jsonl"
+PAGE = "report.html"  # the last that a run or a study writes
 
 
 class RunFolder:
@@ -51,7 +52,7 @@ class RunFolder:
     noun, verb, main, inner = "run", "train", "run.json", "checkpoints"
     begun: tuple[str, ...] = (
         "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
-        "numerics.jsonl", "splits.json", "image.json", "text.json", "video.json", "report.html",
+        "numerics.jsonl", "splits.json", "image.json", "text.json", "video.json", PAGE,
     )  # fmt: skip
     kinds: Mapping[str, type] = {
         **dict.fromkeys(("source", "metrics", "seconds", "safety", "accepted", "revision"), dict),

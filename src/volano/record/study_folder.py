@@ -69,7 +69,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from volano.errors import UsageError
-from volano.record.run_folder import RunFolder
+from volano.record.run_folder import PAGE, RunFolder
 
 STUDY, TRIALS, PACKS, JOURNAL, STATES = (
     "study.json",
@@ -84,7 +84,7 @@ class StudyFolder(RunFolder):
     """Reads and writes a study's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`."""
 
     noun, verb, main, inner = "study", "explore", STUDY, STATES
-    begun = (TRIALS, PACKS, JOURNAL, "report.html")
+    begun = (TRIALS, PACKS, JOURNAL, PAGE)
     kinds: Mapping[str, type] = {}  # a page is made of whatever is there
     update = RunFolder.update_run
 

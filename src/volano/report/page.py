@@ -14,6 +14,7 @@ from volano.record import files
 from volano.record.format import NOTHING, short
 from volano.record.json_values import mapping
 from volano.record.read_run import RunRecord, read_run
+from volano.record.run_folder import PAGE
 from volano.report.classification import classification_of, hardest_of
 from volano.report.curves import curves_of
 from volano.report.experiment import (
@@ -83,9 +84,7 @@ def write_page(run: str | Path, out: str | Path | None = None) -> Path:
     record = read_run(run)
     if out is not None:
         files.check_out(Path(out))
-    return save_page(
-        render_page(record), Path(out) if out is not None else record.path / "report.html"
-    )
+    return save_page(render_page(record), Path(out) if out is not None else record.path / PAGE)
 
 
 def render_page(record: RunRecord) -> str:

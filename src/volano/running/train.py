@@ -11,6 +11,7 @@ from typing import Any
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest
+from volano.record.run_folder import PAGE
 from volano.running.end_run import with_report, with_verdict
 from volano.running.minutes import fit_minutes, is_in_minutes, with_steps_of
 from volano.running.plan_run import choose_plan
@@ -151,14 +152,18 @@ def accept_code(run: str | Path, names: Collection[str]) -> None:
 
 def check_unfinished(folder: RunFolder) -> None:
     """Raises UsageError if the run has nothing left to do, or has not come so far that it can be
-    resumed."""
-    if folder.read_json("run.json").get("status") == "starting":
+    resumed.
+
+    The page is the last that a run writes: one that was killed before it has that left to do.
+    """
+    status = folder.read_json("run.json").get("status")
+    if status == "starting":
         raise UsageError(
             "A run to resume must have begun",
             got=f"{folder.path}, which was killed while it was being prepared",
             remedy=f"Start it again in the same way, with `out` {folder.path}",
         )
-    if folder.read_json("run.json").get("status") == "finished":
+    if status == "finished" and (folder.path / PAGE).is_file():
         raise UsageError(
             "A run to resume must have steps left",
             got=f"{folder.path}, which is finished",

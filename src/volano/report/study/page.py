@@ -19,6 +19,7 @@ from volano.record.format import (
     title_of,
 )
 from volano.record.json_values import mapping, number, sequence
+from volano.record.run_folder import PAGE
 from volano.record.study import BestTrial, StudyRecord, TrialResult, read_study
 from volano.report.figures import Figure
 from volano.report.page import Pieces, render, save_page
@@ -88,7 +89,7 @@ def write_study_report(folder: Path, importances: Importances | None = None) -> 
         RunError: the page cannot be written.
     """
     record = read_study(folder)
-    return save_page(render_study(record, importances), record.folder / "report.html")
+    return save_page(render_study(record, importances), record.folder / PAGE)
 
 
 def render_study(record: StudyRecord, importances: Importances | None = None) -> str:
