@@ -100,11 +100,11 @@ def of_scikit_learn(fold: Path) -> float:
 
     from volano.apps.image.fine_tuning.network import network_of
     from volano.apps.image.options import ImageOptions
-    from volano.data.sources import read_image_sets
+    from volano.data.sources import WantedFormat, read_image_sets
 
     network = network_of(ImageOptions(from_=REFERENCE))
     assert network is not None
-    sets = read_image_sets(fold, own_size=network.preprocessing.size)
+    sets = read_image_sets(fold, WantedFormat(own_size=network.preprocessing.size))
     assert sets.test is not None
     parts = []
     with torch.inference_mode():

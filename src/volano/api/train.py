@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from volano.errors import UsageError
 from volano.plan import Plan, parse_bytes
 from volano.planner import PlanRequest
-from volano.running.processes import Processes, follow, is_follower
+from volano.running.processes import Processes, RunSettings, follow, is_follower
 from volano.running.references import as_task, load_reference, training_at_import
 from volano.running.train import accept_code, kind_of, resume_task, train_task
 from volano.running.trust import name_code, trust_folder
@@ -79,24 +79,20 @@ def train(
         observer = observer or make_progress()
         observer.on_notice(warning)
     planning = _request(device=device, pins=pins, forbid=forbid, budget=budget, plan=plan)
-    common: dict[str, Any] = {
-        "planning": planning,
-        "out": out,
-        "safety": safety,
-        "processes": processes,
-    }
-    common["observer"] = observer
+    settings = RunSettings.of(
+        planning=planning, out=out, safety=safety, processes=processes, observer=observer
+    )
     value, kind = named(what)
     if isinstance(value, Task):
         refuse_options({"path": path, **options})
         if kind is not None:
             source = {"kind": "reference", "reference": kind}
-        return train_task(value, source=source, **common)
+        return train_task(value, settings, source=source)
     from volano.apps.kinds import choose_application
     from volano.apps.train import train_application
 
     application, chosen = choose_application(value, {"path": path, **options})
-    return train_application(application, chosen, kind=kind, started=started, **common)
+    return train_application(application, chosen, settings, kind=kind, started=started)
 
 
 def train_trial(
@@ -137,9 +133,8 @@ def train_trial(
     kind, options, more = found
     application = application_class(kind)
     own = kind if ":" in kind else None
-    return train_application(
-        application, options, kind=own, planning=_request(**planning), more=more, **how
-    )
+    settings = RunSettings.of(planning=_request(**planning), **how)
+    return train_application(application, options, settings, kind=own, more=more)
 
 
 def resume(
@@ -178,17 +173,17 @@ def resume(
         return follow(task)
     name_code(code)
     trust_folder(run, trust)
-    common: dict[str, Any] = {"safety": safety, "processes": processes, "observer": observer}
+    settings = RunSettings.of(safety=safety, processes=processes, observer=observer)
     if accept:
         accept_code(run, [accept] if isinstance(accept, str) else accept)
     if kind_of(run) in _OWN_KINDS:
-        return resume_task(run, task=task, **common)
+        return resume_task(run, settings, task=task)
     from volano.apps.kinds import application_of_run
     from volano.apps.train import resume_application
 
     application = application_of_run(RunFolder.open(run), trust=trust)
     assert application is not None
-    return resume_application(application, run, **common)
+    return resume_application(application, run, settings)
 
 
 def load(

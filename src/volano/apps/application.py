@@ -98,6 +98,8 @@ class Application(ABC):
         generate_device: where new things are made if no device is named; None is the accelerator.
         needs_scratch: whether reading writes files, which :meth:`write` moves into the run's
             folder.
+        model_type: what its runs have trained, a subclass of :class:`TrainedModel`.
+        next_words: commands that a person can give next for a finished run, called RUN.
 
     Attributes:
         options: the options as given, with what reading has resolved.
@@ -116,6 +118,8 @@ class Application(ABC):
     data_name: ClassVar[str] = "data"
     generate_device: ClassVar[str | None] = None
     needs_scratch: ClassVar[bool] = False
+    model_type: ClassVar[type[TrainedModel] | None] = None
+    next_words: ClassVar[tuple[str, ...]] = ("eval RUN",)
 
     options: Any
     origin: Any
@@ -184,11 +188,12 @@ class Application(ABC):
         Raises:
             UsageError: the application does not say how.
         """
-        del device
-        raise UsageError(
-            "A run can be used if its application has `load`",
-            got=f"{cls.__name__} of {folder.path}",
-        )
+        if cls.model_type is None:
+            raise UsageError(
+                "A run can be used if its application has `load`",
+                got=f"{cls.__name__} of {folder.path}",
+            )
+        return cls.model_type.open(folder, device)
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the plan and the number of steps that suit the time, once, before the first
@@ -213,6 +218,11 @@ class Application(ABC):
         of it."""
         del seconds, device
         return self, seconds_per_step(self.task(1000))
+
+    def with_options(self, **changes: Any) -> Self:
+        """The same with other values of some options."""
+        whole: Any = self  # a dataclass
+        return dataclasses.replace(whole, options=dataclasses.replace(self.options, **changes))
 
     def resolved(self, num_steps: int) -> dict[str, Any]:
         """The options that make the same Task again, as a run's folder keeps them."""
@@ -317,7 +327,7 @@ class Application(ABC):
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:
         """Returns the commands that a person can give next for a finished run."""
-        return [f"volano eval {path}"]
+        return [f"volano {words.replace('RUN', str(path))}" for words in cls.next_words]
 
 
 class TrainedModel:
@@ -340,6 +350,11 @@ class TrainedModel:
     def __init__(self, folder: RunFolder, module: nn.Module, device: str | None = None) -> None:
         self.folder, self.path, self.device = folder, folder.path, Device(device)
         self.module = module.to(self.device.torch_device).eval()
+
+    @classmethod
+    def open(cls, folder: RunFolder, device: str | None = None) -> Self:
+        """Loads what a run has trained; for applications that name :attr:`model_type`."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return (

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from volano.errors import UsageError
+from volano.pretrained.references import absolute_reference
 
 _METADATA = "option"
 MOST_SEED = 2**63 - 1
@@ -365,12 +366,36 @@ def from_option(forms: str) -> Any:
     return option(None, f"Pretrained network to begin with: {forms}.", flag="--from")
 
 
-def check_tune(from_: str | None, tune: str | None) -> None:
-    """Raises UsageError if a part of a network is named and no pretrained network is."""
-    if tune is not None and from_ is None:
-        raise UsageError(
-            "`tune` must come with a pretrained network", got=tune, remedy="Name one by `from_`"
-        )
+def num_evaluations() -> Any:
+    """Returns the field of an option that says how often a run is evaluated."""
+    return option(None, "Evaluations during the run at most.", at_least=1, is_resolved=True)
+
+
+def settle_from(options: Any, *own: str) -> None:
+    """Makes the folder or file that ``from_`` names absolute: a run is resumed from anywhere.
+
+    Args:
+        options: options with ``from_``, and perhaps ``tune``.
+        own: names of options that choose among Volano's own networks.
+
+    Raises:
+        UsageError: a part of a network is named and no pretrained network is, or both that and one
+            of Volano's own.
+    """
+    if options.from_ is None:
+        if getattr(options, "tune", None) is not None:
+            raise UsageError(
+                "`tune` must come with a pretrained network", got=options.tune,
+                remedy="Name one by `from_`",
+            )  # fmt: skip
+        return
+    object.__setattr__(options, "from_", absolute_reference(options.from_))
+    for name in own:
+        if getattr(options, name) is not None:
+            raise UsageError(
+                f"`{name}` can only choose among Volano's networks",
+                got=f"`{name}` together with `from_`",
+            )
 
 
 @dataclass(frozen=True)

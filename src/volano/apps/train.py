@@ -19,24 +19,20 @@ from volano.planner import PlanRequest
 from volano.running.busy_cores import beside_others, threads_of
 from volano.running.checks import as_described
 from volano.running.end_run import end_run, with_notices
-from volano.running.processes import Processes, check_processes, execute
+from volano.running.processes import Processes, RunSettings, begin, check_processes, go_on
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import WRITING_SECONDS
-from volano.running.train import check_unfinished, go_on, within_budget
+from volano.running.train import check_unfinished
 from volano.task import Task
-from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
+from volano.training import Observer, Run, RunFolder, check_plan
 
 
 def train_application(
     application_type: type[Application],
     options: Any,
+    settings: RunSettings,
     *,
     kind: str | None = None,
-    planning: PlanRequest | None = None,
-    out: str | Path | None = None,
-    safety: Safety | None = None,
-    processes: Processes | None = None,
-    observer: Observer | None = None,
     started: float | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -45,9 +41,10 @@ def train_application(
     Args:
         application_type: the class of the application.
         options: its options, with ``path`` and the length of the run.
+        settings: the settings of the run.
         kind: the name by which another process finds the application; None is found out.
-        planning, out, safety, processes, observer, started: see ``volano.train``.
-        more: more of what a run's folder says of where the run comes from.
+        started: see ``volano.train``.
+        more: of a trial of a study, what the run's folder says of it.
 
     Returns:
         The run; ``metrics`` and ``seconds`` include the final test.
@@ -57,10 +54,8 @@ def train_application(
     """
     begun = time.perf_counter()
     started = begun if started is None else started
-    observer = observer or make_progress()
-    folder = RunFolder.reserve(out, application_type.kind)
-    planning = dataclasses.replace(planning or PlanRequest(), observer=observer)
-    limit = _time_limit(application_type, options, planning, started, processes)
+    observer, folder = settings.observer, RunFolder.reserve(settings.out, application_type.kind)
+    limit = _time_limit(application_type, options, settings.planning, started, settings.processes)
     with (
         _scratch(application_type, near=folder.path) as scratch,
         threads_of(limit.planning),  # of reading too: it looks at images through a network
@@ -72,54 +67,27 @@ def train_application(
         mark = time.perf_counter()
         observer.on_phase(f"{application.origin}; choosing network, plan and number of steps")
         fitted = _fit(application, limit)
-        application, chosen, num_steps = fitted.application, fitted.chosen, fitted.num_steps
-        task, plan = application.kept_as_asked(application.task_for(num_steps)), chosen.plan
-        check_plan(task, plan)
-        limit.check(task, plan)
+        application, chosen = fitted.application, fitted.chosen
+        task = application.kept_as_asked(application.task_for(fitted.num_steps))
+        check_plan(task, chosen.plan)
+        limit.check(task, chosen.plan)
         seconds["plan"] = time.perf_counter() - mark
         folder.make()
         chosen.write(folder)
         application.write(folder, scratch)
     for fault in application.faults:
         folder.append("quarantine.jsonl", {"set": application.data_name, **asdict(fault)})
-    source = {
-        "kind": kind or reference_to(application_type),
-        **application.goal(),
-        "dials": application.resolved(num_steps),
-        "minutes": options.minutes,
-        "again": _again(application_type, application, options, kind)
-        if more is None
-        else _again_from_study(application, more, num_steps),
-        "origin": application.origin,
-        **(more or {}),
-    }
-    run = execute(
-        task,
-        plan,
-        folder,
-        observer=observer,
-        source=source,
-        notices=(
-            *application.notices,
-            *(application.about_keeping() if task.keep == "best" else ()),
-            *chosen.reasons,
-            *fitted.reasons,
-        ),
-        safety=within_budget(safety, limit.planning.budget),
-        processes=processes,
-        may_split=chosen.may_split,
-        length=fitted.length,
+    source = _source(kind or reference_to(application_type), options, fitted, more or {})
+    keeping = application.about_keeping() if task.keep == "best" else ()
+    notices = (*application.notices, *keeping, *chosen.reasons, *fitted.reasons)
+    run = begin(
+        task, chosen, folder, settings, source=source, notices=notices, length=fitted.length
     )
     return _finish(run, application, task, seconds, started, observer)
 
 
 def resume_application(
-    application_type: type[Application],
-    run: str | Path,
-    *,
-    safety: Safety | None = None,
-    processes: Processes | None = None,
-    observer: Observer | None = None,
+    application_type: type[Application], run: str | Path, settings: RunSettings
 ) -> Run:
     """Resumes a run of an application, and tests it.
 
@@ -135,9 +103,8 @@ def resume_application(
         application = application_type.from_run(folder)
         task = application.task_of_run()
     seconds = {"data": time.perf_counter() - started}
-    observer = observer or make_progress()
-    ended = go_on(task, folder, observer=observer, safety=safety, processes=processes)
-    return _finish(ended, application, task, seconds, started, observer)
+    ended = go_on(task, folder, settings)
+    return _finish(ended, application, task, seconds, started, settings.observer)
 
 
 @contextlib.contextmanager
@@ -183,23 +150,33 @@ def _time_limit(
     )
 
 
-def _again(
-    application_type: type[Application], application: Application, options: Any, kind: str | None
-) -> dict[str, Any]:
+def _source(kind: str, options: Any, fitted: Fitted, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a run's folder says of where the run comes from; ``more``: of its trial, if it
+    trains one."""
+    application = fitted.application
+    if more:
+        words = ["volano", "train", "--from", more["study"], "--trial", str(more["trial"])]
+        again = {"words": words, "epochs": fitted.num_steps / application.steps_in(1.0)}
+    else:
+        again = _again(kind, application, options)
+    return {
+        "kind": kind,
+        **application.goal(),
+        "dials": application.resolved(fitted.num_steps),
+        "minutes": options.minutes,
+        "again": again,
+        "origin": application.origin,
+        **more,
+    }
+
+
+def _again(kind: str, application: Application, options: Any) -> dict[str, Any]:
     """The words of the command of such a training, without its length, and that length."""
-    words = [*("volano", "train"), kind or reference_to(application_type)]
-    words += options.words(leave_out=("minutes", "epochs"))
+    words = ["volano", "train", kind, *options.words(leave_out=("minutes", "epochs"))]
     words += [f"--{CLASSIFY}"] if application.goal().get("goal") == CLASSES else []
     if options.epochs is not None:
         return {"words": words, "epochs": options.epochs}
-    return {"words": words, "minutes": application_type.minutes_of(options)}
-
-
-def _again_from_study(
-    application: Application, more: Mapping[str, Any], num_steps: int
-) -> dict[str, Any]:
-    words = ["volano", "train", "--from", more["study"], "--trial", str(more["trial"])]
-    return {"words": words, "epochs": num_steps / application.steps_in(1.0)}
+    return {"words": words, "minutes": application.minutes_of(options)}
 
 
 def _fit(application: Application, limit: TimeLimit) -> Fitted:
@@ -220,11 +197,8 @@ def _scratch(
     if not application_type.needs_scratch:
         yield None
         return
-    parent = (
-        None
-        if near is None
-        else next(folder for folder in near.absolute().parents if folder.is_dir())
-    )
+    above = () if near is None else near.absolute().parents
+    parent = next((folder for folder in above if folder.is_dir()), None)
     prefix = f"{'' if near is None else '.'}volano-{application_type.kind}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as scratch:
         yield Path(scratch)

@@ -22,7 +22,7 @@ from volano.data.feed.feed import (
     why_streamed,
 )
 from volano.data.feed.fetch import Fault, Fetched, Fetcher, first_batches
-from volano.data.feed.quarantine import MAX_SHARE, Quarantine
+from volano.data.feed.quarantine import MAX_SHARE, Quarantine, check_readable, fault_notices
 from volano.data.feed.worker_count import WorkerChoice, choose_workers
 from volano.data.order import ORDER_VERSION, Key, Order, in_sequence, permutation
 
@@ -46,8 +46,10 @@ __all__ = [
     "WorkerChoice",
     "as_tensor",
     "can_be_resident",
+    "check_readable",
     "choose_workers",
     "counter_hash",
+    "fault_notices",
     "first_batches",
     "in_sequence",
     "make_feed",

@@ -81,10 +81,7 @@ class RunLock:
         if self._descriptor >= 0:
             if not self._is_lost():
                 # The lock's file last, while it is still locked.
-                for name in (
-                    OWNER_NAME,
-                    LOCK_NAME,
-                ):
+                for name in (OWNER_NAME, LOCK_NAME):
                     with contextlib.suppress(OSError):
                         (self._folder / name).unlink()
             self._close()

@@ -8,6 +8,7 @@ another number of ranks are one act.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -16,12 +17,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from volano.device import Device, Ranks
 from volano.errors import RunError, UsageError
 from volano.plan import Plan
-from volano.planner import share_of_threads
+from volano.planner import PlanRequest, PlanResult, share_of_threads
 from volano.running.minutes import with_steps_of
 from volano.running.references import load_task, task_again
 from volano.running.trust import check_trusted, trust_folder
@@ -35,6 +37,7 @@ from volano.training import (
     Safety,
     check_ranks,
     load_run,
+    make_progress,
     prepare_run,
     run_task,
 )
@@ -108,6 +111,46 @@ class Processes:
         return max(started.world_size, self.count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The settings of a run, whatever it trains; see ``volano.train``.
+
+    Attributes:
+        planning: the request for the plan.
+        out: the folder of the run; None makes one.
+        safety: the safety settings; None is the default, or in a resumed run what the run had.
+        processes: the processes that train together.
+        observer: the observer that hears of planning and of the run.
+    """
+
+    planning: PlanRequest
+    out: str | Path | None
+    safety: Safety | None
+    processes: Processes
+    observer: Observer
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        planning: PlanRequest | None = None,
+        out: str | Path | None = None,
+        safety: Safety | None = None,
+        processes: Processes | None = None,
+        observer: Observer | None = None,
+    ) -> RunSettings:
+        """Returns the settings with their defaults for what is left open; a run keeps to the budget
+        of its plan."""
+        observer = observer or make_progress()
+        planning = dataclasses.replace(planning or PlanRequest(), observer=observer)
+        if planning.budget is not None:
+            safety = dataclasses.replace(safety or Safety(), memory_limit=planning.budget)
+        return cls(
+            planning=planning, out=out, safety=safety, processes=processes or Processes(),
+            observer=observer,
+        )  # fmt: skip
+
+
 def check_processes(
     task: Task, plan: Plan, processes: Processes | None, source: dict[str, Any] | None = None
 ) -> None:
@@ -129,49 +172,63 @@ def check_processes(
         )
 
 
-def execute(
+def begin(
     task: Task,
-    plan: Plan,
+    chosen: PlanResult,
     folder: RunFolder,
+    settings: RunSettings,
     *,
-    observer: Observer | None,
-    source: dict[str, Any] | None = None,
-    notices: tuple[str, ...] = (),
-    resume: bool = False,
-    safety: Safety | None = None,
-    processes: Processes | None = None,
-    may_split: bool | None = None,
-    length: LengthRule | None = None,
+    source: dict[str, Any],
+    notices: tuple[str, ...],
+    length: LengthRule | None,
 ) -> Run:
-    """Trains a task in its folder, by as many processes as were asked for; see ``run_task`` for the
-    arguments.
+    """Trains a task in its new folder, by as many processes as were asked for; see ``run_task`` for
+    the other arguments.
 
     Raises:
         VolanoError: as its subclasses say.
     """
-    processes = processes or Processes()
-    ranks = Ranks.from_environment()
-    world_size = processes.world_size
-    if not resume:
-        notices = (*notices, *idle_accelerators(Device(plan.device), world_size))
+    plan, safety, world_size = chosen.plan, settings.safety, settings.processes.world_size
+    notices = (*notices, *idle_accelerators(Device(plan.device), world_size))
     if world_size == 1:
         return run_task(
-            task, plan, folder, observer=observer, source=source, resume=resume, notices=notices,
-            safety=safety, may_split=may_split, length=length,
+            task, plan, folder, observer=settings.observer, source=source, notices=notices,
+            safety=safety, may_split=chosen.may_split, length=length,
         )  # fmt: skip
-    check_processes(task, plan, processes, source)
-    if not resume:
-        prepare_run(task, plan, folder, source=source, notices=notices, safety=safety)
-    else:
-        with folder.held():  # refused here, before any rank is started
-            changes = {} if safety is None else {"safety": safety.to_json()}
-            folder.update_run(status=PREPARED, **changes)
+    check_processes(task, plan, settings.processes, source)
+    prepare_run(task, plan, folder, source=source, notices=notices, safety=safety)
+    return _by_ranks(task, plan, folder, settings)
+
+
+def go_on(task: Task, folder: RunFolder, settings: RunSettings) -> Run:
+    """Runs the rest of a task in its folder.
+
+    Raises:
+        VolanoError: as its subclasses say.
+    """
+    plan, task = Plan.load(folder.path / "plan.json"), with_steps_of(task, folder)
+    safety = settings.safety
+    if settings.processes.world_size == 1:
+        return run_task(task, plan, folder, observer=settings.observer, resume=True, safety=safety)
+    check_processes(task, plan, settings.processes)
+    with folder.held():  # refused here, before any rank is started
+        changes = {} if safety is None else {"safety": safety.to_json()}
+        folder.update_run(status=PREPARED, **changes)
+    return _by_ranks(task, plan, folder, settings)
+
+
+def _by_ranks(task: Task, plan: Plan, folder: RunFolder, settings: RunSettings) -> Run:
+    """Trains a task whose folder is prepared."""
     folder.release()  # the first of the ranks holds it from here on
-    if processes.count > 1:
-        _start(folder, plan, processes)
+    if settings.processes.count > 1:
+        _start(folder, plan, settings.processes)
         return load_run(task, folder)
+    ranks = Ranks.from_environment()
     ranks.join().tell(str(folder.path.absolute()))
-    return run_task(task, plan, folder, observer=observer, resume=True, safety=safety, ranks=ranks)
+    return run_task(
+        task, plan, folder, observer=settings.observer, resume=True, safety=settings.safety,
+        ranks=ranks,
+    )  # fmt: skip
 
 
 def idle_accelerators(device: Device, world_size: int) -> tuple[str, ...]:
@@ -208,14 +265,8 @@ def work(
     joined."""
     trust_folder(folder.path)  # whoever started the ranks has been asked
     plan = Plan.load(folder.path / "plan.json")
-    return run_task(
-        with_steps_of(task_of(folder) if task is None else task, folder),
-        plan,
-        folder,
-        observer=observer,
-        resume=True,
-        ranks=ranks,
-    )
+    task = with_steps_of(task_of(folder) if task is None else task, folder)
+    return run_task(task, plan, folder, observer=observer, resume=True, ranks=ranks)
 
 
 def task_of(folder: RunFolder) -> Task:
@@ -251,9 +302,8 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
     command = [sys.executable, "-P", "-m", "volano.running.elastic_launcher", str(folder.path)]
     command += [str(processes.nproc), str(processes.max_restarts)]
     environment = {**os.environ}
-    if Device(
-        plan.device
-    ).is_cpu:  # spinning threads of one rank would take the cores of the others
+    if Device(plan.device).is_cpu:
+        # Spinning threads of one rank would take the cores of the others.
         environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.count)))
     if processes.debug:
         environment[DEBUG] = "1"

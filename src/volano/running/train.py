@@ -9,86 +9,53 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
-from volano.plan import Plan
-from volano.planner import PlanRequest
 from volano.record.run_folder import PAGE
 from volano.running.end_run import with_report, with_verdict
-from volano.running.minutes import fit_minutes, is_in_minutes, with_steps_of
+from volano.running.minutes import fit_minutes, is_in_minutes
 from volano.running.plan_run import choose_plan
-from volano.running.processes import Processes, check_processes, execute, task_of
+from volano.running.processes import RunSettings, begin, check_processes, go_on, task_of
 from volano.task import Task
 from volano.task.code_digest import CODE
-from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
+from volano.training import Run, RunFolder, Safety, check_plan
 
 
-def train_task(
-    task: Task,
-    *,
-    source: dict[str, Any] | None = None,
-    planning: PlanRequest | None = None,
-    out: str | Path | None = None,
-    safety: Safety | None = None,
-    processes: Processes | None = None,
-    observer: Observer | None = None,
-) -> Run:
+def train_task(task: Task, settings: RunSettings, *, source: dict[str, Any] | None = None) -> Run:
     """Plans a task, then runs it.
 
     Args:
         task: the task to train.
+        settings: the settings of the run.
         source: the way in which another process can make the task again; None says that only Python
             can.
-        planning, out, safety, processes, observer: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
     """
     started = time.perf_counter()
     source = {"kind": "python"} if source is None else source
-    folder = RunFolder.reserve(out, task.name)
-    observer = observer or make_progress()
+    folder, observer = RunFolder.reserve(settings.out, task.name), settings.observer
     observer.on_phase(f"choosing a plan for {task.name}")
-    planning = dataclasses.replace(planning or PlanRequest(), observer=observer)
-    world_size = (processes or Processes()).world_size
-    safety = within_budget(safety, planning.budget)
-    length = None
+    request, world_size, length = settings.planning, settings.processes.world_size, None
     if is_in_minutes(task):
-        task, chosen, length = fit_minutes(task, planning, started=started, world_size=world_size)
+        task, chosen, length = fit_minutes(task, request, started=started, world_size=world_size)
     else:
-        chosen = choose_plan(task, planning, world_size=world_size)
+        chosen = choose_plan(task, request, world_size=world_size)
     check_plan(task, chosen.plan)
-    check_processes(task, chosen.plan, processes, source)
+    check_processes(task, chosen.plan, settings.processes, source)
     folder.make()
     chosen.write(folder)
-    run = execute(
-        task,
-        chosen.plan,
-        folder,
-        observer=observer,
-        source=source,
-        notices=chosen.reasons,
-        safety=safety,
-        processes=processes,
-        may_split=chosen.may_split,
-        length=length,
+    run = begin(
+        task, chosen, folder, settings, source=source, notices=chosen.reasons, length=length
     )
     return with_report(with_verdict(run, observer), observer)
 
 
-def resume_task(
-    run: str | Path,
-    *,
-    task: Task | None = None,
-    safety: Safety | None = None,
-    processes: Processes | None = None,
-    observer: Observer | None = None,
-) -> Run:
+def resume_task(run: str | Path, settings: RunSettings, *, task: Task | None = None) -> Run:
     """Resumes the run of a task of one's own; see ``volano.resume``."""
     folder = RunFolder.open(run)
     check_unfinished(folder)
-    observer = observer or make_progress()
-    run_of = task_of(folder) if task is None else task
-    ended = go_on(run_of, folder, observer=observer, safety=safety, processes=processes)
-    return with_report(with_verdict(ended, observer), observer)
+    ended = go_on(task_of(folder) if task is None else task, folder, settings)
+    return with_report(with_verdict(ended, settings.observer), settings.observer)
 
 
 def kind_of(run: str | Path) -> str:
@@ -99,29 +66,6 @@ def kind_of(run: str | Path) -> str:
         UsageError: it is not a run's folder.
     """
     return (RunFolder.open(run).read_json("run.json").get("source") or {}).get("kind", "python")
-
-
-def go_on(
-    task: Task,
-    folder: RunFolder,
-    *,
-    observer: Observer,
-    safety: Safety | None = None,
-    processes: Processes | None = None,
-) -> Run:
-    """Runs the rest of a task in its folder."""
-    plan, task = Plan.load(folder.path / "plan.json"), with_steps_of(task, folder)
-    return execute(
-        task, plan, folder, observer=observer, resume=True, safety=safety, processes=processes
-    )
-
-
-def within_budget(safety: Safety | None, budget: int | None) -> Safety | None:
-    """Returns the safety settings of a run that keeps to a budget of bytes; as they are without
-    one."""
-    if budget is None:
-        return safety
-    return dataclasses.replace(safety or Safety(), memory_limit=budget)
 
 
 def change_safety(run: str | Path, **changes: Any) -> None:

@@ -63,7 +63,7 @@ def test_a_slow_machine_gets_a_smaller_network(application, limit):
 
 
 def test_a_batch_is_halved_if_there_are_few_steps(application, limit):
-    asked = application.with_size("thin").with_batch_size(512)
+    asked = application.with_size("thin").with_options(batch_size=512)
     assert [some.recipe(1.0).batch_size for some, *_ in fit._choices(asked)] == [512, 512]
     large = fit._choices(application)
     assert [some.spec.size for some, *_ in large] == ["thin", "tiny"]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from volano.apps.image.scores import predict_logits
+from volano.apps.image.scores import Views, predict_logits
 from volano.device import Device
 
 
@@ -18,8 +18,6 @@ class LeftAndRight(nn.Module):
 def test_more_views_of_those_that_are_unsure():
     images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     images[..., :2] = 100
-    found = predict_logits(
-        LeftAndRight(), images, Device("cpu"), precision="fp32", flip=True, translate=0,
-        unsure=lambda outputs: torch.tensor([False, True]),
-    )  # fmt: skip
+    views = Views(flip=True, translate=0, unsure=lambda outputs: torch.tensor([False, True]))
+    found = predict_logits(LeftAndRight(), images, Device("cpu"), views)
     assert found.tolist() == [[100, 0], [50, 50]]

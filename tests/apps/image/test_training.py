@@ -9,8 +9,7 @@ from volano.apps.image import training
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
 from volano.apps.image.splits import split_sets
-from volano.apps.image.training import _decide_flip, _fault_notices, _statistics
-from volano.data import Fault
+from volano.apps.image.training import _decide_flip, _statistics
 from volano.data.sources import ImageSets, LabelledImages
 from volano.device import Device
 
@@ -94,16 +93,6 @@ def test_mirroring_is_found_out_unless_it_is_asked_for(monkeypatch):
     assert _decide_flip("yes", None, None, 0) == (True, "as asked")
     assert _decide_flip("no", None, None, 0) == (False, "as asked")
     assert _decide_flip("auto", None, None, 0) == (True, "so it is")
-
-
-def test_three_unreadable_files_are_named():
-    faults = [Fault(number, f"{number}.png", "broken") for number in range(5)]
-    assert _fault_notices([]) == []
-    assert len(_fault_notices(faults[:3])) == 3
-    assert _fault_notices(faults)[2:] == [
-        "unreadable, left out: 2.png: broken",
-        "2 more unreadable images are listed in quarantine.jsonl",
-    ]
 
 
 def test_a_channel_without_contrast_is_not_divided_by_zero():

@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from volano.apps.image.model_spec import ClassifierSpec, make_classifier
-from volano.apps.image.use import ImageModel, _as_picture, _image_files, _in_terms_of
+from volano.apps.image.use import ImageModel, _as_picture, _in_terms_of
 from volano.data.sources import LabelledImages
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.training import RunFolder, save_weights
@@ -85,25 +85,6 @@ def test_what_is_no_picture_is_refused(picture):
 def test_channels_may_come_first_or_last():
     first = torch.zeros(3, 5, 7, dtype=torch.uint8)
     assert _as_picture(first).size == _as_picture(first.permute(1, 2, 0)).size == (7, 5)
-
-
-class TestFiles:
-    def test_files_and_folders(self, tmp_path):
-        (tmp_path / "more").mkdir()
-        for name in ("b.png", "a.jpg", "more/c.png", "more/notes.txt"):
-            (tmp_path / name).write_text("x")
-        found = _image_files([tmp_path / "b.png", tmp_path / "more"], set())
-        assert [path.name for path in found] == ["b.png", "c.png"]
-
-    def test_what_names_no_image_is_refused(self, tmp_path):
-        (tmp_path / "notes.txt").write_text("x")
-        (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match="A file to predict must exist"):
-            _image_files([tmp_path / "none.png"], set())
-        with pytest.raises(UsageError, match="named like an image"):
-            _image_files([tmp_path / "notes.txt"], set())
-        with pytest.raises(DataError, match="There must be images to predict"):
-            _image_files([tmp_path / "empty"], set())
 
 
 class TestOtherImages:

@@ -48,7 +48,7 @@ class TestTime:
         for step, batch in ((0.1, None), (0.5, 16), (2.0, 8)):
             found = fit.fit_into(application, limit(100.0, step=step)).application
             assert found.options.batch_size == batch
-        asked = application.with_batch_size(24)
+        asked = application.with_options(batch_size=24)
         assert fit.fit_into(asked, limit(100.0, step=9.0)).application.options.batch_size == 24
 
     def test_the_figures_take_their_share_or_say_little_and_are_left_out(self, application, limit):

@@ -9,6 +9,8 @@ from volano.data import (
     Fetcher,
     Order,
     Quarantine,
+    check_readable,
+    fault_notices,
 )
 from volano.errors import DataError
 
@@ -57,3 +59,21 @@ def test_a_small_set_stops_at_a_tenth_too():
     found = [fetcher(key)[1] for key in Order(num_examples=8, batch_size=4, seed=0).keys(0, 2)]
     with pytest.raises(DataError, match="At most 10%"):
         quarantine.add([fault for faults in found for fault in faults], 8)
+
+
+def test_the_first_unreadable_examples_are_named():
+    faults = [Fault(number, f"{number}.txt", "broken") for number in range(5)]
+    assert fault_notices([]) == []
+    assert fault_notices(faults[:1], "unreadable") == ["unreadable: 0.txt: broken"]
+    assert fault_notices(faults)[2:] == [
+        "left out: 2.txt: broken",
+        "2 more are listed in quarantine.jsonl",
+    ]
+
+
+def test_one_must_be_readable():
+    check_readable(1, "texts", [])
+    with pytest.raises(DataError, match=r"one of the texts must be readable; got none\."):
+        check_readable(0, "texts", [])
+    with pytest.raises(DataError, match="got none; the first: a.txt: broken"):
+        check_readable(0, "texts", [Fault(0, "a.txt", "broken")])

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from volano.data.sources import (
+    files_to_predict,
     find_texts,
+    is_image,
     listed,
     read_clip_folder,
     read_image_sets,
@@ -18,7 +20,7 @@ from volano.data.sources import (
 )
 from volano.data.sources.folders import subfolders, walk
 from volano.data.sources.video.clip_files import listed_clips
-from volano.errors import UsageError
+from volano.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -135,3 +137,27 @@ class TestLinks:
         for read in (find_texts, read_labelled_texts, read_image_sets):
             with pytest.raises(UsageError, match="in a folder or in a regular file; got .*neither"):
                 read(tmp_path / "pipe.txt")
+
+
+class TestFilesToPredict:
+    def found(self, *given):
+        return files_to_predict(given, listed, is_image, what="images", one="an image (.png)")
+
+    def test_files_and_folders(self, run, tmp_path):
+        (tmp_path / "more").mkdir()
+        for name in ("b.png", "a.jpg", "more/c.png", "more/notes.txt"):
+            (tmp_path / name).write_text("x")
+        shutil.move(run, tmp_path / "more" / "run")
+        files, notices = self.found(tmp_path / "b.png", str(tmp_path / "more"))
+        assert [path.name for path in files] == ["b.png", "c.png"]
+        assert notices == (f"1 folder of a run is not read as data: {tmp_path / 'more' / 'run'}",)
+
+    def test_what_names_none_is_refused(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("x")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UsageError, match="A file to predict must exist"):
+            self.found(tmp_path / "none.png")
+        with pytest.raises(UsageError, match=r"named like an image \(.png\)"):
+            self.found(tmp_path / "notes.txt")
+        with pytest.raises(DataError, match="There must be images to predict; got none in .*empty"):
+            self.found(tmp_path / "empty")

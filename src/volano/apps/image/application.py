@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from volano.apps.application import Finished, Fitted
+from volano.apps.image.export import SAMPLES
 from volano.apps.image.fit import begun_into, fit_into
 from volano.apps.image.pictures import write_pictures
 from volano.apps.image.scores import predict_labelled
@@ -25,6 +25,9 @@ _NUM_SAMPLES = 64
 class ImageApplication(ImageTraining):
     """An application: images and a classifier to train on them, from the time that there is to the
     final test."""
+
+    model_type = ImageModel
+    next_words = ("eval RUN", "predict RUN FILES...", "export RUN --to pt2")
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the size of the network, the plan and the number of steps that suit the time."""
@@ -48,20 +51,15 @@ class ImageApplication(ImageTraining):
         pixels, samples = test.first(_NUM_SAMPLES)
         save_tensors(
             {"images": pixels.contiguous(), "labels": samples.labels.contiguous()},
-            run.path / "samples.safetensors",
+            run.path / SAMPLES,
         )
         if run.status != "finished":
             return Finished()
         device = Device(run.plan.device)
         with settings_of(run.plan, device):
+            views = spec.views(further=self.options.views is not False)
             logits, labels, faults = predict_labelled(
-                run.model,
-                test,
-                device,
-                precision=run.plan.precision,
-                flip=spec.flip and self.options.views is not False,
-                translate=0 if self.options.views is False else spec.translate,
-                unsure=spec.answers.is_unsure,
+                run.model, test, device, views, precision=run.plan.precision
             )
         scores = spec.answers.scores(logits, labels)
         for fault in faults[len(test.faults) :]:  # of files that were not read before
@@ -73,22 +71,8 @@ class ImageApplication(ImageTraining):
             score=spec.answers.score(scores),
         )
 
-    @classmethod
-    def load(cls, folder: RunFolder, device: str | None = None) -> ImageModel:
-        """Loads the classifier of a run."""
-        return ImageModel.open(folder, device)
-
     @staticmethod
     def summary(run: Run) -> list[str]:
         """The figures of the final test, with those of the trivial answer."""
         where = "the held-out test images" if run.details["is_held_out"] else "the test images"
         return figures_in_words(run.metrics, f"of {where}")
-
-    @classmethod
-    def next_commands(cls, path: Path) -> list[str]:
-        """Implements :meth:`Application.next_commands`."""
-        return [
-            f"volano eval {path}",
-            f"volano predict {path} FILES...",
-            f"volano export {path} --to pt2",
-        ]

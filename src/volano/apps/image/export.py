@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from volano.apps.targets.classes import OneClass
 from volano.apps.targets.target import Target
-from volano.errors import MissingExtraError, RunError, UsageError
-from volano.record.files import write_bytes
-from volano.training import load_weights, save_weights
+from volano.errors import CheckpointError, MissingExtraError, RunError, UsageError
+from volano.record.files import check_out, write_bytes
+from volano.training import RunFolder, load_tensors, load_weights, save_weights
 
+SAMPLES = "samples.safetensors"
 _CLASSES = OneClass(names=())
-FORMATS = ("safetensors", "pt2", "onnx")
+FORMATS, HF = ("safetensors", "pt2", "onnx"), "hf"
 # The same operations in another program: fp32 rounding over some twenty layers stays far below
 # this.
 _TOLERANCE = 1e-3
@@ -54,7 +56,7 @@ def export_classifier(
     """
     if to not in FORMATS:
         raise UsageError(
-            f"A model must be exported to one of {', '.join((*FORMATS, 'hf'))}", got=repr(to)
+            f"A model must be exported to one of {', '.join((*FORMATS, HF))}", got=repr(to)
         )
     model.eval()
     whole = model if to == "safetensors" else target.finished(model)
@@ -66,13 +68,7 @@ def export_classifier(
             got = _pt2(whole, images, out)
         else:
             got = _safetensors(model, fresh.eval(), images, out)
-    differences = (got - expected).abs()
-    difference = differences.max().item()
-    if not (differences <= _TOLERANCE * target.scale(expected)).all():
-        raise RunError(
-            "An exported model must predict what the run's model does",
-            got=f"logits that differ by {difference}",
-        )
+    difference = largest_difference(got, expected, _TOLERANCE * target.scale(expected))
     return {
         "path": str(out),
         "format": to,
@@ -80,6 +76,51 @@ def export_classifier(
         "num_compared": len(images),
         "largest_difference": difference,
     }
+
+
+def largest_difference(got: Tensor, expected: Tensor, most: float | Tensor) -> float:
+    """Returns by how much the outputs of what was loaded back differ from the model's.
+
+    Raises:
+        RunError: by more than ``most``.
+    """
+    differences = (got - expected).abs()
+    difference = differences.max().item()
+    if not (differences <= most).all():
+        raise RunError(
+            "An exported model must predict what the run's model does",
+            got=f"logits that differ by {difference}",
+        )
+    return difference
+
+
+def place_to_export(folder: RunFolder, to: str, out: str | Path | None) -> Path:
+    """Returns the file (of ``hf`` the folder) to write: ``out``, or one in the run's folder.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    suffix = {"safetensors": "exported.safetensors"}.get(to, to)
+    target = Path(out) if out is not None else folder.path / f"model.{suffix}"
+    if to != HF and (not target.parent.is_dir() or target.is_dir()):
+        raise UsageError("`out` must name a file in a folder that exists", got=str(target))
+    if out is not None:
+        check_out(target)
+    return target
+
+
+def kept_samples(folder: RunFolder, name: str) -> Tensor:
+    """Returns the examples that a run keeps to compare predictions on, by their name there.
+
+    Raises:
+        CheckpointError: they are missing or damaged.
+    """
+    try:
+        return load_tensors(folder.path / SAMPLES)[name]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CheckpointError(
+            f"A run to export must hold {SAMPLES} to compare predictions on", got=f"{error}"
+        ) from error
 
 
 def _safetensors(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
 
 from volano.apps.application import Fitted
 from volano.apps.image.fine_tuning.recipe import MOST_EPOCHS
@@ -94,7 +93,7 @@ def _choices(application: ImageTraining) -> list[tuple[ImageTraining, float, int
     some, cost, least = choices[-1]
     may_shrink = application.options.batch_size is None and application.network is None
     while may_shrink and some.recipe(1.0).batch_size >= 2 * LEAST_HALVED_BATCH:
-        some = some.with_batch_size(some.recipe(1.0).batch_size // 2)
+        some = some.with_options(batch_size=some.recipe(1.0).batch_size // 2)
         choices.append((some, cost, least))
     choices[-1] = (choices[-1][0], cost, LEAST_STEPS)
     return choices
@@ -113,13 +112,10 @@ def _with_tests(
         )
     )
     views = schedule.more_share > 0.0 or not application.has_views
-    options = dataclasses.replace(
-        application.options,
-        num_evaluations=schedule.num_evaluations,
-        num_valid=num_valid,
-        num_test=num_test,
+    tested = application.with_options(
+        num_evaluations=schedule.num_evaluations, num_valid=num_valid, num_test=num_test,
         views=views,
-    )
+    )  # fmt: skip
     said = []
     if not views:
         said.append("the final test looks at each image once: the time is too short for more views")
@@ -128,7 +124,7 @@ def _with_tests(
             f"the final test looks at {num_test:,} of {len(application.test):,} images: the time "
             "is too short for all"
         )
-    return dataclasses.replace(application, options=options), said
+    return tested, said
 
 
 def _most_epochs(application: ImageTraining, limit: TimeLimit) -> float:
@@ -165,9 +161,8 @@ def _forward_seconds(application: ImageTraining, plan: Plan) -> float:
     with throwaway_settings(plan) as device:
         model = task.model().to(device.torch_device)
         some, _ = application.test.first(_NUM_TIMED)
-        how: dict[str, Any] = {"precision": plan.precision, "flip": False, "translate": 0}
-        how["unsure"] = application.spec.answers.is_unsure
-        predict_logits(model, some[:16], device, **how)
+        views = application.spec.views(further=False)
+        predict_logits(model, some[:16], device, views, precision=plan.precision)
         mark = time.perf_counter()
-        predict_logits(model, some, device, **how)
+        predict_logits(model, some, device, views, precision=plan.precision)
         return (time.perf_counter() - mark) / len(some)

@@ -17,6 +17,8 @@ Two questions are asked on held-out images:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -49,11 +51,6 @@ def random_patch_features(images: Tensor, bank: Tensor) -> Tensor:
         # What lies below zero is what lies above, without the mean.
         pieces.append(torch.cat([above, above - mean], dim=1).flatten(1))
     return torch.cat(pieces)
-
-
-def ridge_scores(train: Tensor, labels: Tensor, classes: int, tests: list[Tensor]) -> list[Tensor]:
-    """Fits ridge regression to one-hot labels; returns the class scores of each test set."""
-    return ridge_outputs(train, F.one_hot(labels, classes).float(), tests)
 
 
 def ridge_outputs(train: Tensor, targets: Tensor, tests: list[Tensor]) -> list[Tensor]:
@@ -101,35 +98,53 @@ def draw_bank(images: Tensor, generator: torch.Generator) -> Tensor:
     return cut / cut.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
+class _Features(NamedTuple):
+    """The features of images to fit and of those held out, as they are and mirrored."""
+
+    plain: Tensor
+    mirrored: Tensor
+    held_plain: Tensor
+    held_mirrored: Tensor
+
+
 @torch.no_grad()
 def flip_is_label_preserving(images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:
     """Returns whether left-right flips keep the labels, and why.
 
     ``images`` are bytes ``[N, C, H, W]``, ``labels`` ``[N]`` integers from 0, or ``[N, outputs]``
-    labels or numbers, of which see ``flip_keeps_outputs``. At most 3,000
-    images are used; two thirds are fitted, one third is held out. Too few images: no flips.
+    labels or numbers. At most 3,000 images are used; two thirds are fitted, one third is held out.
+    Too few images: no flips.
     """
-    if labels.ndim > 1:
-        return flip_keeps_outputs(images, labels, seed)
     generator = torch.Generator().manual_seed(seed)
-    labels = labels.long()
-    classes = int(labels.max()) + 1
     order = torch.randperm(len(images), generator=generator)[: MAX_TRAIN + MAX_HELD]
     order = order.to(images.device)
-    held_count = len(order) // 3
-    if held_count < 5 * classes:
-        return False, f"only {len(order)} images for {classes} classes: too few to tell"
-    held, train = order[:held_count], order[held_count:]
+    held, train = order[: len(order) // 3], order[len(order) // 3 :]
+    classes = 0 if labels.ndim > 1 else int(labels.max()) + 1
+    if len(held) < (5 * classes or LEAST_HELD):
+        told = f" for {classes} classes" * bool(classes)
+        return False, f"only {len(order)} images{told}: too few to tell"
     train_images, held_images = prepare(images[train]), prepare(images[held])
-    train_labels, held_labels = labels[train], labels[held]
-
     bank = draw_bank(train_images, generator)
-    plain = random_patch_features(train_images, bank)
-    mirrored = random_patch_features(train_images.flip(-1), bank)
-    held_plain = random_patch_features(held_images, bank)
-    held_mirrored = random_patch_features(held_images.flip(-1), bank)
+    features = _Features(
+        *(
+            random_patch_features(some, bank)
+            for some in (train_images, train_images.flip(-1), held_images, held_images.flip(-1))
+        )
+    )
+    if classes:
+        return _keeps_classes(features, labels[train].long(), labels[held].long(), classes)
+    numbers = labels.cpu().numpy().astype(np.float64)
+    numbers = (numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-6)
+    values = torch.from_numpy(numbers.astype(np.float32)).to(images.device)
+    return _keeps_outputs(features, values[train], values[held])
 
-    scores = ridge_scores(plain, train_labels, classes, [held_plain, held_mirrored])
+
+def _keeps_classes(
+    features: _Features, labels: Tensor, held_labels: Tensor, classes: int
+) -> tuple[bool, str]:
+    """Asks both questions of classes; ``labels`` are those of the fitted images."""
+    wanted, tests = F.one_hot(labels, classes).float(), [*features[2:]]
+    scores = ridge_outputs(features.plain, wanted, tests)
     accuracy, count = class_accuracy(scores[0], held_labels, classes)
     accuracy_mirrored, _ = class_accuracy(scores[1], held_labels, classes)
     overall = float((accuracy * count).sum() / count.sum())
@@ -144,9 +159,7 @@ def flip_is_label_preserving(images: Tensor, labels: Tensor, seed: int) -> tuple
             f"mirrored images are not recognised in {int(failing.sum())} of {classes} classes "
             f"({failing_share:.0%} of the images): left and right carry meaning"
         )
-
-    both, both_labels = torch.cat([plain, mirrored]), torch.cat([train_labels, train_labels])
-    (with_flips,) = ridge_scores(both, both_labels, classes, [held_plain])
+    (with_flips,) = _fitted_to_both(features, wanted)
     accuracy_with, _ = class_accuracy(with_flips, held_labels, classes)
     loss = accuracy - accuracy_with
     error = (accuracy * (1 - accuracy) + accuracy_with * (1 - accuracy_with)) / count.clamp(min=1)
@@ -164,33 +177,14 @@ def flip_is_label_preserving(images: Tensor, labels: Tensor, seed: int) -> tuple
     )
 
 
-@torch.no_grad()
-def flip_keeps_outputs(images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:
-    """Asks both questions of several labels or of numbers ``[N, outputs]``: by the share of their
-    variance that the ridge regression explains on held-out images."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images), generator=generator)[: MAX_TRAIN + MAX_HELD]
-    order = order.to(images.device)
-    held_count = len(order) // 3
-    if held_count < LEAST_HELD:
-        return False, f"only {len(order)} images: too few to tell"
-    numbers = labels.cpu().numpy().astype(np.float64)
-    numbers = (numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-6)
-    values = torch.from_numpy(numbers.astype(np.float32)).to(images.device)
-    held, train = order[:held_count], order[held_count:]
-    train_images, held_images = prepare(images[train]), prepare(images[held])
-    bank = draw_bank(train_images, generator)
-    plain, mirrored, held_plain, held_mirrored = (
-        random_patch_features(some, bank)
-        for some in (train_images, train_images.flip(-1), held_images, held_images.flip(-1))
-    )
-    known, true = values[train], values[held]
+def _keeps_outputs(features: _Features, known: Tensor, true: Tensor) -> tuple[bool, str]:
+    """Asks both questions of several labels or of numbers, ``[N, outputs]`` of the fitted and of
+    the held-out images: by the share of their variance that the ridge regression explains."""
 
     def explained(found: Tensor) -> float:
         return float(1 - (found - true).square().sum() / (true - true.mean(0)).square().sum())
 
-    scores = ridge_outputs(plain, known, [held_plain, held_mirrored])
-    own, of_mirrored = map(explained, scores)
+    own, of_mirrored = map(explained, ridge_outputs(features.plain, known, [*features[2:]]))
     if own < LEAST_EXPLAINED:
         return False, f"the probe itself explains {own:.0%} of the variance: no flips, to be safe"
     if of_mirrored < (1 - FAILING_SHARE) * own:
@@ -198,9 +192,7 @@ def flip_keeps_outputs(images: Tensor, labels: Tensor, seed: int) -> tuple[bool,
             f"of mirrored images the probe explains {max(0.0, of_mirrored):.0%} of the variance, "
             f"of others {own:.0%}: left and right carry meaning"
         )
-    both = torch.cat([plain, mirrored])
-    (with_flips,) = ridge_outputs(both, torch.cat([known, known]), [held_plain])
-    after = explained(with_flips)
+    (after,) = map(explained, _fitted_to_both(features, known))
     if after < (1 - CLASS_LOSS) * own:
         return False, (
             f"trained with mirrored images the probe explains {after:.0%} of the variance instead "
@@ -210,3 +202,8 @@ def flip_keeps_outputs(images: Tensor, labels: Tensor, seed: int) -> tuple[bool,
         f"of mirrored images the probe explains {of_mirrored:.0%} of the variance, of others "
         f"{own:.0%}; trained with both {after:.0%}"
     )
+
+
+def _fitted_to_both(features: _Features, wanted: Tensor) -> list[Tensor]:
+    both = torch.cat([features.plain, features.mirrored])
+    return ridge_outputs(both, torch.cat([wanted, wanted]), [features.held_plain])

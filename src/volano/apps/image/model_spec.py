@@ -5,30 +5,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from volano.apps.dimensions import check_dimensions, check_figures
 from volano.apps.image.network import build_network
+from volano.apps.image.scores import Views
+from volano.apps.model_spec import ModelSpec
 from volano.apps.targets.kinds import target_of_run
 from volano.apps.targets.target import Target
-from volano.data.sources import BILINEAR, CUT, FITS, PixelFormat
-from volano.errors import CheckpointError, TaskError, UsageError
+from volano.data.sources import BILINEAR, CUT, PixelFormat
+from volano.errors import TaskError, UsageError
 from volano.running.references import load_reference
 from volano.running.trust import check_trusted
 
-SCHEMA_VERSION = 1
-# Larger ones than any options ask for: IDX files have their own sizes.
-_BOUNDS = {"channels": (1, 4), "image_size": (1, 8192), "translate": (0, 8192)}
-
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierSpec:
+class ClassifierSpec(ModelSpec):
     """A classifier of images, without its weights.
 
     Attributes:
@@ -45,6 +42,11 @@ class ClassifierSpec:
         target: what ``Target.to_json`` says of labels or numbers; None of classes.
         pretrained: what ``fine_tuning/network.py`` says of a pretrained network, or None.
     """
+
+    file = "image.json"
+    what = "a classifier"
+    # Larger ones than any options ask for: IDX files have their own sizes.
+    bounds = {"channels": (1, 4), "image_size": (1, 8192), "translate": (0, 8192)}  # noqa: RUF012
 
     classes: tuple[str, ...]
     channels: int
@@ -68,6 +70,14 @@ class ClassifierSpec:
         """The target: what the network gives."""
         return target_of_run(self.classes, self.target)
 
+    def views(self, *, further: bool = True) -> Views:
+        """Returns the views of a final test; without ``further`` ones, each image alone."""
+        return Views(
+            flip=self.flip and further,
+            translate=self.translate if further else 0,
+            unsure=self.answers.is_unsure,
+        )
+
     @property
     def pixel_format(self) -> PixelFormat:
         """The format to which files are decoded."""
@@ -80,41 +90,21 @@ class ClassifierSpec:
             interpolation=own.get("interpolation", BILINEAR),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns all fields and the schema's version."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+    @classmethod
+    def num_channels(cls, fields: Mapping[str, Any]) -> int | None:
+        """Implements :meth:`ModelSpec.num_channels`: a pretrained network's own channels count,
+        whatever the images have."""
+        return fields.get("channels") if fields.get("pretrained") is None else 3
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ClassifierSpec:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            CheckpointError: another schema version, or fields that do not belong.
-        """
-        fields: dict[str, Any] = dict(value)
-        if fields.pop("schema_version", None) != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"image.json must be of schema version {SCHEMA_VERSION}",
-                got=value.get("schema_version"),
-            )
-        check_dimensions(fields, _BOUNDS, "image.json")
-        # A pretrained network's own channels count, whatever the images have.
-        count = fields.get("channels") if fields.get("pretrained") is None else 3
-        check_figures(fields, dict.fromkeys(("mean", "std"), count), "image.json")
-        try:
-            for name in ("classes", "mean", "std"):
-                fields[name] = tuple(fields[name])
-            fields["classes"] = tuple(map(str, fields["classes"]))
-            if fields.get("pixel_range") is not None:
-                low, high = map(float, fields["pixel_range"])
-                fields["pixel_range"] = (low, high)
-            if fields.get("fit", CUT) not in FITS:
-                raise ValueError(f"fit={fields['fit']!r}")
-            found = cls(**fields)
-            assert found.answers
-            return found
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError("image.json must describe a classifier", got=error) from error
+    def parsed(cls, fields: dict[str, Any]) -> Self:
+        """Implements :meth:`ModelSpec.parsed`."""
+        if fields.get("pixel_range") is not None:
+            low, high = map(float, fields["pixel_range"])
+            fields["pixel_range"] = (low, high)
+        found = super().parsed(fields)
+        assert found.answers
+        return found
 
 
 def make_classifier(

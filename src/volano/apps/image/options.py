@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 from volano.apps.options import (
     Options,
-    check_tune,
     columns_of,
     fit,
     from_option,
     held_out_by,
+    num_evaluations,
     option,
+    settle_from,
     target,
     target_columns,
 )
 from volano.errors import UsageError
-from volano.pretrained.references import absolute_reference, code_of_reference
+from volano.pretrained.references import code_of_reference
 
 SIZES = ("tiny", "thin", "base", "wide")
 TUNES = ("head", "all")
@@ -53,9 +54,7 @@ class ImageOptions(Options):
     )
     held_out_by: str = held_out_by()
     in_files: bool | None = option(None, "Whether images stay in their files.", is_resolved=True)
-    num_evaluations: int | None = option(
-        None, "Evaluations during the run at most.", at_least=1, is_resolved=True
-    )
+    num_evaluations: int | None = num_evaluations()
     num_valid: int | None = option(
         None, "Images that an evaluation looks at.", at_least=1, is_resolved=True
     )
@@ -80,14 +79,8 @@ class ImageOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_tune(self.from_, self.tune)
+        settle_from(self, "size")
         columns_of(self.target_columns)
-        if self.from_ is not None:
-            object.__setattr__(self, "from_", absolute_reference(self.from_))
-        if self.from_ is not None and self.size is not None:
-            raise UsageError(
-                "`size` can only choose among Volano's networks", got="`size` together with `from_`"
-            )
         if self.model is not None and self.size is not None:
             raise UsageError(
                 "`size` can only choose among Volano's networks", got="`size` together with `model`"

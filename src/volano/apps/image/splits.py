@@ -77,10 +77,10 @@ def members_of_sets(sets: ImageSets) -> list[SplitMember]:
 def read_again(options: ImageOptions, folder: RunFolder) -> ImageSets:
     """Reads a run's source in the run's own format, whatever it has become."""
     check_data_is_there(options.path, "images")
-    spec = ClassifierSpec.from_json(folder.read_json("image.json"))
+    spec = ClassifierSpec.of_run(folder)
     return read_image_sets(
         None if options.path is None else Path(options.path),
-        pixel_format=spec.pixel_format,
+        spec.pixel_format,
         least_classes=1,
         in_files=options.in_files,
         classes=spec.classes,

@@ -28,7 +28,7 @@ from volano.apps.image.model_spec import (
 from volano.apps.image.network import parameter_groups
 from volano.apps.image.objective import Classification, balanced_weights
 from volano.apps.image.options import ImageOptions
-from volano.apps.image.recipe import ImageRecipe, choose_recipe
+from volano.apps.image.recipe import ImageRecipe, choose_recipe, view_shift
 from volano.apps.image.splits import (
     copies_left_out,
     members_of_sets,
@@ -42,7 +42,8 @@ from volano.apps.image.splits import (
 )
 from volano.apps.options import Options, columns_of
 from volano.apps.targets.kinds import target_class, target_of_data
-from volano.data import Fault
+from volano.apps.targets.target import Target
+from volano.data import Fault, fault_notices
 from volano.data.sources import (
     CLASSES,
     SPLITS_NAME,
@@ -54,6 +55,7 @@ from volano.data.sources import (
     LabelledImages,
     SplitRecord,
     TargetFormat,
+    WantedFormat,
     check_trained,
     copies_of_training,
     picked,
@@ -69,7 +71,7 @@ from volano.training import MuonAdamW, RunFolder, save_tensors
 
 # Images whose patches' statistics whiten the stem (airbench94 takes 5,000).
 _NUM_WHITENING_IMAGES = 5000
-_NUM_SAMPLES = 64
+_UNREADABLE = "unreadable, left out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,15 +124,17 @@ class ImageTraining(Application):
         to know."""
         path = None if options.path is None else Path(options.path)
         network = network_of(options)
-        own = {} if network is None else input_of(network)
-        sets = read_image_sets(
-            path,
-            size=None if own else options.image_size,
-            in_files=options.in_files,
+        wanted = WantedFormat(
+            size=options.image_size if network is None else None,
             pixel_range=options.pixel_range,
             fit=options.fit,
+            **({} if network is None else input_of(network)),
+        )
+        sets = read_image_sets(
+            path,
+            wanted,
+            in_files=options.in_files,
             target=TargetFormat(kind=options.target, columns=columns_of(options.target_columns)),
-            **own,
         )
         return cls._of(options, with_cache(sets, options.image_cache), network)
 
@@ -178,7 +182,7 @@ class ImageTraining(Application):
                 got=f"none of {len(record[TEST]):,} in {options.path}",
                 remedy="Put them back, or name others to evaluate on",
             )
-        return test, sets.origin, (*notices, *_fault_notices(faults))
+        return test, sets.origin, (*notices, *fault_notices(faults, _UNREADABLE))
 
     @classmethod
     def _of(
@@ -190,59 +194,23 @@ class ImageTraining(Application):
         start: FineTuningStart | None = None,
     ) -> Self:
         own_model = None if network is not None else own_model_of(options.model)
-        if recorded is None:
-            train, valid, test, is_held_out = split_sets(sets, options.seed, options.held_out_by)
-            if options.keep == "best" and valid is test:
-                train, valid, test = with_own_validation(train, test, options.seed)
-        else:
-            train, valid, test = (recorded[split] for split in (TRAIN, VALID, TEST))
-            is_held_out = sets.test is None and sets.valid is None
-        faults = [*sets.faults] + [
-            fault
-            for part in (sets.train, sets.valid, sets.test)
-            if part is not None
-            for fault in part.faults
-        ]
-        parts = {TRAIN: train, **({} if valid is test else {VALID: valid}), TEST: test}
+        train, valid, test, is_held_out = _split(options, sets, recorded)
         target = target_of_data(train, columns_of(options.target_columns))
-        notices = [
-            target.data_in_words("images", parts, is_held_out=is_held_out),
-            *(() if network is None else (network.in_words(), *network.notices)),
-            *sets.notices,
-            *_fault_notices(faults),
-            *(copies_left_out(sets, train, test) if is_held_out and recorded is None else ()),
-            *copies_of_training(train.members(), test.members(), "images"),
-        ]
         check_trained(train.kind, train.classes, train.labels, "images")
-        if options.batch_size is not None and options.batch_size > len(train):
-            notices.append(f"batch_size={len(train)}: there are no more images to train on")
         known, about = train.sample()
         flip, reason = _decide_flip(options.flip, known, about.labels, options.seed)
-        notices.append(f"flip={'yes' if flip else 'no'}: {reason}")
-        if balanced_weights(train.labels, len(train.classes)) is not None:
-            counts = torch.bincount(train.labels)
-            notices.append(
-                f"classes of {int(counts.min())} to {int(counts.max())} images: weighted inversely"
-            )
         mean, std = _statistics(known) if network is None else scale_of(network)
-        channels, image_size = train.images.shape[1], train.images.shape[-1]
-        recipe = choose_recipe(
-            num_train=len(train),
-            resolution=image_size,
-            num_classes=len(train.classes),
-            epochs=1.0,
-            batch_size=None,
-        )
+        image_size = train.images.shape[-1]
         spec = ClassifierSpec(
             classes=train.classes,
-            channels=channels,
+            channels=train.images.shape[1],
             image_size=image_size,
             mean=mean,
             std=std,
             size=options.size or "thin" if own_model is None and network is None else None,
             model_reference=options.model,
             flip=flip,
-            translate=recipe.tta_translate if network is None else 0,
+            translate=view_shift(image_size) if network is None else 0,
             pixel_range=sets.pixel_range,
             fit=options.fit,
             target=target.to_json(),
@@ -250,36 +218,51 @@ class ImageTraining(Application):
         )
         check_classifier(spec, own_model)
         black, white = sets.pixel_range or (None, None)
-        return cls(
-            options=dataclasses.replace(
-                options,
-                flip="yes" if flip else "no",
-                target=train.kind,
-                in_files=isinstance(sets.train.images, ImageFiles),
-                black=black,
-                white=white,
-            ),
-            spec=spec,
-            train=train,
-            valid=valid,
-            test=test,
-            is_held_out=is_held_out,
-            origin=sets.origin,
-            faults=tuple(faults),
-            notices=tuple(notices),
-            own_model=own_model,
-            network=network,
-            start=start,
-            patches=_patches(known),
-        )
+        resolved = dataclasses.replace(
+            options, flip="yes" if flip else "no", target=train.kind, black=black, white=white,
+            in_files=isinstance(sets.train.images, ImageFiles),
+        )  # fmt: skip
+        faults = (*sets.faults, *(fault for part in parts_of(sets) for fault in part.faults))
+        found = cls(
+            options=resolved, spec=spec, train=train, valid=valid, test=test, faults=faults,
+            is_held_out=is_held_out, origin=sets.origin, notices=(), own_model=own_model,
+            network=network, start=start, patches=_patches(known),
+        )  # fmt: skip
+        told = found._told(sets, target, is_new=recorded is None, why_flip=reason)
+        return dataclasses.replace(found, notices=told)
+
+    def _told(
+        self, sets: ImageSets, target: Target, *, is_new: bool, why_flip: str
+    ) -> tuple[str, ...]:
+        """Returns what a person should know of the images."""
+        train, test, batch_size = self.train, self.test, self.options.batch_size
+        notices = [
+            target.data_in_words("images", self._parts(), is_held_out=self.is_held_out),
+            *(() if self.network is None else (self.network.in_words(), *self.network.notices)),
+            *sets.notices,
+            *fault_notices(self.faults, _UNREADABLE),
+            *(copies_left_out(sets, train, test) if self.is_held_out and is_new else ()),
+            *copies_of_training(train.members(), test.members(), "images"),
+        ]
+        if batch_size is not None and batch_size > len(train):
+            notices.append(f"batch_size={len(train)}: there are no more images to train on")
+        notices.append(f"flip={self.options.flip}: {why_flip}")
+        if self.class_weights is not None:
+            counts = torch.bincount(train.labels)
+            notices.append(
+                f"classes of {int(counts.min())} to {int(counts.max())} images: weighted inversely"
+            )
+        return tuple(notices)
+
+    def _parts(self) -> dict[str, LabelledImages]:
+        """The images of each split; there may be no validation images but the test images."""
+        valid = {} if self.valid is self.test else {VALID: self.valid}
+        return {TRAIN: self.train, **valid, TEST: self.test}
 
     def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002
         """Writes the description of the classifier, and which image is in which split."""
-        folder.write_json("image.json", self.spec.to_json())
-        parts = {TRAIN: self.train, TEST: self.test}
-        if self.valid is not self.test:
-            parts[VALID] = self.valid
-        members = {split: part.members() for split, part in parts.items()}
+        folder.write_json(self.spec.file, self.spec.to_json())
+        members = {split: part.members() for split, part in self._parts().items()}
         classes = self.train.classes if self.train.kind == CLASSES else ()
         record = SplitRecord(classes=classes, parts=members)
         folder.write_json(SPLITS_NAME, record.to_json())
@@ -304,9 +287,7 @@ class ImageTraining(Application):
         """The same with that part of the network trained."""
         assert self.network is not None
         spec = dataclasses.replace(self.spec, pretrained=described(self.network, tune))
-        return dataclasses.replace(
-            self, spec=spec, options=dataclasses.replace(self.options, tune=tune)
-        )
+        return dataclasses.replace(self.with_options(tune=tune), spec=spec)
 
     @property
     def class_weights(self) -> tuple[float, ...] | None:
@@ -367,12 +348,6 @@ class ImageTraining(Application):
         network = own or self.spec.size or self.spec.model_reference
         return f"{network} network at {self.recipe(1.0).batch_size} images a step"
 
-    def with_batch_size(self, batch_size: int) -> Self:
-        """The same with another batch."""
-        return dataclasses.replace(
-            self, options=dataclasses.replace(self.options, batch_size=batch_size)
-        )
-
     def with_size(self, size: str) -> Self:
         """The same with a network of another size."""
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, size=size))
@@ -401,11 +376,8 @@ class ImageTraining(Application):
         """Implements :meth:`Application.fit_trial`; the network is thin unless another is asked
         for."""
         del seconds, device
-        sized = (
-            self.with_size("thin")
-            if self.options.size is None and self.spec.size is not None
-            else self
-        )
+        is_open = self.options.size is None and self.spec.size is not None
+        sized = self.with_size("thin") if is_open else self
         return sized, seconds_per_step(sized.task(1000))
 
     def resolved(self, num_steps: int) -> dict[str, Any]:
@@ -454,19 +426,24 @@ class ImageTraining(Application):
         }
 
 
+def _split(
+    options: ImageOptions, sets: ImageSets, recorded: dict[str, LabelledImages] | None
+) -> tuple[LabelledImages, LabelledImages, LabelledImages, bool]:
+    """Returns images to train on, to look at and to test on, and whether Volano split the last
+    off."""
+    if recorded is not None:
+        train, valid, test = (recorded[split] for split in (TRAIN, VALID, TEST))
+        return train, valid, test, sets.test is None and sets.valid is None
+    train, valid, test, is_held_out = split_sets(sets, options.seed, options.held_out_by)
+    if options.keep == "best" and valid is test:
+        train, valid, test = with_own_validation(train, test, options.seed)
+    return train, valid, test, is_held_out
+
+
 def _decide_flip(wanted: str, images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:
     if wanted != "auto":
         return wanted == "yes", "as asked"
     return flip_is_label_preserving(images, labels, seed)
-
-
-def _fault_notices(faults: list[Fault]) -> list[str]:
-    told = [f"unreadable, left out: {fault.path}: {fault.reason}" for fault in faults[:3]]
-    if len(faults) > len(told):
-        told.append(
-            f"{len(faults) - len(told)} more unreadable images are listed in quarantine.jsonl"
-        )
-    return told
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -9,11 +9,10 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from volano.apps.application import Table, TrainedModel
-from volano.apps.image.export import export_classifier
+from volano.apps.image.export import HF, export_classifier, kept_samples, place_to_export
 from volano.apps.image.fine_tuning.export import export_hf
 from volano.apps.image.fine_tuning.network import fresh_classifier, load_classifier
 from volano.apps.image.model_spec import ClassifierSpec
@@ -21,25 +20,21 @@ from volano.apps.image.pictures import write_scores
 from volano.apps.image.scores import predict_labelled, predict_logits
 from volano.apps.image.training import ImageTraining
 from volano.apps.predictions import Predictions
-from volano.data import Fault
+from volano.data import Fault, check_readable
 from volano.data.sources import (
     ImageFile,
     LabelledImages,
     decode,
     decode_all,
+    files_to_predict,
     is_image,
     listed,
     pixels_of,
     read_image_sets,
-    refuse_run,
-    run_notices,
 )
-from volano.errors import CheckpointError, DataError, UsageError
-from volano.record.files import check_out
+from volano.errors import DataError, UsageError
 from volano.running.checks import evaluation_name
-from volano.training import RunFolder, load_tensors
-
-HF = "hf"
+from volano.training import RunFolder
 
 
 class ImageModel(TrainedModel):
@@ -61,7 +56,7 @@ class ImageModel(TrainedModel):
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
-        spec = ClassifierSpec.from_json(folder.read_json("image.json"))
+        spec = ClassifierSpec.of_run(folder)
         module = load_classifier(spec, folder.path)
         return cls(folder, spec, module, device)
 
@@ -83,7 +78,7 @@ class ImageModel(TrainedModel):
             name, origin = "test", f"{origin}, test"
         else:
             sets = read_image_sets(
-                Path(path), pixel_format=spec.pixel_format, least_classes=1, classes=spec.classes,
+                Path(path), spec.pixel_format, least_classes=1, classes=spec.classes,
                 target=spec.answers.format(),
             )  # fmt: skip
             test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
@@ -91,15 +86,7 @@ class ImageModel(TrainedModel):
             record = ImageTraining.splits_of(self.folder)
             if record is not None:
                 notices += record.trained_on(test.members(), "images")
-        logits, labels, faults = predict_labelled(
-            self.module,
-            test,
-            self.device,
-            precision="fp32",
-            flip=spec.flip,
-            translate=spec.translate,
-            unsure=spec.answers.is_unsure,
-        )
+        logits, labels, faults = predict_labelled(self.module, test, self.device, spec.views())
         scores = spec.answers.scores(logits, labels)
         result = write_scores(self.folder, name, spec.answers, scores, faults, origin)
         return {**result, "notices": list(notices)}
@@ -131,36 +118,27 @@ class ImageModel(TrainedModel):
             or getattr(images, "ndim", 4) <= 3
         )
         items: list[Any] = [images] if is_one else list(cast(Any, images))
-        runs: set[Path] = set()
+        notices: tuple[str, ...] = ()
         if all(isinstance(item, str | Path) for item in items):
-            found = [ImageFile(path=file, label=None) for file in _image_files(items, runs)]
+            paths, notices = files_to_predict(
+                items, listed, is_image, what="images", one="an image (.jpg, .png, ...)"
+            )
+            found = [ImageFile(path=file, label=None) for file in paths]
             read = decode_all(
                 found, self.classes, self.spec.pixel_format, root=Path(), max_share=1.0
             )
-            if not len(read):
-                raise DataError(
-                    "At least one of the images must be readable",
-                    got=f"none; the first: {read.faults[0].reason}",
-                )
+            check_readable(len(read), "images", read.faults)
             assert isinstance(read.images, Tensor)
             pixels, names, faults = read.images, read.names, read.faults
         else:
             pixels, names, faults = self._pixels_of(items)
-        logits = predict_logits(
-            self.module,
-            pixels,
-            self.device,
-            precision="fp32",
-            flip=self.spec.flip,
-            translate=self.spec.translate,
-            unsure=self.spec.answers.is_unsure,
-        )
+        logits = predict_logits(self.module, pixels, self.device, self.spec.views())
         rows = self.spec.answers.predictions(logits, names, top_k)
         return Predictions(
             run=self.path,
             rows=rows,
             unreadable=faults,
-            notices=run_notices(runs),
+            notices=notices,
             more=self.spec.answers.about_predictions(rows),
         )
 
@@ -171,20 +149,8 @@ class ImageModel(TrainedModel):
         The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N,
         classes], or numbers in their own units.
         """
-        suffix = {"safetensors": "exported.safetensors"}.get(to, to)
-        target = Path(out) if out is not None else self.path / f"model.{suffix}"
-        if to != HF and (not target.parent.is_dir() or target.is_dir()):
-            raise UsageError("`out` must name a file in a folder that exists", got=str(target))
-        if out is not None:
-            check_out(target)
-        try:
-            samples = load_tensors(self.path / "samples.safetensors")["images"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise CheckpointError(
-                "A run of the image application must hold samples.safetensors to compare "
-                "predictions on",
-                got=f"{error}",
-            ) from error
+        target = place_to_export(self.folder, to, out)
+        samples = kept_samples(self.folder, "images")
         about = {
             "run": str(self.path),
             "classes": list(self.classes),
@@ -210,11 +176,7 @@ class ImageModel(TrainedModel):
                 names.append(f"image {place}")
             except OSError as error:
                 faults.append(Fault(place, f"image {place}", str(error)))
-        if not pixels:
-            reason = faults[0].reason if faults else "no image was given"
-            raise DataError(
-                "At least one of the images must be readable", got=f"none; the first: {reason}"
-            )
+        check_readable(len(pixels), "images", faults)
         return torch.from_numpy(np.stack(pixels)), names, tuple(faults)
 
     def _pixels_of_one(self, picture: Any) -> np.ndarray:
@@ -256,26 +218,3 @@ def _in_terms_of(spec: ClassifierSpec, images: LabelledImages) -> LabelledImages
             remedy=f"The run takes {spec.channels} channels of {spec.image_size} px",
         )
     return images.in_terms_of(spec.classes)
-
-
-def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:
-    """Lists the files named, and those in folders; folders of runs in these are added to ``runs``
-    instead."""
-    found: list[Path] = []
-    for file in map(Path, files):
-        if not file.exists():
-            raise UsageError("A file to predict must exist", got=str(file))
-        refuse_run(file)
-        if file.is_dir():
-            found += listed(file, runs)
-        elif is_image(file.name):
-            found.append(file)
-        else:
-            raise UsageError(
-                "A file to predict must be named like an image (.jpg, .png, ...)", got=str(file)
-            )
-    if not found:
-        raise DataError(
-            "There must be images to predict", got=f"none in {', '.join(map(str, files))}"
-        )
-    return found

@@ -23,6 +23,9 @@ from volano.training import Run, RunFolder
 class TextApplication(TextTraining):
     """A text and a language model to train on it, from the time that there is to the final test."""
 
+    model_type = TextModel
+    next_words = ("generate RUN --prompt TEXT", "eval RUN PATH")
+
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the depth, the batch, the plan and the number of steps that suit the time."""
         return fit_into(self, limit)
@@ -30,13 +33,10 @@ class TextApplication(TextTraining):
     def write(self, folder: RunFolder, scratch: Path | None) -> None:
         """Writes description and tokenizer, and moves the tokens."""
         assert scratch is not None
-        folder.write_json("text.json", self.spec.to_json())
+        folder.write_json(self.spec.file, self.spec.to_json())
         write_bytes(folder.path / "tokenizer.json", self.tokenizer.to_bytes())
         # They are mapped; a rename leaves the mapping as it is.
-        for name in (
-            TRAIN_FILE,
-            HELD_FILE,
-        ):
+        for name in (TRAIN_FILE, HELD_FILE):
             with written(folder.path / name) as partial:
                 shutil.move(scratch / name, partial)
 
@@ -61,20 +61,10 @@ class TextApplication(TextTraining):
         )
         return Finished(metrics=metrics, score=score)
 
-    @classmethod
-    def load(cls, folder: RunFolder, device: str | None = None) -> TextModel:
-        """Loads the language model of a run."""
-        return TextModel.open(folder, device)
-
     @staticmethod
     def summary(run: Run) -> list[str]:
         """Returns the bits per byte, with those of compressors."""
         return text_figures(run.metrics, "held-out bytes")
-
-    @classmethod
-    def next_commands(cls, path: Path) -> list[str]:
-        """Implements :meth:`Application.next_commands`."""
-        return [f"volano generate {path} --prompt TEXT", f"volano eval {path} PATH"]
 
     def _tokens_per_second(self, folder: RunFolder) -> float | None:
         """The median over the logged lines, as training throughput."""

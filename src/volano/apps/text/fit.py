@@ -45,7 +45,9 @@ def fit_into(application: TextTraining, limit: TimeLimit) -> Fitted:
         limit, sizes, evaluation_costs, num_evaluations=_MOST_EVALUATIONS, least_test_share=1.0,
         least_evaluation_share=1.0,
     )  # fmt: skip
-    application = choices[found.number][0].with_evaluations(found.schedule.num_evaluations)
+    application = choices[found.number][0].with_options(
+        num_evaluations=found.schedule.num_evaluations
+    )
     pace = found.pace(limit, f"at most {MAX_EPOCHS:g} epochs")
     return Fitted.of(application, found, *application.reasons(found.schedule.num_steps, pace))
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from volano.apps.text.network import Cache, Decoder
+from volano.apps.text.options import TextGenerationOptions
 from volano.apps.text.tokenizer import SEPARATOR_ID, Tokenizer
 from volano.errors import UsageError
 
@@ -30,6 +35,13 @@ class TokenSampling:
     top_k: int | None = None
     top_p: float = 1.0
     seed: int = 0
+
+    @classmethod
+    def of(cls, given: TextGenerationOptions) -> TokenSampling:
+        """Returns the settings that a person gives."""
+        return cls(
+            temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, seed=given.seed
+        )
 
     def draw(self, logits: Tensor, generator: torch.Generator) -> int:
         """An id from logits fp32 [V] on the host."""
@@ -107,6 +119,50 @@ def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     for number in ids:
         yield decoder.decode(tokenizer.bytes_of[number])
     yield decoder.decode(b"", final=True)
+
+
+class WrittenText(ABC):
+    """The text that a run's model writes, piece by piece: iterate over it once, then read
+    ``figures``. A subclass yields the pieces, and counts the tokens.
+
+    Attributes:
+        run: the run's folder.
+        prompt: the prompt as given.
+        notices: texts that a person should read before the first piece.
+        text: the text that has been written so far, without the prompt.
+        num_written: the number of its tokens.
+    """
+
+    def __init__(self, run: Path, given: TextGenerationOptions) -> None:
+        self.run, self.prompt, self.text = run, given.prompt, ""
+        self.notices: list[str] = []
+        self.num_written = 0
+        self._num, self._seconds = given.tokens, 0.0
+
+    @abstractmethod
+    def pieces(self) -> Iterator[str]:
+        """Yields the text as soon as its characters are whole."""
+
+    def __iter__(self) -> Iterator[str]:
+        start = time.perf_counter()
+        for piece in self.pieces():
+            self._seconds = time.perf_counter() - start
+            self.text += piece
+            yield piece
+
+    def figures(self) -> dict[str, Any]:
+        """Returns all of it as JSON values; ``tokens_per_second`` counts the reading of the prompt
+        too."""
+        return {
+            "run": str(self.run),
+            "prompt": self.prompt,
+            "text": self.text,
+            "num_tokens": self.num_written,
+            "is_ended": self.num_written < self._num,
+            "seconds": round(self._seconds, 4),
+            "tokens_per_second": round(self.num_written / max(self._seconds, 1e-9), 1),
+            "notices": self.notices,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from volano.apps.dimensions import check_dimensions
+from volano.apps.model_spec import ModelSpec
 from volano.apps.text.network import DecoderShape
-from volano.errors import CheckpointError
 
-SCHEMA_VERSION = 1
 LANGUAGE, CLASSES = "language", "classes"
 DECODER_BOUNDS = {"vocab_size": (2, 2**24), "context": (1, 2**16), "depth": (1, 256)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSpec:
+class TextSpec(ModelSpec):
     """A language model without its weights, and the text that it was trained on in numbers.
 
     Attributes:
@@ -31,6 +28,11 @@ class TextSpec:
         baselines: bits per byte of xz and bz2 on the held-out text after the training text.
         origin: the source of the text, in words.
     """
+
+    file = "text.json"
+    what = "a language model"
+    goal = LANGUAGE
+    bounds = DECODER_BOUNDS
 
     vocab_size: int
     context: int
@@ -48,28 +50,3 @@ class TextSpec:
         return DecoderShape(
             vocab_size=self.vocab_size, context=self.context, depth=self.depth, dropout=dropout
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns all fields, the goal and the schema's version."""
-        return {"schema_version": SCHEMA_VERSION, "goal": LANGUAGE, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> TextSpec:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            CheckpointError: another schema version or goal, or fields that do not belong.
-        """
-        fields: dict[str, Any] = dict(value)
-        if fields.pop("schema_version", None) != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"text.json must be of schema version {SCHEMA_VERSION}",
-                got=value.get("schema_version"),
-            )
-        if fields.pop("goal", None) != LANGUAGE:
-            raise CheckpointError("text.json must describe a language model", got=value.get("goal"))
-        check_dimensions(fields, DECODER_BOUNDS, "text.json")
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise CheckpointError("text.json must describe a language model", got=error) from error

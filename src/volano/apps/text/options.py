@@ -8,14 +8,14 @@ from volano.apps.options import (
     MOST_SEED,
     DeclaredOptions,
     Options,
-    check_tune,
     from_option,
+    num_evaluations,
     option,
+    settle_from,
     target,
     target_columns,
 )
 from volano.errors import UsageError
-from volano.pretrained.references import absolute_reference
 
 MIN_DEPTH, MAX_DEPTH = 2, 24
 TUNES = ("head", "all", "lora")
@@ -42,23 +42,14 @@ class TextOptions(Options):
     )
     context: int = option(256, "Tokens seen at once.", at_least=16, at_most=8192, unit="tokens")
     batch_size: int | None = option(None, "Windows of `context` tokens a step.", at_least=1)
-    num_evaluations: int | None = option(
-        None, "Evaluations during the run at most.", at_least=1, is_resolved=True
-    )
+    num_evaluations: int | None = num_evaluations()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("target", "target_columns"):  # taken up by the classifier's options
             if getattr(self, name) is not None:
                 raise UsageError(f"`{name}` must come with `classify`", got=getattr(self, name))
-        check_tune(self.from_, self.tune)
-        if self.from_ is not None:
-            object.__setattr__(self, "from_", absolute_reference(self.from_))
-            if self.depth is not None:
-                raise UsageError(
-                    "`depth` can only choose among Volano's networks",
-                    got="`depth` together with `from_`",
-                )
+        settle_from(self, "depth")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,14 @@ from volano.apps.text.recipe import (
 )
 from volano.apps.text.scores import score_tokens
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
-from volano.data import Arrays, Fault, TokenWindows, open_tokens, scoring_windows
+from volano.data import (
+    Arrays,
+    Fault,
+    TokenWindows,
+    fault_notices,
+    open_tokens,
+    scoring_windows,
+)
 from volano.data.sources import find_texts
 from volano.device import Device
 from volano.errors import DataError
@@ -100,13 +107,7 @@ class TextTraining(Application):
             baselines=corpus.baselines,
             origin=corpus.origin,
         )
-        faults = [
-            f"not read, or in part: {fault.path}: {fault.reason}" for fault in corpus.faults[:3]
-        ]
-        if len(corpus.faults) > len(faults):
-            faults.append(
-                f"{len(corpus.faults) - len(faults)} more such files are listed in quarantine.jsonl"
-            )
+        faults = fault_notices(corpus.faults, "not read, or in part")
         num_windows = len(TokenWindows(corpus.train, context))
         if options.batch_size is not None and options.batch_size > num_windows:
             notices.append(
@@ -130,7 +131,7 @@ class TextTraining(Application):
         Raises:
             CheckpointError: a file is missing or damaged, or the tokenizer is another one.
         """
-        options, spec = cls.options_of(folder), TextSpec.from_json(folder.read_json("text.json"))
+        options, spec = cls.options_of(folder), TextSpec.of_run(folder)
         return cls(
             options=options,
             spec=spec,
@@ -172,17 +173,9 @@ class TextTraining(Application):
 
     def with_shape(self, *, depth: int, batch_size: int) -> Self:
         """The same with another depth and batch."""
-        return dataclasses.replace(
-            self,
-            spec=dataclasses.replace(self.spec, depth=depth),
-            options=dataclasses.replace(self.options, depth=depth, batch_size=batch_size),
-        )
-
-    def with_evaluations(self, count: int) -> Self:
-        """The same with so many evaluations during the run at most."""
-        return dataclasses.replace(
-            self, options=dataclasses.replace(self.options, num_evaluations=count)
-        )
+        spec = dataclasses.replace(self.spec, depth=depth)
+        whole = self.with_options(depth=depth, batch_size=batch_size)
+        return dataclasses.replace(whole, spec=spec)
 
     def recipe_of(self, num_steps: int) -> TextRecipe:
         """Returns the same as :meth:`recipe`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,13 @@ from volano.apps.application import Table, TrainedModel
 from volano.apps.options import DeclaredOptions, takes_options
 from volano.apps.text.compressors import MOST_TRAINING_BYTES, CompressorFigures
 from volano.apps.text.corpus import TRAIN_FILE
-from volano.apps.text.generate import TokenSampling, generate_ids, prompt_ids, stream_text
+from volano.apps.text.generate import (
+    TokenSampling,
+    WrittenText,
+    generate_ids,
+    prompt_ids,
+    stream_text,
+)
 from volano.apps.text.model_spec import TextSpec
 from volano.apps.text.network import Decoder
 from volano.apps.text.options import TextGenerationOptions
@@ -45,7 +50,7 @@ class TextModel(TrainedModel):
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the language model of a run."""
-        spec = TextSpec.from_json(folder.read_json("text.json"))
+        spec = TextSpec.of_run(folder)
         tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
         module = build_and_load(lambda: Decoder(spec.shape()), folder.path / WEIGHTS)
         return cls(folder, tokenizer, cast(Decoder, module), device)
@@ -99,71 +104,30 @@ class TextModel(TrainedModel):
         Args:
             options: see ``TextGenerationOptions``.
         """
-        given = TextGenerationOptions.of(options, "writing text")
-        sampling = TokenSampling(
-            temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, seed=given.seed
-        )
-        return Generation(
-            self.path, self.tokenizer, self.decoder, given.prompt, given.tokens, sampling
-        )
+        return Generation(self, TextGenerationOptions.of(options, "writing text"))
 
 
-class Generation:
-    """The text that a run's model writes, piece by piece: iterate over it once, then read
-    ``figures``.
+class Generation(WrittenText):
+    """The text that a language model writes."""
 
-    Attributes:
-        run: the run's folder.
-        prompt: the prompt as given.
-        notices: texts that a person should read before the first piece.
-        text: the text that has been written so far, without the prompt.
-    """
-
-    def __init__(
-        self,
-        run: Path,
-        tokenizer: Tokenizer,
-        model: Decoder,
-        prompt: str,
-        num: int,
-        sampling: TokenSampling,
-    ):
-        self.run, self.prompt, self.text = run, prompt, ""
-        self.notices: list[str] = []
-        self._tokenizer, self._model, self._num, self._sampling = tokenizer, model, num, sampling
-        self._num_written, self._seconds = 0, 0.0
-        self._ids, dropped = prompt_ids(tokenizer, prompt, model.shape.context)
+    def __init__(self, model: TextModel, given: TextGenerationOptions) -> None:
+        super().__init__(model.path, given)
+        self._tokenizer, self._decoder = model.tokenizer, model.decoder
+        self._sampling, context = TokenSampling.of(given), model.decoder.shape.context
+        self._ids, dropped = prompt_ids(model.tokenizer, given.prompt, context)
         if dropped:
             self.notices.append(
-                f"the prompt is longer than the context of {model.shape.context} tokens: its "
-                f"first {dropped:,} tokens "
-                "are not read"
+                f"the prompt is longer than the context of {context} tokens: its first "
+                f"{dropped:,} tokens are not read"
             )
 
-    def __iter__(self) -> Iterator[str]:
-        start = time.perf_counter()
-        for piece in stream_text(self._tokenizer, self._counted()):
-            self._seconds = time.perf_counter() - start
-            self.text += piece
-            yield piece
-
-    def figures(self) -> dict[str, Any]:
-        """Returns all of it as JSON values; ``tokens_per_second`` counts the reading of the prompt
-        too."""
-        return {
-            "run": str(self.run),
-            "prompt": self.prompt,
-            "text": self.text,
-            "num_tokens": self._num_written,
-            "is_ended": self._num_written < self._num,
-            "seconds": round(self._seconds, 4),
-            "tokens_per_second": round(self._num_written / max(self._seconds, 1e-9), 1),
-            "notices": self.notices,
-        }
+    def pieces(self) -> Iterator[str]:
+        """Implements :meth:`WrittenText.pieces`."""
+        return stream_text(self._tokenizer, self._counted())
 
     def _counted(self) -> Iterator[int]:
-        for number in generate_ids(self._model, self._ids, self._num, self._sampling):
-            self._num_written += 1
+        for number in generate_ids(self._decoder, self._ids, self._num, self._sampling):
+            self.num_written += 1
             yield number
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from volano.apps.application import Finished, Fitted
 from volano.apps.video.fit import fit_into
@@ -21,6 +20,9 @@ from volano.training import Run, RunFolder, settings_of
 class VideoApplication(VideoTraining):
     """An application: clips and a model to train on them, from the time that there is to the final
     test."""
+
+    model_type = VideoModel
+    next_words = ("eval RUN", "generate RUN --clips 16")
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the network, the plan, the number of steps and the effort of the final figures that
@@ -47,11 +49,6 @@ class VideoApplication(VideoTraining):
         details = {"self_test": self_test}
         return Finished(metrics=figures, notices=notices, details=details, score=score)
 
-    @classmethod
-    def load(cls, folder: RunFolder, device: str | None = None) -> VideoModel:
-        """Loads the model of a run."""
-        return VideoModel.open(folder, device)
-
     @staticmethod
     def summary(run: Run) -> list[str]:
         """Returns the figures of predicted frames with those of trivial ones, and the distances of
@@ -68,8 +65,3 @@ class VideoApplication(VideoTraining):
             f"first predicted frame {metrics['psnr_first_frame']:.2f} dB   ({trivial}; {where})",
             *distances_in_words({**metrics, "self_test": run.details["self_test"]}),
         ]
-
-    @classmethod
-    def next_commands(cls, path: Path) -> list[str]:
-        """Implements :meth:`Application.next_commands`."""
-        return [f"volano eval {path}", f"volano generate {path} --clips 16"]

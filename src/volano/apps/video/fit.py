@@ -30,7 +30,7 @@ def fit_into(application: VideoTraining, limit: TimeLimit) -> Fitted:
     answers timed here."""
     before = application
     application, found = _fitted(application, limit)
-    whole = application.with_batch_size(before.options.batch_size)
+    whole = application.with_options(batch_size=before.options.batch_size)
     application_of, reason = whole.with_network_for(limit.planning.place, found.schedule.num_steps)
     if application_of is not whole:
         application, found = _fitted(application_of, limit)
@@ -38,7 +38,10 @@ def fit_into(application: VideoTraining, limit: TimeLimit) -> Fitted:
     views = num_steps * application.recipe(num_steps).batch_size
     length = f"{num_steps:,} steps ({views:,} clips seen) of the {found.network.name}"
     reasons = (reason, f"{length}: {found.pace(limit)}", *_said_of(effort))
-    evaluated = _with_effort(application, effort, found.schedule.num_evaluations)
+    evaluated = application.with_options(
+        num_generated=round(NUM_GENERATED * effort), feature_steps=round(FEATURE_STEPS * effort),
+        num_evaluations=found.schedule.num_evaluations,
+    )  # fmt: skip
     return Fitted.of(evaluated, found, *reasons)
 
 
@@ -48,7 +51,7 @@ def _fitted(application: VideoTraining, limit: TimeLimit) -> tuple[VideoTraining
     size = application.recipe(1).batch_size
     while application.options.batch_size is None and size >= 2 * LEAST_BATCH:
         size //= 2
-        choices.append(application.with_batch_size(size))
+        choices.append(application.with_options(batch_size=size))
     sizes = [
         TrainingSize(
             name=f"{some.spec.network} at {some.recipe(1).batch_size} clips a step",
@@ -65,16 +68,6 @@ def _fitted(application: VideoTraining, limit: TimeLimit) -> tuple[VideoTraining
         least_evaluation_share=1.0,
     )  # fmt: skip
     return choices[found.number], found
-
-
-def _with_effort(application: VideoTraining, effort: float, num_evaluations: int) -> VideoTraining:
-    options = dataclasses.replace(
-        application.options,
-        num_generated=round(NUM_GENERATED * effort),
-        feature_steps=round(FEATURE_STEPS * effort),
-        num_evaluations=num_evaluations,
-    )
-    return dataclasses.replace(application, options=options)
 
 
 def _said_of(effort: float) -> list[str]:

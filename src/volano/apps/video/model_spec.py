@@ -3,33 +3,20 @@ in ``video.json``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from volano.apps.dimensions import check_dimensions, check_figures
+from volano.apps.model_spec import ModelSpec
 from volano.apps.video.networks.transformer import Transformer
 from volano.apps.video.networks.unet import UNet
 from volano.apps.video.pixels import PixelScale
-from volano.data.sources import CUT, FITS, ClipFormat
-from volano.errors import CheckpointError
-
-SCHEMA_VERSION = 1
-_BOUNDS = {
-    "width": (8, 8192),
-    "depth": (0, 256),
-    "patch": (0, 256),
-    "num_frames": (1, 1024),
-    "context": (0, 1024),
-    "channels": (1, 4),
-    "size": (1, 1024),
-}
-_MOST_FPS = 1000
+from volano.data.sources import CUT, ClipFormat
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoSpec:
+class VideoSpec(ModelSpec):
     """A model of clips, without its weights.
 
     Attributes:
@@ -48,6 +35,13 @@ class VideoSpec:
         std: likewise.
         fit: see ``ClipFormat``.
     """
+
+    file = "video.json"
+    what = "a model of clips"
+    bounds = {  # noqa: RUF012
+        "width": (8, 8192), "depth": (0, 256), "patch": (0, 256), "num_frames": (1, 1024),
+        "context": (0, 1024), "channels": (1, 4), "size": (1, 1024),
+    }  # fmt: skip
 
     network: str
     width: int
@@ -79,35 +73,6 @@ class VideoSpec:
     def scale(self) -> PixelScale:
         """Returns a new module from bytes to what the network sees."""
         return PixelScale(self.mean, self.std)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns all fields and the schema's version."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> VideoSpec:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            CheckpointError: another schema version, or fields that do not belong.
-        """
-        fields: dict[str, Any] = dict(value)
-        if fields.pop("schema_version", None) != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"video.json must be of schema version {SCHEMA_VERSION}",
-                got=value.get("schema_version"),
-            )
-        check_dimensions(fields, _BOUNDS, "video.json")
-        check_figures(fields, dict.fromkeys(("mean", "std"), fields.get("channels")), "video.json")
-        try:
-            for name in ("classes", "class_shares", "mean", "std"):
-                fields[name] = tuple(fields[name])
-            fields["classes"] = tuple(map(str, fields["classes"]))
-            if fields.get("fit", CUT) not in FITS or not 0 < float(fields["fps"]) <= _MOST_FPS:
-                raise ValueError(f"fit={fields.get('fit')!r}, fps={fields['fps']!r}")
-            return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError("video.json must describe a model of clips", got=error) from error
 
 
 def make_network(spec: VideoSpec) -> nn.Module:

@@ -11,6 +11,7 @@ from volano.apps.options import (
     fit,
     from_option,
     held_out_by,
+    num_evaluations,
     option,
 )
 from volano.errors import UsageError
@@ -60,9 +61,7 @@ class VideoOptions(Options):
     feature_steps: int | None = option(
         None, "Steps of the feature net.", at_least=0, is_resolved=True
     )
-    num_evaluations: int | None = option(
-        None, "Evaluations during the run at most.", at_least=1, is_resolved=True
-    )
+    num_evaluations: int | None = num_evaluations()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -95,7 +95,7 @@ class VideoTraining(Application):
         """
         options, record = cls.options_of(folder), cls.splits_of(folder)
         check_data_is_there(options.path, cls.data_name)
-        spec = VideoSpec.from_json(folder.read_json("video.json"))
+        spec = VideoSpec.of_run(folder)
         return cls._of(options, record, None if record is None else spec.clip_format)
 
     @classmethod
@@ -164,7 +164,7 @@ class VideoTraining(Application):
 
     def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002
         """Writes the description of the model, and which clip is in which split."""
-        folder.write_json("video.json", self.spec.to_json())
+        folder.write_json(self.spec.file, self.spec.to_json())
         if self.sets.splits is not None:
             folder.write_json(SPLITS_NAME, self.sets.splits.to_json())
 
@@ -180,12 +180,6 @@ class VideoTraining(Application):
     def steps_in(self, epochs: float) -> int:
         """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.sets.train) // self.recipe(1).batch_size)))
-
-    def with_batch_size(self, batch_size: int | None) -> Self:
-        """The same with another batch; None is the recipe's."""
-        return dataclasses.replace(
-            self, options=dataclasses.replace(self.options, batch_size=batch_size)
-        )
 
     def with_network(self, network: str) -> Self:
         """The same with another network."""

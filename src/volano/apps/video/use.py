@@ -72,7 +72,7 @@ class VideoModel(TrainedModel):
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the model of a run."""
-        spec = VideoSpec.from_json(folder.read_json("video.json"))
+        spec = VideoSpec.of_run(folder)
         module = build_and_load(lambda: make_network(spec), folder.path / WEIGHTS)
         return cls(folder, spec, module, device)
 
@@ -92,13 +92,9 @@ class VideoModel(TrainedModel):
         application = VideoTraining.from_run(self.folder)
         options = application.options
         if path is None:
-            test, name, origin, faults, notices = (
-                application.sets.test,
-                "test",
-                f"{application.origin}, test",
-                (),
-                tuple(n for n in application.notices if n.startswith("changed since the run")),
-            )
+            test, name, faults = application.sets.test, "test", ()
+            origin = f"{application.origin}, test"
+            notices = tuple(n for n in application.notices if n.startswith("changed since the run"))
         else:
             root = Path(path)
             test, faults, notices = read_clips_like(
@@ -165,22 +161,16 @@ class VideoModel(TrainedModel):
         _check_out(given.out)
         notices: list[str] = []
         label = _label_of(given.class_name, given.guidance, spec)
-        first = (
-            None
-            if given.first_frames is None
-            else _first_frames(Path(given.first_frames), spec, frames, notices)
-        )
+        first = None
+        if given.first_frames is not None:
+            first = _first_frames(Path(given.first_frames), spec, frames, notices)
         if frames > spec.num_frames:
             notices.append(
                 f"{frames} frames are rolled out: windows of {spec.num_frames}, each from the "
-                f"last {spec.context} of "
-                "the one before"
+                f"last {spec.context} of the one before"
             )
-        strength = (
-            (DEFAULT_GUIDANCE if given.guidance is None else given.guidance)
-            if spec.classes
-            else 1.0
-        )
+        strength = DEFAULT_GUIDANCE if given.guidance is None else given.guidance
+        strength = strength if spec.classes else 1.0
         made = generate_clips(
             self.module,
             spec,
@@ -222,14 +212,8 @@ class VideoModel(TrainedModel):
 
 def _label_of(class_name: str | None, guidance: float | None, spec: VideoSpec) -> int | None:
     if not spec.classes:
-        asked = (
-            f"class_name={class_name!r}"
-            if class_name is not None
-            else "guidance"
-            if guidance is not None
-            else None
-        )
-        if asked is not None:
+        asked = "guidance" if class_name is None else f"class_name={class_name!r}"
+        if class_name is not None or guidance is not None:
             raise UsageError(
                 "`class_name` and `guidance` are only for runs whose clips lay in class folders",
                 got=f"{asked} with a run without",

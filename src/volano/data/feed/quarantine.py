@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from volano.data.feed.fetch import Fault
 from volano.errors import DataError
@@ -10,6 +10,24 @@ from volano.errors import DataError
 MAX_SHARE = 0.10
 # If fewer examples than this were seen, a share says little.
 _FEW = 50
+_MOST_SAID = 3
+
+
+def fault_notices(faults: Sequence[Fault], said: str = "left out") -> list[str]:
+    """Returns in words what could not be read of a source: the first ones, and how many more the
+    run's list names; ``said``: what became of them."""
+    notices = [f"{said}: {fault.path}: {fault.reason}" for fault in faults[:_MOST_SAID]]
+    if len(faults) > _MOST_SAID:
+        notices.append(f"{len(faults) - _MOST_SAID} more are listed in quarantine.jsonl")
+    return notices
+
+
+def check_readable(num: int, what: str, faults: Sequence[Fault]) -> None:
+    """Raises DataError if none of the examples that a person names could be read; ``what``: what
+    they are ("images")."""
+    if not num:
+        first = f"; the first: {faults[0].path}: {faults[0].reason}" if faults else ""
+        raise DataError(f"At least one of the {what} must be readable", got=f"none{first}")
 
 
 class Quarantine:

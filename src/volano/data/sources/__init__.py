@@ -1,11 +1,12 @@
 """The sources of data."""
 
 from volano.data.sources.fitting import CUT, FITS
-from volano.data.sources.folders import refuse_run, run_notices
+from volano.data.sources.folders import files_to_predict
 from volano.data.sources.image.decoding import (
     BILINEAR,
     ImageFile,
     PixelFormat,
+    WantedFormat,
     choose_format,
     decode,
     pixels_of,
@@ -107,6 +108,7 @@ __all__ = [
     "Targets",
     "TextSource",
     "TextSplit",
+    "WantedFormat",
     "bouncing_digits",
     "check_trained",
     "choose_clip_format",
@@ -118,6 +120,7 @@ __all__ = [
     "decode_clip",
     "decode_text",
     "file_key",
+    "files_to_predict",
     "find_texts",
     "hold_out",
     "hold_out_rows",
@@ -135,8 +138,6 @@ __all__ = [
     "read_labelled_texts",
     "read_targets",
     "read_texts",
-    "refuse_run",
-    "run_notices",
     "split_texts",
     "spread_frames",
 ]

@@ -4,10 +4,10 @@ folders of runs."""
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from volano.errors import UsageError
+from volano.errors import DataError, UsageError
 
 # Files that every run's folder holds (record/run_folder.py). Its tokens, pictures and records are
 # made from data, but are not data themselves.
@@ -95,6 +95,43 @@ def run_notices(runs: Collection[Path]) -> tuple[str, ...]:
         return ()
     what = "1 folder of a run is" if len(runs) == 1 else f"{len(runs):,} folders of runs are"
     return (f"{what} not read as data: {min(runs)}",)
+
+
+def files_to_predict(
+    given: Sequence[str | Path],
+    listed: Callable[[Path, set[Path]], Sequence[Path]],
+    is_one: Callable[[str], bool],
+    *,
+    what: str,
+    one: str,
+) -> tuple[list[Path], tuple[str, ...]]:
+    """Returns the files that a person names, and those in folders; and notices of folders of runs,
+    which are left out.
+
+    Args:
+        given: files and folders.
+        listed: lists what counts in a folder and below it; gets a set for folders of runs.
+        is_one: checks by its name whether a file counts.
+        what: what the files are, in words ("images").
+        one: what such a file is named like ("an image (.jpg, .png, ...)").
+
+    Raises:
+        UsageError: one does not exist, is a run's folder, or is named otherwise.
+        DataError: there are none in the folders.
+    """
+    found: list[Path] = []
+    runs: set[Path] = set()
+    for path in map(Path, given):
+        if not path.exists():
+            raise UsageError("A file to predict must exist", got=str(path))
+        refuse_run(path)
+        if not path.is_dir() and not is_one(path.name):
+            raise UsageError(f"A file to predict must be named like {one}", got=str(path))
+        found += listed(path, runs) if path.is_dir() else [path]
+    if not found:
+        places = ", ".join(map(str, given))
+        raise DataError(f"There must be {what} to predict", got=f"none in {places}")
+    return found, run_notices(runs)
 
 
 def is_special(path: Path) -> bool:

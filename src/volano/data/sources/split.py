@@ -9,20 +9,15 @@ whose hashes are nearest; there alone a new example can move one other.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from volano.data.counters import counter_hash
-from volano.data.sources.image.image_files import ImageFiles
 from volano.data.sources.image.images import LabelledImages
-from volano.data.sources.split_by_place import (
-    grouped,
-    hold_out_by_place,
-    hold_out_rows_by_place,
-)
+from volano.data.sources.split_by_place import hold_out_by_place, hold_out_rows_by_place
+from volano.data.sources.split_record import grouped
 from volano.data.sources.targets import CLASSES, LABELS
 from volano.errors import DataError
 
@@ -43,15 +38,9 @@ def hold_out(
     if by == BY_PLACE:
         return hold_out_by_place(images, seed=seed, share=share)
     keys = [member.key for member in images.members()]
-    if isinstance(images.images, ImageFiles):
-        copies = images.images.copies()
-    else:
-        copies = grouped(
-            [hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()]
-        )
     return _of_targets(
-        copies, keys, images.labels.numpy(), images.classes, images.kind, seed=seed, share=share,
-        what="images",
+        images.copies(), keys, images.labels.numpy(), images.classes, images.kind, seed=seed,
+        share=share, what="images",
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@ source. For runs that were begun so."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from volano.data.counters import counter_hash
 from volano.data.sources.image.image_files import ImageFiles, copies_of
 from volano.data.sources.image.images import LabelledImages
+from volano.data.sources.split_record import grouped
 from volano.errors import DataError
 
 _SPLIT = 21  # first counter of the hashes
@@ -30,13 +30,8 @@ def hold_out_by_place(
     Raises:
         DataError: a class has fewer than two different images.
     """
-    labels = images.labels.tolist()
-    if isinstance(images.images, ImageFiles):
-        return _hold_out(images.images.copies(), labels, images.classes, seed, share, "images")
-    copies = grouped(
-        [hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()]
-    )
-    if not images.fault_labels:
+    labels, copies = images.labels.tolist(), images.copies()
+    if isinstance(images.images, ImageFiles) or not images.fault_labels:
         return _hold_out(copies, labels, images.classes, seed, share, "images")
     lost = {
         fault.index: label for fault, label in zip(images.faults, images.fault_labels, strict=True)
@@ -121,11 +116,3 @@ def _divided(groups: list[list[int]], seed: int, share: float) -> tuple[list[int
         last_group = position == len(ordered) - 1 and len(kept) == 0
         (held if len(held) < wanted and not last_group else kept).extend(rows)
     return kept, held
-
-
-def grouped(digests: Sequence[bytes | str]) -> list[list[int]]:
-    """Returns all rows, those of equal digest together."""
-    groups: dict[bytes | str, list[int]] = {}
-    for row, digest in enumerate(digests):
-        groups.setdefault(digest, []).append(row)
-    return list(groups.values())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +70,14 @@ def members_of(
         )
         for key, label, name in zip(keys, labels, names, strict=True)
     ]
+
+
+def grouped(keys: Iterable[Hashable]) -> list[list[int]]:
+    """Returns all rows, those of equal key together."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        groups[key].append(row)
+    return list(groups.values())
 
 
 @dataclass(frozen=True, kw_only=True)

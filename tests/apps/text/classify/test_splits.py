@@ -4,8 +4,7 @@ import pytest
 
 from volano.apps.text.classify.model_spec import ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
-from volano.apps.text.classify.splits import fault_notices, read_again, together
-from volano.data import Fault
+from volano.apps.text.classify.splits import read_again, together
 from volano.errors import UsageError
 
 
@@ -17,9 +16,3 @@ def test_a_source_is_read_as_being_of_the_runs_classes(tmp_path):
     assert (list(every.texts), every.classes) == (["one", "two"], ("a", "b"))
     with pytest.raises(UsageError, match="which is gone"):
         read_again(ClassifyOptions(path=str(tmp_path / "u.csv")), spec)
-
-
-def test_three_unreadable_texts_are_named():
-    faults = [Fault(number, f"{number}.txt", "broken") for number in range(5)]
-    assert fault_notices(faults[:1]) == ["left out: 0.txt: broken"]
-    assert fault_notices(faults)[3] == "2 more are listed in quarantine.jsonl"

@@ -20,7 +20,7 @@ def test_json_and_back():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"goal": None}, "schema version 1"),
+        ({"goal": None}, "describe a classifier of clips; got None"),
         ({"num_frames": 0}, "state num_frames as a whole number from 1"),
         ({"mean": [1.0, 2.0]}, "state mean as 1 numbers"),
         ({"fps": 0}, "describe a classifier of clips"),

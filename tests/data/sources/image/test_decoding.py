@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data.sources.image.test_image_sets import picture
-from volano.data.sources import PixelFormat, choose_format, decode
+from volano.data.sources import PixelFormat, WantedFormat, choose_format, decode
 from volano.data.sources.image.images import ImageFile
 
 
@@ -182,7 +182,7 @@ class TestOneRangeForASet:
 
     def test_what_was_chosen_once_is_kept(self, tmp_path):
         files = [deep(tmp_path / "a.png", 0, 4000)]
-        assert choose_format(files, pixel_range=(7, 9)).pixel_range == (7, 9)
+        assert choose_format(files, WantedFormat(pixel_range=(7, 9))).pixel_range == (7, 9)
 
     def test_one_picture_in_colour_among_hundreds(self, tmp_path):
         for number in range(450):
@@ -241,5 +241,5 @@ def test_what_is_far_from_square_is_said(tmp_path):
     choose_format(files, said=said)
     assert said[0].startswith("fit=cut: 3 of 4 images lose more than a quarter")
     said.clear()
-    assert choose_format(files, fit="pad", said=said).fit == "pad"
+    assert choose_format(files, WantedFormat(fit="pad"), said=said).fit == "pad"
     assert said == []

@@ -7,7 +7,7 @@ import torch
 from data.sources.image.test_image_files import NUM, read
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
-from volano.data.sources import ImageFiles, PixelFormat, read_image_sets
+from volano.data.sources import ImageFiles, PixelFormat, WantedFormat, read_image_sets
 from volano.device import Device
 from volano.errors import DataError
 
@@ -37,7 +37,8 @@ class TestCache:
         assert list((tmp_path / "cache").iterdir()) == [folder]
         (root / "china" / "004.jpg").write_bytes((root / "china" / "005.jpg").read_bytes())
         assert torch.equal(
-            read_image_sets(root, size=64).train.in_memory([4])[0], plain.select([5])[0][None]
+            read_image_sets(root, WantedFormat(size=64)).train.in_memory([4])[0],
+            plain.select([5])[0][None],
         )
         plain.cached(tmp_path / "cache")
         assert len(list((tmp_path / "cache").iterdir())) == 2  # a changed file: another cache

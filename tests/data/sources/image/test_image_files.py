@@ -15,6 +15,7 @@ from volano.data.sources import (
     ImageFiles,
     ImageFilesDataset,
     PixelFormat,
+    WantedFormat,
     hold_out,
     read_image_sets,
 )
@@ -29,7 +30,7 @@ NUM = 60  # of each class, see conftest.py
 
 
 def read(root):
-    return read_image_sets(root, size=64)
+    return read_image_sets(root, WantedFormat(size=64))
 
 
 def test_they_stay_in_their_files_and_it_is_said(photographs, little_memory):

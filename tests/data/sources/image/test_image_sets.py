@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from conftest import FASHION_MNIST
-from volano.data.sources import read_image_sets
+from volano.data.sources import WantedFormat, read_image_sets
 from volano.errors import DataError, UsageError
 
 
@@ -97,7 +97,10 @@ class TestFolders:
         )
 
     def test_a_size_of_ones_own(self, tmp_path):
-        assert read_image_sets(class_folders(tmp_path), size=24).train.images.shape[-1] == 24
+        assert (
+            read_image_sets(class_folders(tmp_path), WantedFormat(size=24)).train.images.shape[-1]
+            == 24
+        )
 
     @pytest.mark.parametrize(
         ("make", "message"),

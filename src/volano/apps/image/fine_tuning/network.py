@@ -58,7 +58,7 @@ def described(network: ImageNetwork, tune: str) -> dict[str, Any]:
 
 
 def input_of(network: ImageNetwork) -> dict[str, Any]:
-    """Returns how files are decoded for a network, as ``read_image_sets`` takes it."""
+    """Returns how files are decoded for a network, as fields of ``WantedFormat``."""
     preprocessing = network.preprocessing
     return {"own_size": preprocessing.size, "interpolation": preprocessing.interpolation}
 
@@ -117,7 +117,7 @@ def _of_run(folder: RunFolder, text: str) -> ImageNetwork:
         raise UsageError(
             "A run to begin with must be one of the image application", got=f"{text}, of {kind}"
         )
-    spec = ClassifierSpec.from_json(folder.read_json("image.json"))
+    spec = ClassifierSpec.of_run(folder)
     module = load_classifier(spec, folder.path)
     if spec.pretrained is not None:
         skeleton, preprocessing = spec.pretrained["skeleton"], spec.pretrained["preprocessing"]

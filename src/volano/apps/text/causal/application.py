@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from volano.apps.application import Finished, Fitted, TimeLimit
 from volano.apps.text.causal.training import MOST_EPOCHS, CausalTraining
@@ -21,6 +20,9 @@ from volano.training import Run, RunFolder, throwaway_settings
 @dataclass(frozen=True, kw_only=True)
 class CausalApplication(CausalTraining):
     """A text and a pretrained language model to train on it, to the final test."""
+
+    model_type = CausalModel
+    next_words = ("generate RUN --prompt TEXT", "export RUN --to hf")
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the plan and the number of steps that suit the time, at most five passes."""
@@ -54,11 +56,6 @@ class CausalApplication(CausalTraining):
         )  # fmt: skip
         return Finished(metrics=metrics, score=score)
 
-    @classmethod
-    def load(cls, folder: RunFolder, device: str | None = None) -> CausalModel:
-        """Loads the language model of a run."""
-        return CausalModel.open(folder, device)
-
     @staticmethod
     def summary(run: Run) -> list[str]:
         """Returns the bits per byte, with those of the network as it was."""
@@ -67,11 +64,6 @@ class CausalApplication(CausalTraining):
             f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} "
             f"held-out bytes; before {metrics['bits_per_byte_before']:.4f}"
         ]
-
-    @classmethod
-    def next_commands(cls, path: Path) -> list[str]:
-        """Implements :meth:`Application.next_commands`."""
-        return [f"volano generate {path} --prompt TEXT", f"volano export {path} --to hf"]
 
     def _told(self, limit: TimeLimit, fitted: Fitted) -> Fitted:
         with throwaway_settings(Plan.baseline(limit.planning.place.name)):
@@ -83,9 +75,8 @@ class CausalApplication(CausalTraining):
         )
         reason = f"{trainable}; tune={self.tune}: {why}"
         rank = ("adapters are added to the weights when the run is used",) * (self.tune == LORA)
-        tune = dataclasses.replace(self.options, tune=self.tune)
         return dataclasses.replace(
             fitted,
-            application=dataclasses.replace(self, options=tune),
+            application=self.with_options(tune=self.tune),
             reasons=(reason, *rank, *fitted.reasons),
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -18,7 +17,7 @@ from volano.apps.model_card import write_card
 from volano.apps.options import DeclaredOptions, takes_options
 from volano.apps.text.causal.training import CausalTraining, KeptWindows
 from volano.apps.text.classify.encoder import tokenizer_of_run
-from volano.apps.text.generate import TokenSampling
+from volano.apps.text.generate import TokenSampling, WrittenText
 from volano.apps.text.options import TextGenerationOptions
 from volano.device import Device
 from volano.errors import RunError, UsageError
@@ -123,20 +122,16 @@ class CausalModel(TrainedModel):
         return difference
 
 
-class CausalGeneration:
-    """The text that the model writes, piece by piece: iterate over it once, then read
-    ``figures``."""
+class CausalGeneration(WrittenText):
+    """The text that the model writes."""
 
     def __init__(self, model: CausalModel, given: TextGenerationOptions) -> None:
-        self.run, self.prompt, self.text, self.notices = model.path, given.prompt, "", []
+        super().__init__(model.path, given)
         self._model, self._given = model, given
-        self._num_written, self._seconds = 0, 0.0
 
-    def __iter__(self) -> Iterator[str]:
-        start, given, model = time.perf_counter(), self._given, self._model
-        sampling = TokenSampling(
-            temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, seed=given.seed
-        )
+    def pieces(self) -> Iterator[str]:
+        """Implements :meth:`WrittenText.pieces`."""
+        given, model, sampling = self._given, self._model, TokenSampling.of(self._given)
         generator = torch.Generator().manual_seed(given.seed)
         end, context = model.about["end_id"], model.about["context"]
         seen = model.tokenizer.ids_of(given.prompt) or [end or 0]
@@ -149,21 +144,10 @@ class CausalGeneration:
             if drawn == end:
                 break
             new.append(drawn)
-            self._num_written, self._seconds = len(new), time.perf_counter() - start
+            self.num_written = len(new)
             whole = model.tokenizer.text_of(new)
             if not whole.endswith("\ufffd") and len(whole) > len(self.text):
-                piece, self.text = whole[len(self.text) :], whole
-                yield piece
-
-    def figures(self) -> dict[str, Any]:
-        """Returns all of it as JSON values."""
-        return {
-            "run": str(self.run), "prompt": self.prompt, "text": self.text,
-            "num_tokens": self._num_written, "is_ended": self._num_written < self._given.tokens,
-            "seconds": round(self._seconds, 4),
-            "tokens_per_second": round(self._num_written / max(self._seconds, 1e-9), 1),
-            "notices": self.notices,
-        }  # fmt: skip
+                yield whole[len(self.text) :]
 
 
 def held_out_figures(

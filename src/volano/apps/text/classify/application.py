@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -23,6 +22,9 @@ from volano.training import Run, RunFolder
 class ClassifyApplication(ClassifyTraining):
     """The labelled texts and a classifier to train on them, from the choice of its kind to the
     final test."""
+
+    model_type = ClassifyModel
+    next_words = ("eval RUN", "predict RUN FILES...")
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Trains both kinds of classifier on what is not held back, in the time, and keeps the
@@ -45,11 +47,6 @@ class ClassifyApplication(ClassifyTraining):
         metrics = {**target.final_figures(scores), **choice}
         return Finished(metrics=metrics, score=target.score(scores))
 
-    @classmethod
-    def load(cls, folder: RunFolder, device: str | None = None) -> ClassifyModel:
-        """Loads the classifier of a run."""
-        return ClassifyModel.open(folder, device)
-
     @staticmethod
     def summary(run: Run) -> list[str]:
         """The figures of the final test with those of the trivial answer, and the choice."""
@@ -61,8 +58,3 @@ class ClassifyApplication(ClassifyTraining):
             *figures_in_words(metrics, "texts"),
             f"kept: {metrics['kept']}   (to choose: {figures})",
         ]
-
-    @classmethod
-    def next_commands(cls, path: Path) -> list[str]:
-        """Implements :meth:`Application.next_commands`."""
-        return [f"volano eval {path}", f"volano predict {path} FILES..."]

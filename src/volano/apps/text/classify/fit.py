@@ -125,9 +125,7 @@ def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
         application.options.tune, num_examples=len(labels),
         num_classes=len(application.train.classes), pass_seconds=pass_seconds, seconds=limit.left(),
     )  # fmt: skip
-    application = dataclasses.replace(
-        application, probe=probe, options=dataclasses.replace(application.options, tune=found.tune)
-    )
+    application = dataclasses.replace(application.with_options(tune=found.tune), probe=probe)
     candidates = {} if probe.accuracy is None else {ENCODER: round(probe.accuracy, 4)}
     application = dataclasses.replace(application, kept=application.spec_of(candidates, None))
     task = application.task(1000)

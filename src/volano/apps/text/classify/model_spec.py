@@ -5,27 +5,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from volano.apps.dimensions import check_dimensions
+from volano.apps.model_spec import ModelSpec
 from volano.apps.targets.kinds import target_of_run
 from volano.apps.targets.target import Target
 from volano.apps.text.classify.bag import BagClassifier, hash_texts
 from volano.apps.text.classify.classifier import DecoderClassifier, token_rows
 from volano.apps.text.classify.encoder import build_encoder
-from volano.apps.text.model_spec import DECODER_BOUNDS
+from volano.apps.text.model_spec import CLASSES, DECODER_BOUNDS
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import Tokenizer
 from volano.device import Device
-from volano.errors import CheckpointError
 from volano.pretrained.text_encoders import EncoderTokenizer
 
-SCHEMA_VERSION = 1
 BAG, HEAD, ENCODER = "bag of n-grams", "language model's head", "pretrained encoder"
 _TEXTS_AT_ONCE, _ENCODED_AT_ONCE = 256, 32
 # The decoder of a few seconds.
@@ -33,7 +31,7 @@ DEPTH, MOST_CONTEXT = 2, 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassesSpec:
+class ClassesSpec(ModelSpec):
     """A classifier of texts without its weights, kept in ``text.json``.
 
     Attributes:
@@ -49,6 +47,11 @@ class ClassesSpec:
         encoder: what ``encoder.py`` says of a pretrained encoder; None without one.
         target: what ``Target.to_json`` says of labels or numbers; None of classes.
     """
+
+    file = "text.json"
+    what = "a classifier"
+    goal = CLASSES
+    bounds = {**DECODER_BOUNDS, "num_buckets": (0, 2**30)}  # noqa: RUF012
 
     classes: tuple[str, ...]
     kept: str
@@ -66,30 +69,12 @@ class ClassesSpec:
         """The target: what the network gives."""
         return target_of_run(self.classes, self.target)
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns all fields, the goal and the schema's version."""
-        return {"schema_version": SCHEMA_VERSION, "goal": "classes", **asdict(self)}
-
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ClassesSpec:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            CheckpointError: another schema version or goal, or fields that do not belong.
-        """
-        fields: dict[str, Any] = dict(value)
-        head = fields.pop("schema_version", None), fields.pop("goal", None)
-        if head != (SCHEMA_VERSION, "classes"):
-            raise CheckpointError(
-                f"text.json must describe a classifier, schema version {SCHEMA_VERSION}", got=head
-            )
-        check_dimensions(fields, {**DECODER_BOUNDS, "num_buckets": (0, 2**30)}, "text.json")
-        try:
-            found = cls(**{**fields, "classes": tuple(map(str, fields["classes"]))})
-            assert found.answers
-            return found
-        except (KeyError, TypeError) as error:
-            raise CheckpointError("text.json must describe a classifier", got=error) from error
+    def parsed(cls, fields: dict[str, Any]) -> Self:
+        """Implements :meth:`ModelSpec.parsed`."""
+        found = super().parsed(fields)
+        assert found.answers
+        return found
 
     def shape(self) -> DecoderShape:
         """The shape of the decoder; the head is kept."""

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 from volano.apps.options import (
     Options,
-    check_tune,
     columns_of,
     from_option,
     held_out_by,
     option,
+    settle_from,
     target,
     target_columns,
 )
 from volano.errors import UsageError
-from volano.pretrained.references import absolute_reference
 
 TUNES = ("head", "all")
 
@@ -40,7 +39,5 @@ class ClassifyOptions(Options):
         super().__post_init__()
         if self.path is None:
             raise UsageError("`classify` needs a path of labelled texts", got="none")
-        check_tune(self.from_, self.tune)
+        settle_from(self)
         columns_of(self.target_columns)
-        if self.from_ is not None:
-            object.__setattr__(self, "from_", absolute_reference(self.from_))

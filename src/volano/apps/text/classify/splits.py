@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from volano.apps.text.classify.model_spec import ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
-from volano.data import Fault
 from volano.data.sources import LabelledTexts, LabelledTextSets, read_labelled_texts
 from volano.running.checks import check_data_is_there
-
-_MOST_SAID = 3  # unreadable files that are named in a notice each
 
 
 def read_again(options: ClassifyOptions, spec: ClassesSpec) -> LabelledTextSets:
@@ -30,11 +26,3 @@ def together(sets: LabelledTextSets) -> LabelledTexts:
     for more in (sets.valid, sets.test):
         every = every if more is None else every.with_more(more)
     return every
-
-
-def fault_notices(faults: Sequence[Fault]) -> list[str]:
-    """Returns in words what could not be read."""
-    notices = [f"left out: {fault.path}: {fault.reason}" for fault in faults[:_MOST_SAID]]
-    if len(faults) > _MOST_SAID:
-        notices.append(f"{len(faults) - _MOST_SAID} more are listed in quarantine.jsonl")
-    return notices

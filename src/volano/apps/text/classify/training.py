@@ -43,12 +43,12 @@ from volano.apps.text.classify.encoder import (
 from volano.apps.text.classify.model_spec import BAG, ENCODER, HEAD, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.classify.read_head import PRETRAINED, ReadHead
-from volano.apps.text.classify.splits import fault_notices, read_again, together
+from volano.apps.text.classify.splits import read_again, together
 from volano.apps.text.model_spec import CLASSES as GOAL
 from volano.apps.text.network import Decoder, DecoderShape, parameter_groups
 from volano.apps.text.objective import NextToken, RandomOffsets
 from volano.apps.text.recipe import choose_recipe
-from volano.data import Fault, TokenWindows, permutation
+from volano.data import Fault, TokenWindows, fault_notices, permutation
 from volano.data.sources import (
     CLASSES,
     SPLITS_NAME,
@@ -392,7 +392,7 @@ class ClassifyTraining(Application):
         classes = self.train.classes if self.train.kind == CLASSES else ()
         record = SplitRecord(classes=classes, parts=parts)
         folder.write_json(SPLITS_NAME, record.to_json())
-        folder.write_json("text.json", self.kept.to_json())
+        folder.write_json(self.kept.file, self.kept.to_json())
         if self.encoder is not None and self.probe is not None:
             write_bytes(folder.path / TOKENIZER, self.encoder.tokenizer.content)
             self.probe.save(folder.path / PROBE, save_tensors)
@@ -409,7 +409,7 @@ class ClassifyTraining(Application):
             UsageError: the texts are no longer there.
         """
         options, record = cls.options_of(folder), cls.splits_of(folder)
-        spec = ClassesSpec.from_json(folder.read_json("text.json"))
+        spec = ClassesSpec.of_run(folder)
         found = super().from_run(folder) if record is None else cls._recorded(options, spec, record)
         found = dataclasses.replace(found, kept=spec, head=ReadHead.load(folder, spec))
         if spec.encoder is None:
@@ -458,7 +458,7 @@ class ClassifyTraining(Application):
         if record is None:
             again = cls.from_run(folder)
             return again.test, again.origin, ()
-        sets = read_again(options, ClassesSpec.from_json(folder.read_json("text.json")))
+        sets = read_again(options, ClassesSpec.of_run(folder))
         every = together(sets)
         present = every.members()
         test = every.select(pick(record[TEST], present))

@@ -16,8 +16,8 @@ from volano.apps.text.classify.encoder import tokenizer_of_run
 from volano.apps.text.classify.model_spec import ClassesSpec, predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
+from volano.data import check_readable
 from volano.data.sources import read_labelled_texts, read_texts
-from volano.errors import DataError
 from volano.pretrained.text_encoders import EncoderTokenizer
 from volano.running.checks import evaluation_name
 from volano.training import WEIGHTS, RunFolder, build_and_load
@@ -45,7 +45,7 @@ class ClassifyModel(TrainedModel):
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
-        spec = ClassesSpec.from_json(folder.read_json("text.json"))
+        spec = ClassesSpec.of_run(folder)
         module, tokenizer = build_and_load(spec.build, folder.path / WEIGHTS), None
         if spec.encoder is not None:
             tokenizer = tokenizer_of_run(folder.path, spec.encoder)
@@ -105,11 +105,7 @@ class ClassifyModel(TrainedModel):
         """
         given = [files] if isinstance(files, str | Path) else files
         found, faults, notices = read_texts([Path(file) for file in given])
-        if not found:
-            reason = faults[0].reason if faults else "no text"
-            raise DataError(
-                "At least one of the texts must be readable", got=f"none; the first: {reason}"
-            )
+        check_readable(len(found), "texts", faults)
         logits = predict_texts(
             self.module, self.spec, [text for _, text in found], self.device, self._tokenizer
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from volano.apps.application import Application, Finished, Fitted
 from volano.apps.classification import (
@@ -28,6 +27,9 @@ from volano.training import Run, RunFolder, settings_of
 class ClipClassifyApplication(ClipClassifyTraining):
     """The clips in classes and a classifier to train on them, from the time that there is to the
     final test."""
+
+    model_type = ClipClassifyModel
+    next_words = ("eval RUN", "predict RUN CLIPS...", "export RUN --to onnx")
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the plan and the number of steps that suit the time."""
@@ -53,22 +55,8 @@ class ClipClassifyApplication(ClipClassifyTraining):
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores})
         return Finished(metrics=final_figures(scores), score=accuracy_score(scores))
 
-    @classmethod
-    def load(cls, folder: RunFolder, device: str | None = None) -> ClipClassifyModel:
-        """Loads the classifier of a run."""
-        return ClipClassifyModel.open(folder, device)
-
     @staticmethod
     def summary(run: Run) -> list[str]:
         """The test accuracy, with that of the trivial answer."""
         which = "held-out test clips" if run.details["is_held_out"] else "test clips"
         return [accuracy_in_words(run.metrics, which)]
-
-    @classmethod
-    def next_commands(cls, path: Path) -> list[str]:
-        """Implements :meth:`Application.next_commands`."""
-        return [
-            f"volano eval {path}",
-            f"volano predict {path} CLIPS...",
-            f"volano export {path} --to onnx",
-        ]

@@ -45,10 +45,7 @@ def fit_into(application: ClipClassifyTraining, limit: TimeLimit) -> Fitted:
     num_steps = found.schedule.num_steps
     epochs = num_steps / application.steps_in(1.0)
     told = f"{num_steps:,} steps ({epochs:.1f} epochs) of the {found.network.name}: "
-    options = dataclasses.replace(
-        application.options, num_evaluations=found.schedule.num_evaluations
-    )
-    application = dataclasses.replace(application, options=options)
+    application = application.with_options(num_evaluations=found.schedule.num_evaluations)
     return Fitted.of(application, found, *said, told + found.pace(limit))
 
 

@@ -3,37 +3,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from volano.apps.dimensions import check_dimensions, check_figures
 from volano.apps.image.fine_tuning.network import codes_of, trunk_again
+from volano.apps.model_spec import ModelSpec
 from volano.apps.video.classify.network import ClipClassifier, FrameTrunk
 from volano.apps.video.pixels import PixelScale
-from volano.data.sources import CUT, FITS, ClipFormat
+from volano.data.sources import CUT, ClipFormat
 from volano.device import Device
-from volano.errors import CheckpointError
 from volano.pretrained.fine_tuned import HEAD, FineTuned, StandardizedLinear
 from volano.training import WEIGHTS, build_and_load, load_weights
 
-SCHEMA_VERSION = 1
 GOAL = "classes"
-_BOUNDS = {
-    "width": (4, 1024),
-    "num_frames": (1, 1024),
-    "channels": (1, 4),
-    "size": (1, 1024),
-}
-_MOST_FPS = 1000
 _AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipClassesSpec:
+class ClipClassesSpec(ModelSpec):
     """A classifier of clips, without its weights.
 
     Attributes:
@@ -47,6 +38,13 @@ class ClipClassesSpec:
         fit: see ``ClipFormat``.
         pretrained: what the image application says of a pretrained network; None without one.
     """
+
+    file = "video.json"
+    what = "a classifier of clips"
+    goal = GOAL
+    bounds = {  # noqa: RUF012
+        "width": (4, 1024), "num_frames": (1, 1024), "channels": (1, 4), "size": (1, 1024)
+    }  # fmt: skip
 
     classes: tuple[str, ...]
     num_frames: int
@@ -63,37 +61,6 @@ class ClipClassesSpec:
     def clip_format(self) -> ClipFormat:
         """The format to which files are decoded."""
         return ClipFormat(channels=self.channels, size=self.size, fps=self.fps, fit=self.fit)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns all fields, the goal and the schema's version."""
-        return {"schema_version": SCHEMA_VERSION, "goal": GOAL, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ClipClassesSpec:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            CheckpointError: another schema version or goal, or fields that do not belong.
-        """
-        fields: dict[str, Any] = dict(value)
-        head = fields.pop("schema_version", None), fields.pop("goal", None)
-        if head != (SCHEMA_VERSION, GOAL):
-            raise CheckpointError(
-                f"video.json must describe a classifier, schema version {SCHEMA_VERSION}", got=head
-            )
-        check_dimensions(fields, _BOUNDS, "video.json")
-        check_figures(fields, dict.fromkeys(("mean", "std"), fields.get("channels")), "video.json")
-        try:
-            for name in ("classes", "mean", "std"):
-                fields[name] = tuple(fields[name])
-            fields["classes"] = tuple(map(str, fields["classes"]))
-            if fields.get("fit", CUT) not in FITS or not 0 < float(fields["fps"]) <= _MOST_FPS:
-                raise ValueError(f"fit={fields.get('fit')!r}, fps={fields['fps']!r}")
-            return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                "video.json must describe a classifier of clips", got=error
-            ) from error
 
     def build(self) -> ClipClassifier:
         """The network of Volano's own with fresh weights."""

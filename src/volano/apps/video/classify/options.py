@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import Options, fit, from_option, held_out_by, option
+from volano.apps.options import (
+    Options,
+    fit,
+    from_option,
+    held_out_by,
+    num_evaluations,
+    option,
+    settle_from,
+)
 from volano.apps.video.options import FLIPS, LEAST_FPS, MOST_FPS
 from volano.errors import UsageError
-from volano.pretrained.references import absolute_reference, code_of_reference
+from volano.pretrained.references import code_of_reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +48,7 @@ class ClipClassifyOptions(Options):
     batch_size: int | None = option(None, "Clips a step.", at_least=1)
     flip: str = option("auto", "Mirror clips: auto is no.", choices=FLIPS)
     held_out_by: str = held_out_by()
-    num_evaluations: int | None = option(
-        None, "Evaluations during the run at most.", at_least=1, is_resolved=True
-    )
+    num_evaluations: int | None = num_evaluations()
 
     def code_named(self) -> tuple[str, ...]:
         """Returns the reference of the person's own network."""
@@ -52,5 +58,4 @@ class ClipClassifyOptions(Options):
         super().__post_init__()
         if self.path is None:
             raise UsageError("`classify` needs a path of clips in class folders", got="none")
-        if self.from_ is not None:
-            object.__setattr__(self, "from_", absolute_reference(self.from_))
+        settle_from(self)

@@ -12,6 +12,7 @@ import numpy as np
 
 from volano.apps.application import Application
 from volano.apps.classification import classes_in_words
+from volano.apps.image.export import SAMPLES
 from volano.apps.image.fine_tuning.begin import FineTuningStart, start_of_run
 from volano.apps.image.fine_tuning.network import described, network_of
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe, choose_fine_tuning
@@ -49,7 +50,6 @@ from volano.task import Task, linear
 from volano.training import MuonAdamW, RunFolder, save_tensors
 
 DEFAULT_FRAMES = 8
-SAMPLES = "samples.safetensors"
 _WIDTH = 24
 # Clips that an evaluation looks at; the final figures are of all test clips.
 _NUM_VALID, _NUM_SAMPLES = 256, 8
@@ -112,7 +112,7 @@ class ClipClassifyTraining(Application):
         check_data_is_there(options.path, cls.data_name)
         if record is None:
             raise CheckpointError(f"{SPLITS_NAME} of a run must be there", got=str(folder.path))
-        spec = ClipClassesSpec.from_json(folder.read_json("video.json"))
+        spec = ClipClassesSpec.of_run(folder)
         return cls._of(options, record, spec.clip_format, start_of_run(folder))
 
     @classmethod
@@ -165,7 +165,7 @@ class ClipClassifyTraining(Application):
     def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002
         """Writes the description of the classifier, which clip is in which split, and clips with
         which an export is compared."""
-        folder.write_json("video.json", self.spec.to_json())
+        folder.write_json(self.spec.file, self.spec.to_json())
         folder.write_json(SPLITS_NAME, self.splits.to_json())
         samples = looked_at(self.train.frames[:_NUM_SAMPLES])
         # Two at least, or a program would be made for a single one.

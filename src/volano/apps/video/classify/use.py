@@ -10,12 +10,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from volano.apps.application import Table, TrainedModel
 from volano.apps.classification import classification_scores, per_class_table
-from volano.apps.image.export import export_classifier
+from volano.apps.image.export import export_classifier, kept_samples, place_to_export
 from volano.apps.predictions import Predictions, class_predictions
 from volano.apps.video.classify.augment import KEPT_FOR_EACH, looked_at
 from volano.apps.video.classify.model_spec import (
@@ -24,23 +23,21 @@ from volano.apps.video.classify.model_spec import (
     load_classifier_of_clips,
     predict_frames,
 )
-from volano.apps.video.classify.training import SAMPLES, ClipClassifyTraining
-from volano.data import Fault
+from volano.apps.video.classify.training import ClipClassifyTraining
+from volano.data import Fault, check_readable
 from volano.data.sources import (
     SplitMember,
     decode_clip,
     file_key,
+    files_to_predict,
     is_clip,
     listed_clips,
     read_clips_like,
-    refuse_run,
-    run_notices,
     spread_frames,
 )
-from volano.errors import CheckpointError, DataError, UsageError
-from volano.record.files import check_out
+from volano.errors import DataError
 from volano.running.checks import evaluation_name
-from volano.training import RunFolder, load_tensors
+from volano.training import RunFolder
 
 
 class ClipClassifyModel(TrainedModel):
@@ -61,7 +58,7 @@ class ClipClassifyModel(TrainedModel):
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
-        spec = ClipClassesSpec.from_json(folder.read_json("video.json"))
+        spec = ClipClassesSpec.of_run(folder)
         return cls(folder, spec, load_classifier_of_clips(spec, folder.path), device)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
@@ -112,8 +109,9 @@ class ClipClassifyModel(TrainedModel):
             DataError: none could be read.
         """
         given = [clips] if isinstance(clips, str | Path) else clips
-        runs: set[Path] = set()
-        files = _clip_files([Path(one) for one in given], runs)
+        files, notices = files_to_predict(
+            given, listed_clips, is_clip, what="clips", one="a clip (.mp4, .gif, ...)"
+        )
         frames, names, faults = self._read(files)
         logits = predict_frames(self.module, frames, self.device)
         rows = class_predictions(logits, names, self.classes, top_k)
@@ -121,7 +119,7 @@ class ClipClassifyModel(TrainedModel):
             run=self.path,
             rows=rows,
             unreadable=faults,
-            notices=run_notices(runs),
+            notices=notices,
             more=(("top_k", len(rows[0].top)),),
         )
 
@@ -132,19 +130,7 @@ class ClipClassifyModel(TrainedModel):
         The exported program takes bytes uint8 [N, frames, channels, size, size] and gives logits
         [N, classes].
         """
-        suffix = {"safetensors": "exported.safetensors"}.get(to, to)
-        target = Path(out) if out is not None else self.path / f"model.{suffix}"
-        if not target.parent.is_dir() or target.is_dir():
-            raise UsageError("`out` must name a file in a folder that exists", got=str(target))
-        if out is not None:
-            check_out(target)
-        try:
-            samples = load_tensors(self.path / SAMPLES)["clips"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise CheckpointError(
-                f"A run that classifies clips must hold {SAMPLES} to compare predictions on",
-                got=f"{error}",
-            ) from error
+        target, samples = place_to_export(self.folder, to, out), kept_samples(self.folder, "clips")
         fresh, module = build_again(self.spec, self.path), copy.deepcopy(self.module).cpu()
         about = {
             "run": str(self.path),
@@ -166,32 +152,5 @@ class ClipClassifyModel(TrainedModel):
                 names.append(str(file))
             except (OSError, DataError) as error:
                 faults.append(Fault(place, str(file), str(error)))
-        if not read:
-            raise DataError(
-                "At least one of the clips must be readable",
-                got=f"none; the first: {faults[0].path}: {faults[0].reason}",
-            )
+        check_readable(len(read), "clips", faults)
         return looked_at(torch.from_numpy(np.stack(read))), names, tuple(faults)
-
-
-def _clip_files(given: Sequence[Path], runs: set[Path]) -> list[Path]:
-    """Lists the files named, and those in folders; folders of runs in these are added to ``runs``
-    instead."""
-    found: list[Path] = []
-    for path in given:
-        if not path.exists():
-            raise UsageError("A clip to predict must exist", got=str(path))
-        refuse_run(path)
-        if path.is_dir():
-            found += listed_clips(path, runs)
-        elif is_clip(path.name):
-            found.append(path)
-        else:
-            raise UsageError(
-                "A file to predict must be named like a clip (.mp4, .gif, ...)", got=str(path)
-            )
-    if not found:
-        raise DataError(
-            "There must be clips to predict", got=f"none in {', '.join(map(str, given))}"
-        )
-    return found

@@ -7,10 +7,8 @@ whatever a picture holds itself, equal values become equal bytes.
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 
 from volano.data.sources.fitting import CUT, SQUEEZE, shape_notices
 from volano.data.sources.image.image_names import picture_formats
+from volano.data.sources.in_threads import in_threads
 from volano.errors import DataError
 
 # Larger pictures are scaled down: small networks trained from scratch gain little above this size
@@ -70,6 +69,27 @@ class PixelFormat:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WantedFormat:
+    """What is asked of the format of a set; what is left open is read off its files.
+
+    Attributes:
+        size: height and width in pixels.
+        own_size: the size that a pretrained network takes, if ``size`` is None: files are decoded
+            to it. Pixels that are stored as arrays keep theirs.
+        pixel_range: the range of pixels of more than 8 bits that was chosen the first time; None
+            looks at all values.
+        fit: how files that are no squares become some.
+        interpolation: the method by which files are brought to their size.
+    """
+
+    size: int | None = None
+    own_size: int | None = None
+    pixel_range: tuple[float, float] | None = None
+    fit: str = CUT
+    interpolation: str = BILINEAR
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Header:
     """The facts in a file's header, and the least and the largest of its values if they are more
     than bytes."""
@@ -82,13 +102,13 @@ class _Header:
     values: tuple[float, float] | None
 
 
+ANY_FORMAT = WantedFormat()
+
+
 def choose_format(
     files: Sequence[ImageFile],
+    wanted: WantedFormat = ANY_FORMAT,
     *,
-    size: int | None = None,
-    pixel_range: tuple[float, float] | None = None,
-    fit: str = CUT,
-    interpolation: str = BILINEAR,
     said: list[str] | None = None,
 ) -> PixelFormat:
     """Chooses channels, size and range that suit a set, from the headers of all of its files.
@@ -98,17 +118,13 @@ def choose_format(
 
     Args:
         files: the files of the set.
-        size: height and width; None chooses.
-        pixel_range: the range that was chosen before; None looks at all values.
-        fit: how pictures that are no squares become some.
-        interpolation: the method that a pretrained network asks for.
+        wanted: what is not to be chosen.
         said: gets what a person should know of it, in words.
 
     Raises:
         DataError: none of the files can be read.
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        headers = list(pool.map(lambda file: _look(file.path, pixel_range is None), files))
+    headers = in_threads(lambda file: _look(file.path, wanted.pixel_range is None), files)
     step = max(1, len(files) // _NUM_SIZES_READ)
     found = [header for header in headers if header is not None]
     if not found:
@@ -117,6 +133,7 @@ def choose_format(
             got=f"none of the {len(files)} tried, the first {files[0].path}",
             remedy="Look at one of the files",
         )
+    size = wanted.size or wanted.own_size
     if size is None:
         sides = [min(header.size) for header in headers[::step] if header is not None]
         sides = sides or [min(header.size) for header in found]
@@ -126,9 +143,9 @@ def choose_format(
     chosen = PixelFormat(
         channels=1 if all(one.mode in _FLAT or is_deep(one.mode) for one in found) else 3,
         size=size,
-        pixel_range=pixel_range or _range_of(found),
-        fit=fit,
-        interpolation=interpolation,
+        pixel_range=wanted.pixel_range or _range_of(found),
+        fit=wanted.fit,
+        interpolation=wanted.interpolation,
     )
     if said is not None:
         said += _in_words(found, chosen)

@@ -10,13 +10,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy_format
 
 from volano.data.sources.image.decoding import PixelFormat, decode
+from volano.data.sources.in_threads import in_threads
 from volano.errors import DataError
 
 # The share of the free disk space that a cache may take; the rest is for checkpoints and for
@@ -157,16 +157,7 @@ def _write_pixels(
             if os.pwrite(file.fileno(), content, start + row * num_bytes) != num_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        with ThreadPoolExecutor(
-            max_workers=os.cpu_count()
-        ) as pool:  # Pillow decodes without the interpreter's lock
-            try:
-                for _ in pool.map(decode_into, range(len(paths))):
-                    pass
-            except BaseException:
-                # Do not decode thousands of images after a full disk or Ctrl-C.
-                pool.shutdown(cancel_futures=True)
-                raise
+        in_threads(decode_into, range(len(paths)))
     return reasons
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from volano.data.sources.image.decoding import PixelFormat, decode
 from volano.data.sources.image.image_cache import ImageCache
+from volano.data.sources.split_record import grouped
 
 _NUM_DIGESTED = 64
 _NUM_MIDDLE_BYTES = 4096  # the beginnings of pictures are headers, which are often equal
@@ -139,10 +140,7 @@ def copies_of(paths: Sequence[Path]) -> list[list[int]]:
 def _parted(
     rows: list[int], paths: Sequence[Path], key: Callable[[Path], Hashable]
 ) -> list[list[int]]:
-    parts: dict[Hashable, list[int]] = {}
-    for row in rows:
-        parts.setdefault(key(paths[row]), []).append(row)
-    return list(parts.values())
+    return [[rows[place] for place in part] for part in grouped(key(paths[row]) for row in rows)]
 
 
 def _size(path: Path) -> int:

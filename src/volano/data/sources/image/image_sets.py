@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,13 @@ from volano.data.feed.fetch import Fault
 from volano.data.sources.digits import read_digits
 from volano.data.sources.fitting import CUT
 from volano.data.sources.folders import NO_FILE, is_special, refuse_run
-from volano.data.sources.image.decoding import BILINEAR, ImageFile, PixelFormat, choose_format
+from volano.data.sources.image.decoding import (
+    ANY_FORMAT,
+    ImageFile,
+    PixelFormat,
+    WantedFormat,
+    choose_format,
+)
 from volano.data.sources.image.idx_files import read_idx
 from volano.data.sources.image.image_folders import find_class_folders
 from volano.data.sources.image.images import (
@@ -72,15 +78,10 @@ _ANY_TARGET = TargetFormat()
 
 def read_image_sets(
     path: Path | None,
+    wanted: WantedFormat | PixelFormat = ANY_FORMAT,
     *,
-    size: int | None = None,
-    pixel_format: PixelFormat | None = None,
     least_classes: int = 2,
     in_files: bool | None = None,
-    pixel_range: tuple[float, float] | None = None,
-    fit: str = CUT,
-    own_size: int | None = None,
-    interpolation: str = BILINEAR,
     classes: Sequence[str] = (),
     target: TargetFormat = _ANY_TARGET,
 ) -> ImageSets:
@@ -89,19 +90,12 @@ def read_image_sets(
     Args:
         path: a folder of class folders (with or without train/ and val/ or test/), a folder of IDX
             files, a .csv or .parquet table of path and label, or None for scikit-learn's digits.
-        size: height and width to which files are decoded; None chooses.
-        pixel_format: the format to which files are decoded; None reads it off the files.
+        wanted: the format to which files are decoded, or what is asked of it.
         least_classes: least number of classes; images to evaluate on may have one.
         in_files: whether images stay in their files; None decides by the memory that is free now.
             To read images again for the same run, give the decision of the first time: it is part
             of the experiment, because unreadable images, and copies that are stored differently,
             are split and digested in another way in memory.
-        pixel_range: the range of pixels of more than 8 bits that was chosen the first time; None
-            looks at all values.
-        fit: how files that are no squares become some.
-        own_size: the size that a pretrained network takes, if ``size`` is None: files are decoded
-            to it. Pixels that are stored as arrays keep theirs.
-        interpolation: the method by which files are brought to their size.
         classes: a run's classes, by which a table's labels are read: 1.0 may be its 1 or its True.
         target: what a table says of the images.
 
@@ -110,7 +104,7 @@ def read_image_sets(
         DataError: it holds nothing that can be trained on.
     """
     if path is None:
-        _refuse_decoding(size, fit, "the embedded digits")
+        _refuse_decoding(wanted, "the embedded digits")
         target.check_no_table("the embedded digits")
         return _embedded_digits()
     if not path.exists():
@@ -119,9 +113,6 @@ def read_image_sets(
             got=str(path),
             remedy="Omit `path` to train on the embedded sample",
         )
-    choose = functools.partial(
-        _format_of, pixel_format, size or own_size, pixel_range, fit, interpolation
-    )
     if path.is_file():
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise UsageError(
@@ -129,43 +120,23 @@ def read_image_sets(
                 "or .parquet table",
                 got=str(path),
             )
-        return _from_table(path, choose, least_classes, in_files, target, classes)
+        return _from_table(path, wanted, least_classes, in_files, target, classes)
     refuse_run(path)
     target.check_no_table(f"the folder {path}")
     if _idx_files(path):
-        _refuse_decoding(size, fit, "IDX files")
+        _refuse_decoding(wanted, "IDX files")
         return _from_idx(path, least_classes)
-    return _from_folders(path, choose, least_classes, in_files)
+    found = find_class_folders(path)
+    _check_classes(found.classes, str(found.train), least_classes)
+    sets = _decoded(found.labelled(), found.classes, path, wanted, in_files)
+    return dataclasses.replace(sets, notices=(*found.notices, *sets.notices))
 
 
-# Chooses the format of files to train on; the list gets what is said of it.
-_Choose = Callable[[Sequence[ImageFile], list[str]], PixelFormat]
-
-
-def _format_of(
-    given: PixelFormat | None,
-    size: int | None,
-    pixel_range: tuple[float, float] | None,
-    fit: str,
-    interpolation: str,
-    files: Sequence[ImageFile],
-    said: list[str],
-) -> PixelFormat:
-    return given or choose_format(
-        files,
-        size=size,
-        pixel_range=pixel_range,
-        fit=fit,
-        interpolation=interpolation,
-        said=said,
-    )
-
-
-def _refuse_decoding(size: int | None, fit: str, kind: str) -> None:
-    if size is not None or fit != CUT:
+def _refuse_decoding(wanted: WantedFormat | PixelFormat, kind: str) -> None:
+    if isinstance(wanted, WantedFormat) and (wanted.size is not None or wanted.fit != CUT):
         raise UsageError(
             "`image_size` and `fit` are only for files that are decoded",
-            got=f"{fit if size is None else size} with {kind}, which are squares of their own size",
+            got=f"{wanted.size or wanted.fit} with {kind}, which are squares of their own size",
         )
 
 
@@ -177,30 +148,15 @@ def _embedded_digits() -> ImageSets:
     )
 
 
-# ---- class folders
-
-
-def _from_folders(
-    root: Path,
-    choose: _Choose,
-    least_classes: int,
-    in_files: bool | None,
-) -> ImageSets:
-    found = find_class_folders(root)
-    _check_classes(found.classes, str(found.train), least_classes)
-    sets = _decoded(found.labelled(), found.classes, root, choose, in_files)
-    return dataclasses.replace(sets, notices=(*found.notices, *sets.notices))
-
-
 # ---- tables
 
 
 def _from_table(
     path: Path,
-    choose: _Choose,
+    wanted: WantedFormat | PixelFormat,
     least_classes: int,
     in_files: bool | None,
-    wanted: TargetFormat,
+    target: TargetFormat,
     known: Sequence[str],
 ) -> ImageSets:
     faults: list[Fault] = []
@@ -208,13 +164,13 @@ def _from_table(
     def note(place: str, reason: str) -> None:
         faults.append(Fault(len(faults), place, reason))
 
-    rows = list(read_rows(path, on_fault=note, names=wanted.columns))
+    rows = list(read_rows(path, on_fault=note, names=target.columns))
     if not rows:
         reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
         raise DataError("A table of images must have rows", got=f"{path}, which has none{reason}")
     first = rows[0][1]
     path_column = find_column(first, PATH_COLUMNS, path, "images")
-    targets = _targets_of(rows, path, wanted, least_classes, known)
+    targets = _targets_of(rows, path, target, least_classes, known)
     files: dict[str, list[ImageFile]] = {}
     unpacked: list[Path] = []
     for place, (number, row) in enumerate(rows):
@@ -230,7 +186,7 @@ def _from_table(
             "A table of images must have rows to train on",
             got=f"only {', '.join(files) or 'rows without an image'} in {path}",
         )
-    sets = _decoded(files, targets.names, path.parent, choose, in_files)
+    sets = _decoded(files, targets.names, path.parent, wanted, in_files)
     if targets.kind != CLASSES:
         sets = sets.targeted(targets)
     notices = (*targets.notices, *sets.notices)
@@ -323,13 +279,8 @@ def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
         name = path.name.lower()
         if not path.is_file() or "idx" not in name:
             continue
-        split = (
-            "train"
-            if name.startswith("train")
-            else "test"
-            if name.startswith(("t10k", "test"))
-            else None
-        )
+        split = "train" if name.startswith("train") else None
+        split = "test" if name.startswith(("t10k", "test")) else split
         kind = "images" if "images" in name else "labels" if "labels" in name else None
         if split and kind:
             found.setdefault((split, kind), path)
@@ -354,11 +305,12 @@ def _decoded(
     files: dict[str, list[ImageFile]],
     classes: tuple[str, ...],
     root: Path,
-    choose: _Choose,
+    wanted: WantedFormat | PixelFormat,
     in_files: bool | None,
 ) -> ImageSets:
     said: list[str] = []
-    pixel_format = choose(files["train"], said)
+    is_open = isinstance(wanted, WantedFormat)
+    pixel_format = choose_format(files[TRAIN], wanted, said=said) if is_open else wanted
     if in_files is None:
         reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
     else:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +16,15 @@ from volano.data.feed.fetch import Fault
 from volano.data.feed.quarantine import MAX_SHARE
 from volano.data.sources.image.decoding import ImageFile, PixelFormat, decode
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
-from volano.data.sources.split_record import SplitMember, content_key, file_key, members_of, pick
+from volano.data.sources.in_threads import in_threads
+from volano.data.sources.split_record import (
+    SplitMember,
+    content_key,
+    file_key,
+    grouped,
+    members_of,
+    pick,
+)
 from volano.data.sources.targets import CLASSES, Targets, target_texts
 from volano.data.sources.targets import class_names as class_names
 from volano.errors import DataError
@@ -85,6 +92,14 @@ class LabelledImages:
             )
         labels = target_texts(self.kind, self.classes, self.labels)
         return members_of(keys, labels, self.classes, self.names)
+
+    def copies(self) -> list[list[int]]:
+        """Returns all rows, those equal in every pixel together; of files, those equal in every
+        byte."""
+        if isinstance(self.images, ImageFiles):
+            return self.images.copies()
+        pixels = self.images.numpy()
+        return grouped(hashlib.blake2b(one.tobytes(), digest_size=16).digest() for one in pixels)
 
     def in_terms_of(self, classes: tuple[str, ...]) -> LabelledImages:
         """Returns the same images with their classes numbered as others are, among which they
@@ -219,16 +234,6 @@ def decode_all(
     reason = why_they_do_not_fit(len(files), pixel_format) if checks_memory else None
     if reason is not None:
         raise DataError("The decoded images may take at most half of the free memory", got=reason)
-    return _decoded(files, classes, pixel_format, root, max_share)
-
-
-def _decoded(
-    files: Sequence[ImageFile],
-    classes: tuple[str, ...],
-    pixel_format: PixelFormat,
-    root: Path,
-    max_share: float,
-) -> LabelledImages:
     shape = (len(files), pixel_format.channels, pixel_format.size, pixel_format.size)
     images, outcomes = _read_all(lambda row: decode(files[row].path, pixel_format), shape)
     faults = tuple(
@@ -239,7 +244,6 @@ def _decoded(
     _check_share(faults, len(files), max_share)
     good = [row for row, reason in enumerate(outcomes) if reason is None]
     labels = [-1 if file.label is None else file.label for file in files]
-    keys = _keys([files[row].path for row in good])
     return LabelledImages(
         images=torch.from_numpy(images if len(good) == len(files) else images[good]),
         labels=torch.tensor([labels[row] for row in good]),
@@ -247,7 +251,7 @@ def _decoded(
         names=tuple(_relative(files[row].path, root) for row in good),
         faults=faults,
         fault_labels=tuple(labels[fault.index] for fault in faults),
-        keys=keys,
+        keys=tuple(in_threads(file_key, [files[row].path for row in good])),
     )
 
 
@@ -274,10 +278,7 @@ def _read_all(
             return str(error) or type(error).__name__
         return None
 
-    with ThreadPoolExecutor(
-        max_workers=os.cpu_count()
-    ) as pool:  # Pillow decodes without the interpreter's lock
-        return images, list(pool.map(read_into, range(shape[0])))
+    return images, in_threads(read_into, range(shape[0]))
 
 
 def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | None:
@@ -307,13 +308,8 @@ def leave_in_files(
         labels=torch.tensor([-1 if file.label is None else file.label for file in files]),
         classes=classes,
         names=tuple(_relative(file.path, root) for file in files),
-        keys=_keys([file.path for file in files]),
+        keys=tuple(in_threads(file_key, [file.path for file in files])),
     )
-
-
-def _keys(paths: Sequence[Path]) -> tuple[str, ...]:
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return tuple(pool.map(file_key, paths))
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -42,7 +42,6 @@ from volano.data.sources.text.text_tables import whole_characters
 from volano.data.sources.text.texts import find_texts, is_text, texts_below
 from volano.errors import DataError, UsageError
 
-_TRAIN, _VALID, _TEST = TRAIN, VALID, TEST
 _ANY_TARGET = TargetFormat()
 
 
@@ -165,28 +164,16 @@ def read_labelled_texts(
     else:
         known = class_names(row.label for row in rows) if classes is None else classes
     if not rows or (targets is None and len(known) < least_classes):
-        found = (
-            f"{len(rows):,} labelled texts of {len(known)} classes ({', '.join(known[:3])})"
-            if rows
-            else "none"
-        )
+        found = f"{len(rows):,} labelled texts of {len(known)} classes ({', '.join(known[:3])})"
         reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
         raise DataError(
             f"There must be labelled texts of at least {least_classes} classes",
-            got=f"{found} in {path}{reason}",
+            got=f"{found if rows else 'none'} in {path}{reason}",
         )
-    unknown = sorted({row.label for row in rows} - set(known)) if targets is None else []
-    if unknown and leaves_out_unknown:
-        notices.append(f"texts of other classes are left out: {', '.join(unknown[:5])}")
-        rows = [row for row in rows if row.label not in unknown]
-    elif unknown:
-        raise DataError(
-            "Texts to evaluate on must have the run's classes",
-            got=f"also {', '.join(unknown[:5])}",
-            remedy=f"The run knows {', '.join(known[:10])}",
-        )
+    if targets is None:
+        rows = _of_classes(rows, known, notices if leaves_out_unknown else None)
     train, valid, test = (
-        [row for row in rows if row.split == split] for split in (_TRAIN, _VALID, _TEST)
+        [row for row in rows if row.split == split] for split in (TRAIN, VALID, TEST)
     )
     if not test:
         test, valid = valid, []
@@ -216,6 +203,25 @@ class _Row:
     name: str
     split: str
     place: int = 0  # among the targets of a table
+
+
+def _of_classes(rows: list[_Row], known: tuple[str, ...], notices: list[str] | None) -> list[_Row]:
+    """Returns the texts of the classes; others are left out if ``notices`` may hear of it.
+
+    Raises:
+        DataError: there are others.
+    """
+    unknown = sorted({row.label for row in rows} - set(known))
+    if not unknown:
+        return rows
+    if notices is None:
+        raise DataError(
+            "Texts to evaluate on must have the run's classes",
+            got=f"also {', '.join(unknown[:5])}",
+            remedy=f"The run knows {', '.join(known[:10])}",
+        )
+    notices.append(f"texts of other classes are left out: {', '.join(unknown[:5])}")
+    return [row for row in rows if row.label not in unknown]
 
 
 def _check_trained(rows: list[_Row], classes: tuple[str, ...], path: Path) -> None:
@@ -295,7 +301,7 @@ def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterato
             is_text,
             "texts",
         )
-    for split, part in (parts or {_TRAIN: root}).items():
+    for split, part in (parts or {TRAIN: root}).items():
         notices += loose_in_words(part, is_text, "texts")
         for folder in subfolders(part, runs):
             try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from volano.data.sources.fitting import CUT, IN_WORDS, shape_notices
+from volano.data.sources.in_threads import in_threads
 from volano.data.sources.video.clip_files import ClipFacts, read_facts
 from volano.data.sources.video.clip_pixels import ClipFormat
 from volano.errors import DataError
@@ -76,8 +75,7 @@ def choose_clip_format(
 def _are_grey(paths: Sequence[Path]) -> bool:
     if len(paths) < 2 * _NUM_FACTS_READ:  # each was looked at
         return True
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return all(pool.map(_is_grey, paths))
+    return all(in_threads(_is_grey, paths))
 
 
 def _is_grey(path: Path) -> bool:

@@ -12,7 +12,15 @@ import numpy as np
 
 from volano.data.counters import counter_hash
 from volano.data.sources.split import BY_PLACE, HOLD_OUT_SHARE, hold_out_groups
-from volano.data.sources.split_record import TEST, TRAIN, SplitMember, SplitRecord, file_key, pick
+from volano.data.sources.split_record import (
+    TEST,
+    TRAIN,
+    SplitMember,
+    SplitRecord,
+    file_key,
+    grouped,
+    pick,
+)
 from volano.data.sources.video.clip_folders import ClipFile
 from volano.errors import DataError
 
@@ -79,17 +87,15 @@ def hold_out_clips(
     Raises:
         DataError: a class has fewer than ``least`` different clips.
     """
-    groups: dict[bytes, list[int]] = {}
-    for row, frames in decoded.items():
-        groups.setdefault(hashlib.blake2b(frames.tobytes(), digest_size=16).digest(), []).append(
-            row
-        )
+    rows, clips = [*decoded], decoded.values()
+    digests = [hashlib.blake2b(clip.tobytes(), digest_size=16).digest() for clip in clips]
+    groups = [[rows[place] for place in part] for part in grouped(digests)]
     if held_out_by == BY_PLACE:
-        held = _held_by_place(files, list(groups.values()), classes, seed)
+        held = _held_by_place(files, groups, classes, seed)
         return [row for row in decoded if row not in held], sorted(held)
     kept, test = hold_out_groups(
-        list(groups.values()), keys, [file.label for file in files], classes or ("",),
-        seed=seed, what="clips", least=least,
+        groups, keys, [file.label for file in files], classes or ("",), seed=seed, what="clips",
+        least=least,
     )  # fmt: skip
     return kept.tolist(), test.tolist()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from volano.data.feed.fetch import Fault
 from volano.data.feed.quarantine import MAX_SHARE
 from volano.data.sources.fitting import CUT
+from volano.data.sources.in_threads import in_threads
 from volano.data.sources.split import BY_CONTENT
 from volano.data.sources.split_record import TEST, TRAIN, SplitRecord
 from volano.data.sources.video.clip_files import ClipBudget, decode_clip
@@ -240,10 +240,7 @@ def _decode_all(
         budget.add(kept.nbytes - frames.nbytes)  # the others are let go
         return kept
 
-    with ThreadPoolExecutor(
-        max_workers=os.cpu_count()
-    ) as pool:  # FFmpeg decodes without the interpreter's lock
-        outcomes = list(pool.map(decode, range(len(files))))
+    outcomes = in_threads(decode, range(len(files)))
     unreadable = [
         Fault(row, str(files[row].path), f"unreadable: {outcome}")
         for row, outcome in enumerate(outcomes)
