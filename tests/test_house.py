@@ -269,7 +269,7 @@ _FLAGS = {
     "apps/image/application.py": {"--to"},  # of `volano export`, shown after a run
     "apps/text/application.py": {"--prompt"},  # of `volano generate`
     "apps/text/causal/application.py": {"--prompt", "--to"},  # likewise
-    "apps/options.py": {"--from"},  # declared: not the field's own name
+    "apps/shared_options.py": {"--from"},  # declared: not the field's own name
     "pretrained/references.py": {"--from"},  # of `volano train`, for a study
     "apps/video/application.py": {"--clips"},  # of `volano generate`
     "device/machine.py": {"--to"},  # of `volano export`, which needs a package

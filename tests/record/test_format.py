@@ -70,6 +70,6 @@ def test_titles():
 
 
 def test_counts():
-    assert format.count_text(1, "class", "classes") == "1 class"
+    assert format.count_text(1, "step") == "1 step"
     assert format.count_text(1528, "example") == "1,528 examples"
     assert format.count_text(None, "step") == "an unknown number of steps"

@@ -59,8 +59,8 @@ class ModelSpec:
         if goal != cls.goal:
             raise CheckpointError(f"{cls.file} must describe {cls.what}", got=goal)
         check_dimensions(fields, cls.bounds, cls.file)
-        lengths = dict.fromkeys(("mean", "std"), cls.num_channels(fields))
-        check_figures(fields, lengths, cls.file)
+        length = cls.num_channels(fields)
+        check_figures(fields, {"mean": length, "std": length}, cls.file)
         try:
             return cls.parsed(fields)
         except (KeyError, TypeError, ValueError) as error:

@@ -225,9 +225,8 @@ def _build_of(source: Mapping[str, Any], folder: Path | None) -> Callable[[Any],
     if kind != "python":
         if ":" in str(kind):
             check_trusted(kind, where, by="build")
-        for reference in (
-            application_class(kind).options_type.from_json(source["dials"]).code_named()
-        ):
+        options = application_class(kind).options_type.from_json(source["dials"])
+        for reference in options.code_named():
             check_trusted(reference, where, by="build")
         check_data_is_there(source["dials"].get("path"), "data")
         return ApplicationBuild(
@@ -277,11 +276,8 @@ def task_of_trial(
     name_code(build)
     opened = Study.open(study)
     number, params = _number_and_params(opened, trial)
-    made = (
-        load_reference(build)
-        if isinstance(build, str)
-        else build or build_of(opened.facts.get("source"), opened.folder)
-    )
+    made = load_reference(build) if isinstance(build, str) else build
+    made = made or build_of(opened.facts.get("source"), opened.folder)
     if epochs is not None:
         if not isinstance(made, ApplicationBuild):
             raise UsageError(

@@ -3,48 +3,41 @@
 from volano.data.arrays import Arrays, rows_of, take
 from volano.data.counters import counter_hash
 from volano.data.datasets.mapped import MemoryMapped
-from volano.data.datasets.spool import Spooled, spool
+from volano.data.datasets.spool import spool
 from volano.data.datasets.tables import open_table
 from volano.data.datasets.tokens import (
     MOST_TOKENS,
     TokenWindows,
-    as_tensor,
     open_tokens,
     scoring_windows,
     write_tokens,
 )
 from volano.data.feed.feed import (
     Feed,
-    ResidentFeed,
     RingFeed,
     can_be_resident,
     make_feed,
     why_streamed,
 )
-from volano.data.feed.fetch import Fault, Fetched, Fetcher, first_batches
-from volano.data.feed.quarantine import MAX_SHARE, Quarantine, check_readable, fault_notices
+from volano.data.feed.fetch import Fault, Fetcher, first_batches
+from volano.data.feed.quarantine import Quarantine, check_readable, fault_notices
 from volano.data.feed.worker_count import WorkerChoice, choose_workers
 from volano.data.order import ORDER_VERSION, Key, Order, in_sequence, permutation
 
 __all__ = [
-    "MAX_SHARE",
     "MOST_TOKENS",
     "ORDER_VERSION",
     "Arrays",
     "Fault",
     "Feed",
-    "Fetched",
     "Fetcher",
     "Key",
     "MemoryMapped",
     "Order",
     "Quarantine",
-    "ResidentFeed",
     "RingFeed",
-    "Spooled",
     "TokenWindows",
     "WorkerChoice",
-    "as_tensor",
     "can_be_resident",
     "check_readable",
     "choose_workers",

@@ -82,11 +82,9 @@ class Rows(NamedTuple):
     def num_bytes(self) -> int:
         """The bytes of the rows, without reading any."""
         whole = num_bytes(self.tree)
-        return (
-            whole
-            if self.indices is None
-            else whole * len(self.indices) // max(1, num_examples(self.tree))
-        )
+        if self.indices is None:
+            return whole
+        return whole * len(self.indices) // max(1, num_examples(self.tree))
 
     def picked(self, positions: Tensor) -> Tensor:
         """Returns the places of rows ``positions`` in the tree, int64 [positions]."""

@@ -1,23 +1,20 @@
 """The machine: one door to torch.accelerator and the CPU, and its measured limits."""
 
 from volano.device.catalogue import KnownDevice, find_device, other_variants
-from volano.device.device import Device, Memory
+from volano.device.device import Device
 from volano.device.kernels import kernel_names, measure_kernels
 from volano.device.limits import Limits, bf16_speed, measure_limits, measure_some_limits
-from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, num_cores, versions
+from volano.device.machine import OPTIONAL_PACKAGES, describe_machine, num_cores, versions
 from volano.device.memory.host_memory import host_memory_bytes
 from volano.device.random_state import random_state_kept
-from volano.device.ranks import Agreement, Ranks
+from volano.device.ranks import Ranks
 from volano.device.transfer import Transfer
 
 __all__ = [
     "OPTIONAL_PACKAGES",
-    "Agreement",
     "Device",
     "KnownDevice",
     "Limits",
-    "Machine",
-    "Memory",
     "Ranks",
     "Transfer",
     "bf16_speed",

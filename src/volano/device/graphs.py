@@ -14,7 +14,7 @@ class DeviceGraph:
 
     Recording runs nothing. A replay reads and writes the very memory that the recorded kernels did:
     inputs are copied into it first, results copied out of it afterwards. Random numbers are drawn
-    anew, from where the generators stand when a replay begins.
+    again, from where the generators stand when a replay begins.
 
     Args:
         module: torch's module of the device, if it has graphs of its own; None takes those of

@@ -84,11 +84,9 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         if value.requires_grad and not value.is_leaf:
             raise TypeError("a tensor that carries a graph of gradients; detach() it")
-        return (
-            _owned(value).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-            if _is_a_view(value)
-            else NotImplemented
-        )
+        if not _is_a_view(value):
+            return NotImplemented
+        return _owned(value).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
 
 def _is_a_view(tensor: Tensor) -> bool:

@@ -144,11 +144,9 @@ class Ranks:
         one."""
         if not self.are_several:
             return text or ""
-        content = (
-            torch.frombuffer(bytearray((text or "").encode()), dtype=torch.uint8)
-            if text
-            else torch.empty(0)
-        )
+        content = torch.empty(0)
+        if text:
+            content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
         length = torch.tensor([content.numel()])
         dist.broadcast(length, src=0)
         if not self.is_first:

@@ -14,7 +14,8 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u206
 NOTHING = "—"  # for an absent value
 # Metrics that are shares of 1, by the last word of their names.
 _SHARES = ("accuracy", "precision", "recall", "f1")
-# Metrics of which more is better, by a word of their names; of the others less is.
+# Metrics of which more is better, and of which less is, by a word of their names.
+_LESS_IS_BETTER = ("loss", "bits_per_byte", "perplexity", "_ratio", "error", "mae", "rmse")
 _MORE_IS_BETTER = ("accuracy", "psnr", "ssim", "per_second", "precision", "recall", "f1", "r2")
 _TITLES = {
     "f1": "F1",
@@ -68,16 +69,12 @@ def capital(text: str) -> str:
 
 def more_is_better(name: str) -> bool | None:
     """Returns whether a larger figure is the better one; None if neither can be said."""
-    if any(word in name for word in _MORE_IS_BETTER) and not name.startswith("baseline"):
+    if name.startswith("baseline"):
+        return None
+    if any(word in name for word in _MORE_IS_BETTER):
         return True
-    known = ("loss", "bits_per_byte", "perplexity", "_ratio", "error", "mae", "rmse")
-    return (
-        False
-        if any(word in name for word in known)
-        and not name.endswith(("_xz", "_bz2"))
-        and not name.startswith("baseline")
-        else None
-    )
+    is_less = any(word in name for word in _LESS_IS_BETTER) and not name.endswith(("_xz", "_bz2"))
+    return False if is_less else None
 
 
 def figure_text(name: str, value: Any) -> str:
@@ -144,10 +141,10 @@ def seconds_text(value: Any) -> str:
     return f"{hours} h {minutes} min"
 
 
-def count_text(count: Any, noun: str, plural: str | None = None) -> str:
-    """Writes ``1`` and ``class`` as ``1 class``; ``1528`` as ``1,528 classes``, with its plural."""
+def count_text(count: Any, noun: str) -> str:
+    """Writes ``1`` and ``example`` as ``1 example``; ``1528`` as ``1,528 examples``."""
     value = number(count)
-    words = noun if value == 1 else plural or f"{noun}s"
+    words = noun if value == 1 else f"{noun}s"
     return f"{'an unknown number of' if value is None else plain_number(value)} {words}"
 
 

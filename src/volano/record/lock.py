@@ -181,20 +181,18 @@ def _lives(owner: dict[str, Any]) -> bool:
 
 
 def _refusal(folder: Path, owner: dict[str, Any] | None) -> UsageError:
-    elsewhere = owner is not None and owner.get("host") != socket.gethostname()
+    remedy = "Wait for it, or stop it"
+    if owner is not None and owner.get("host") != socket.gethostname():
+        files_left = f"{folder / OWNER_NAME} and {LOCK_NAME} next to it"
+        remedy += f"; if that machine is gone, remove {files_left}"
     return UsageError(
         "Only one process at a time can work in a run's folder",
         got=f"{folder}, held by {_told(owner)}",
-        remedy="Wait for it, or stop it"
-        + (
-            f"; if that machine is gone, remove {folder / OWNER_NAME} and {LOCK_NAME} next to it"
-            if elsewhere
-            else ""
-        ),
+        remedy=remedy,
     )
 
 
 def _told(owner: dict[str, Any] | None) -> str:
-    return (
-        "another process" if owner is None else f"process {owner.get('pid')} on {owner.get('host')}"
-    )
+    if owner is None:
+        return "another process"
+    return f"process {owner.get('pid')} on {owner.get('host')}"

@@ -98,10 +98,10 @@ def read_run(path: str | Path) -> RunRecord:
             f"run.json is of schema version {run.get('schema_version')}; this page was made for "
             "version 1"
         )
-    kind, is_finished = str(mapping(run.get("source")).get("kind")), run.get("status") == "finished"
-    tells_classes = mapping(run.get("source")).get("goal") == "classes"
-    own = _EXPECTED.get("text" if kind == "video" and tells_classes else kind, ())
-    expected = own if is_finished else ()
+    source, is_finished = mapping(run.get("source")), run.get("status") == "finished"
+    tells_classes = source.get("kind") == "video" and source.get("goal") == "classes"
+    kind = "text" if tells_classes else str(source.get("kind"))
+    expected = _EXPECTED.get(kind, ()) if is_finished else ()
     task = read_object(folder / "task.json", missing)
     plan = read_object(folder / "plan.json", missing)
     explanation = read_object(folder / "explanation.json", missing, is_expected=False)

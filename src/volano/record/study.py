@@ -6,6 +6,7 @@ What the files hold stands in ``volano.record.study_folder``.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -240,17 +241,17 @@ def trials_of(
             rungs.setdefault(trial, {})[event["rung"]] = _rung(event)
         elif kind == "ended":
             ended[trial] = event
+    alive = {"state": "running"}
     return tuple(
         TrialResult(
             number=trial,
             params=dict(mapping(event.get("params"))),
-            state=str(ended[trial].get("state") or "unknown") if trial in ended else "running",
+            state=str(end.get("state") or "unknown"),
             rungs=tuple(shown for _, shown in sorted(rungs.get(trial, {}).items())),
-            reason=str(ended[trial]["reason"])
-            if trial in ended and ended[trial].get("reason")
-            else None,
+            reason=str(end["reason"]) if end.get("reason") else None,
         )
         for trial, event in sorted(asked.items())
+        for end in (ended.get(trial, alive),)
     )
 
 
@@ -272,29 +273,18 @@ def read_space(folder: Path) -> dict[str, Mapping[str, Any]]:
         name, text = line.get("param_name"), line.get("distribution")
         if line.get("op_code") != _SET_PARAMETER or not isinstance(name, str) or name in found:
             continue
-        try:
-            found[name] = (
-                mapping(mapping(parse_json(text)).get("attributes"))
-                if isinstance(text, str)
-                else {}
-            )
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            stated = parse_json(text) if isinstance(text, str) else None
+            found[name] = mapping(mapping(stated).get("attributes"))
     return found
 
 
 def _standing(trial: TrialResult, is_maximized: bool) -> tuple[Any, ...]:
     # Values of different rungs are of different lengths of training: who came further comes first.
-    value = trial.finite_value
+    value, has_failed = trial.finite_value, trial.state == "failed"
     if value is None:
-        return (1, trial.state == "failed", -trial.share, 0.0, trial.number)
-    return (
-        0,
-        trial.state == "failed",
-        -trial.share,
-        -value if is_maximized else value,
-        trial.number,
-    )
+        return (1, has_failed, -trial.share, 0.0, trial.number)
+    return (0, has_failed, -trial.share, -value if is_maximized else value, trial.number)
 
 
 # What events hold, by kind; JSON has no NaN, so a number that may be one may be null.

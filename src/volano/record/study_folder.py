@@ -71,13 +71,8 @@ from collections.abc import Mapping
 from volano.errors import UsageError
 from volano.record.run_folder import PAGE, RunFolder
 
-STUDY, TRIALS, PACKS, JOURNAL, STATES = (
-    "study.json",
-    "trials.jsonl",
-    "packs.jsonl",
-    "journal.log",
-    "states",
-)
+STUDY, TRIALS, PACKS = "study.json", "trials.jsonl", "packs.jsonl"
+JOURNAL, STATES = "journal.log", "states"
 
 
 class StudyFolder(RunFolder):

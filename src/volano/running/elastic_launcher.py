@@ -92,16 +92,10 @@ def _reason(failures: dict[int, Any], max_restarts: int) -> str:
     rank, failure = min(
         failures.items(), key=lambda item: (_is_consequence(item[1]), item[1].timestamp)
     )
-    text = _last_words(failure)
-    if text is None:
-        text = (
-            f"ended by {failure.signal_name()}"
-            if failure.exitcode < 0
-            else f"exit code {failure.exitcode}"
-        )
-    return f"rank {rank}: {text}" + (
-        f" (started again {max_restarts} times)" if max_restarts else ""
-    )
+    was_killed = failure.exitcode < 0
+    how = f"ended by {failure.signal_name()}" if was_killed else f"exit code {failure.exitcode}"
+    again = f" (started again {max_restarts} times)" if max_restarts else ""
+    return f"rank {rank}: {_last_words(failure) or how}{again}"
 
 
 def _is_consequence(failure: Any) -> bool:

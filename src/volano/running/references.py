@@ -56,11 +56,8 @@ def load_reference(reference: str) -> Any:
         )
     try:
         with _importing(module_name):
-            module = (
-                _load_file(module_name)
-                if module_name.endswith(".py")
-                else _load_module(module_name)
-            )
+            load = _load_file if module_name.endswith(".py") else _load_module
+            module = load(module_name)
     except (Exception, SystemExit) as error:
         raise UsageError(
             "The module must be importable",

@@ -149,13 +149,7 @@ def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
         evaluation_share = min(1.0, evaluations / network.evaluation)
     elif costs.num_evaluations:
         num_evaluations = costs.num_evaluations
-    tested = _test_seconds(network, costs, seconds)
-    more_share = test_share = 1.0
-    if tested < network.test + costs.least_more * network.more:
-        more_share, test_share = 0.0, min(1.0, tested / network.test) if network.test else 1.0
-    elif network.more:
-        share = (tested - network.test) / network.more
-        more_share = min(1.0, max(costs.least_more, share))
+    more_share, test_share = _test_shares(network, costs, seconds)
     return TimeSchedule(
         network=chosen,
         num_steps=num_steps,
@@ -239,6 +233,17 @@ def _evaluation_seconds(network: NetworkCosts, costs: RunCosts, seconds: float) 
 def _test_seconds(network: NetworkCosts, costs: RunCosts, seconds: float) -> float:
     least = min(1.0, costs.least_test_share) * network.test
     return max(least, min(network.test + network.more, TEST_SHARE * seconds))
+
+
+def _test_shares(network: NetworkCosts, costs: RunCosts, seconds: float) -> tuple[float, float]:
+    """Returns the share of what the wanted final test does beyond the cheapest, and of its
+    examples."""
+    tested = _test_seconds(network, costs, seconds)
+    if tested < network.test + costs.least_more * network.more:
+        return 0.0, min(1.0, tested / network.test) if network.test else 1.0
+    if not network.more:
+        return 1.0, 1.0
+    return min(1.0, max(costs.least_more, (tested - network.test) / network.more)), 1.0
 
 
 def _warning(network: NetworkCosts, costs: RunCosts, seconds: float, num_steps: int) -> str:

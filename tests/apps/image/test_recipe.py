@@ -1,6 +1,6 @@
 """Numbers of a training follow from its data and its length."""
 
-from volano.apps.image.recipe import choose_recipe, relative_costs
+from volano.apps.image.recipe import choose_recipe, relative_costs, view_shift
 
 
 class TestRecipe:
@@ -28,7 +28,7 @@ class TestRecipe:
 
     def test_tiny_images_are_shifted_by_a_pixel_and_not_cut(self):
         recipe = self.make(resolution=8, epochs=60)
-        assert (recipe.translate, recipe.tta_translate, recipe.cutout) == (1, 0, 0)
+        assert (recipe.translate, view_shift(8), recipe.cutout) == (1, 0, 0)
 
     def test_a_larger_size_costs_more_and_needs_more_epochs(self):
         facts = {"num_train": 60000, "resolution": 28, "channels": 1, "num_classes": 10}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import (
-    Options,
+from volano.apps.options import Options, option
+from volano.apps.shared_options import (
     columns_of,
     fit,
     from_option,
     held_out_by,
     num_evaluations,
-    option,
     settle_from,
     target,
     target_columns,

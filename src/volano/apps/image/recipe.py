@@ -49,7 +49,6 @@ class ImageRecipe:
         rest_lr: the learning rate of AdamW, on everything else.
         label_smoothing: see ``Classification``.
         translate: largest shift in training, in pixels.
-        tta_translate: shift of the views in test-time augmentation, in pixels.
         cutout: side of the painted square, 0 for none.
         num_evaluations: the number of times that the validation set is evaluated.
     """
@@ -60,7 +59,6 @@ class ImageRecipe:
     rest_lr: float = tried_around(5.0)
     label_smoothing: float = tried_between(0.0, 0.25)
     translate: int = tried_up_to_twice()
-    tta_translate: int = not_tried()
     cutout: int
     num_evaluations: int = not_tried()
 
@@ -96,7 +94,6 @@ def choose_recipe(
         rest_lr=0.005,
         label_smoothing=0.1 if num_classes > 2 else 0.05,
         translate=1 if is_tiny else max(1, round(resolution / (16 if epochs >= 8 else 32))),
-        tta_translate=view_shift(resolution),
         cutout=resolution // 4 if epochs >= 30 and not is_tiny else 0,
         num_evaluations=max(1, min(10, round(epochs))),
     )

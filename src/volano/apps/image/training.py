@@ -40,7 +40,8 @@ from volano.apps.image.splits import (
     with_cache,
     with_own_validation,
 )
-from volano.apps.options import Options, columns_of
+from volano.apps.options import Options
+from volano.apps.shared_options import columns_of
 from volano.apps.targets.kinds import target_class, target_of_data
 from volano.apps.targets.target import Target
 from volano.data import Fault, fault_notices
@@ -62,7 +63,6 @@ from volano.data.sources import (
     read_image_sets,
 )
 from volano.device import Device
-from volano.errors import CheckpointError, DataError
 from volano.pretrained.fine_tuned import HEAD
 from volano.pretrained.image_networks import ImageNetwork
 from volano.pretrained.linear_probe import PROBE
@@ -151,13 +151,7 @@ class ImageTraining(Application):
             return super().from_run(folder)
         sets = with_cache(read_again(options, folder), options.image_cache)
         found = recorded_sets(sets, record)
-        for split in (TRAIN, VALID, TEST):
-            if len(found[split]) < len(record[split]):
-                raise CheckpointError(
-                    "The images of a run must be there to go on with it",
-                    got=f"{options.path}: {record.changes(members_of_sets(sets), 'images')[0]}",
-                    remedy="Put them back, or train anew",
-                )
+        record.check_there(found, members_of_sets(sets), "images", options.path)
         return cls._of(options, sets, network_of(options), found, start_of_run(folder))
 
     @classmethod
@@ -176,12 +170,7 @@ class ImageTraining(Application):
         test = picked(parts_of(sets), record[TEST], record.classes)
         notices = record.changes(members_of_sets(sets), "images")
         faults = [fault for part in parts_of(sets) for fault in part.faults]
-        if not len(test):
-            raise DataError(
-                "Some of a run's own test images must be there",
-                got=f"none of {len(record[TEST]):,} in {options.path}",
-                remedy="Put them back, or name others to evaluate on",
-            )
+        record.check_tested(test, "images", options.path)
         return test, sets.origin, (*notices, *fault_notices(faults, _UNREADABLE))
 
     @classmethod

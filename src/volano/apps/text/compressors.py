@@ -7,7 +7,6 @@ import bz2
 import lzma
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 # xz -9 looks back 64 MiB, bz2 900 kB. Compressing more of the training text would cost minutes for
 # little.
@@ -45,12 +44,7 @@ class CompressorFigures:
     def __enter__(self) -> CompressorFigures:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import (
-    MOST_SEED,
-    DeclaredOptions,
-    Options,
+from volano.apps.options import MOST_SEED, DeclaredOptions, Options, option
+from volano.apps.shared_options import (
     from_option,
     num_evaluations,
-    option,
     settle_from,
     target,
     target_columns,

@@ -95,7 +95,7 @@ def _evaluation_costs(application: VideoTraining, plan: Plan) -> EvaluationCosts
             mark = time.perf_counter()
             generate_clips(
                 model, spec, device, count=count, num_frames=spec.num_frames, sampling=sampling,
-                seed=0, precision=plan.precision,
+                precision=plan.precision,
             )  # fmt: skip
             return (time.perf_counter() - mark) / count
 

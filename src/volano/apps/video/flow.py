@@ -75,11 +75,9 @@ class FrameFlow:
         frames = frames[:, : self.num_frames]
         network: Any = model
         clean = network.scale.encode(frames)
-        return (
-            self._train(network, clean, labels)
-            if model.training
-            else self._evaluate(network, frames, clean, labels)
-        )
+        if model.training:
+            return self._train(network, clean, labels)
+        return self._evaluate(network, frames, clean, labels)
 
     def _train(self, network: Any, clean: Tensor, labels: Tensor) -> Loss:
         count, frames = clean.shape[:2]

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import (
-    MOST_SEED,
-    DeclaredOptions,
-    Options,
-    fit,
-    from_option,
-    held_out_by,
-    num_evaluations,
-    option,
-)
+from volano.apps.options import MOST_SEED, DeclaredOptions, Options, option
+from volano.apps.shared_options import fit, from_option, held_out_by, num_evaluations
 from volano.errors import UsageError
 
 NETWORKS = ("unet", "transformer")

@@ -69,17 +69,17 @@ def choose_recipe(
     )
 
 
-def network_shape(network: str, size: int, width: int | None = None) -> dict[str, int]:
+def network_shape(network: str, size: int) -> dict[str, int]:
     """Returns width, depth and patch of a network for frames of ``size`` pixels, as ``VideoSpec``
     has them."""
     if network == "unet":
-        return {"width": width or _UNET_WIDTH, "depth": 0, "patch": 0}
+        return {"width": _UNET_WIDTH, "depth": 0, "patch": 0}
     patch = next(
         patch
         for patch in range(1, size + 1)
         if size % patch == 0 and size // patch <= _MOST_PATCHES_A_SIDE
     )
-    return {"width": width or _TRANSFORMER_WIDTH, "depth": _TRANSFORMER_DEPTH, "patch": patch}
+    return {"width": _TRANSFORMER_WIDTH, "depth": _TRANSFORMER_DEPTH, "patch": patch}
 
 
 def parameter_groups(model: nn.Module, *, matrix_lr: float, rest_lr: float) -> list[dict[str, Any]]:
@@ -89,9 +89,8 @@ def parameter_groups(model: nn.Module, *, matrix_lr: float, rest_lr: float) -> l
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         in_block = name.startswith(inside) and parameter.ndim >= 2
-        (
-            matrices if in_block and ".table" not in name and ".condition" not in name else rest
-        ).append(parameter)
+        is_matrix = in_block and ".table" not in name and ".condition" not in name
+        (matrices if is_matrix else rest).append(parameter)
     muon = {"algorithm": "muon", "lr": matrix_lr, "weight_decay": 0.0}
     adamw = {"algorithm": "adamw", "lr": rest_lr, "weight_decay": 0.0, "betas": (0.9, 0.99)}
     return [{"params": matrices, **muon}, {"params": rest, **adamw}]

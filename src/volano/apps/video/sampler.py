@@ -70,11 +70,15 @@ class ClipSampling:
         method: "euler" or "heun".
         guidance: the distance from the classless answer towards that of the class (Ho & Salimans
             2022); 1 is the class's.
+        label: the class of all clips; None draws classes as often as they occur.
+        seed: the seed of the noise, and of the classes if none is asked for.
     """
 
     steps: int = 20
     method: str = "euler"
     guidance: float = 1.0
+    label: int | None = None
+    seed: int = 0
 
 
 def denoiser(network: Any, labels: Tensor | None, guidance: float) -> Denoiser:

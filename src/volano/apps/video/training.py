@@ -35,6 +35,7 @@ from volano.data.sources import (
     Clips,
     ClipSets,
     SplitRecord,
+    WantedClips,
     bouncing_digits,
     read_clip_folder,
 )
@@ -109,33 +110,16 @@ class VideoTraining(Application):
         if options.path is None:
             sets = bouncing_digits(num_frames=num_frames)
         else:
+            wanted = WantedClips(size=options.image_size, fps=options.fps, fit=options.fit)
             sets = read_clip_folder(
-                Path(options.path),
-                num_frames=num_frames,
-                size=options.image_size,
-                fps=options.fps,
-                seed=options.seed,
-                held_out_by=options.held_out_by,
-                recorded=recorded,
-                clip_format=clip_format,
-                fit=options.fit,
-            )
+                Path(options.path), clip_format or wanted, num_frames=num_frames,
+                seed=options.seed, held_out_by=options.held_out_by, recorded=recorded,
+            )  # fmt: skip
         train = sets.train
-        notices = [*_clips_in_words(sets), *sets.notices]
-        if train.classes:
-            counts = torch.bincount(train.labels, minlength=len(train.classes))
-            shares = tuple(round(value, 6) for value in (counts / counts.sum()).tolist())
-        else:
-            shares = ()
-        if options.batch_size is not None and options.batch_size > len(train):
-            notices.append(f"batch_size={len(train)}: there are no more clips to train on")
-        if options.flip != "yes":
-            notices.append(
-                "flip=no: a model of mirrored clips would make mirrored clips; say flip=yes if "
-                "that is welcome"
-            )
         mean, std = pixel_statistics(train.frames, train.lengths)
         network = options.network or "unet"
+        counts = torch.bincount(train.labels, minlength=len(train.classes))
+        shares = tuple(round(value, 6) for value in (counts / counts.sum()).tolist())
         channels, size = train.frames.shape[2], train.frames.shape[-1]
         spec = VideoSpec(
             network=network,
@@ -146,7 +130,7 @@ class VideoTraining(Application):
             size=size,
             fps=sets.fps,
             classes=train.classes,
-            class_shares=shares,
+            class_shares=shares if train.classes else (),
             mean=mean,
             std=std,
             fit=options.fit,
@@ -159,7 +143,7 @@ class VideoTraining(Application):
             origin=sets.origin,
             is_held_out=sets.is_held_out,
             faults=sets.faults,
-            notices=tuple(notices),
+            notices=_notices_of(sets, options),
         )
 
     def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002
@@ -250,15 +234,24 @@ class VideoTraining(Application):
         return {**super().resolved(num_steps), "network": self.spec.network}
 
 
-def _clips_in_words(sets: ClipSets) -> list[str]:
-    if sets.splits is None:
-        return []
-    number = {name: label for label, name in enumerate(sets.train.classes)}
-    parts = {
-        split: SimpleNamespace(labels=[number.get(one.label, 0) for one in sets.splits[split]])
-        for split in (TRAIN, TEST)
-    }
-    return [classes_in_words("clips", sets.train.classes, parts, is_held_out=sets.is_held_out)]
+def _notices_of(sets: ClipSets, options: VideoOptions) -> tuple[str, ...]:
+    """Returns what a person should know of the clips."""
+    said, classes = [*sets.notices], sets.train.classes
+    if sets.splits is not None:
+        number = {name: label for label, name in enumerate(classes)}
+        parts = {
+            split: SimpleNamespace(labels=[number.get(one.label, 0) for one in sets.splits[split]])
+            for split in (TRAIN, TEST)
+        }
+        said.insert(0, classes_in_words("clips", classes, parts, is_held_out=sets.is_held_out))
+    if options.batch_size is not None and options.batch_size > len(sets.train):
+        said.append(f"batch_size={len(sets.train)}: there are no more clips to train on")
+    if options.flip != "yes":
+        said.append(
+            "flip=no: a model of mirrored clips would make mirrored clips; say flip=yes if that is "
+            "welcome"
+        )
+    return tuple(said)
 
 
 def _rows(clips: Clips, count: int) -> tuple[torch.Tensor, ...]:

@@ -171,17 +171,13 @@ class VideoModel(TrainedModel):
             )
         strength = DEFAULT_GUIDANCE if given.guidance is None else given.guidance
         strength = strength if spec.classes else 1.0
-        made = generate_clips(
-            self.module,
-            spec,
-            self.device,
-            count=given.clips,
-            num_frames=frames,
-            sampling=ClipSampling(steps=given.steps, method=given.method, guidance=strength),
-            seed=given.seed,
-            label=label,
-            given=first,
+        sampling = ClipSampling(
+            steps=given.steps, method=given.method, guidance=strength, label=label, seed=given.seed
         )
+        made = generate_clips(
+            self.module, spec, self.device, count=given.clips, num_frames=frames,
+            sampling=sampling, given=first,
+        )  # fmt: skip
         target = _make_folder(self.path, given.out)
         settings = {
             "run": str(self.path),

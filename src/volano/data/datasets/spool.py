@@ -96,13 +96,9 @@ class Spooled(Dataset[Any]):
         group = int(np.searchsorted(self._ends, index, side="right"))
         row = index - (int(self._ends[group - 1]) if group else 0)
         columns = self._reader.get_batch(group).columns
-        leaves = iter(
-            [
-                _decoded(kind, columns[number][row])
-                for number, kind in enumerate(self._facts["leaves"])
-            ]
-        )
-        return _built(self._facts["structure"], leaves)
+        kinds = self._facts["leaves"]
+        leaves = [_decoded(kind, columns[number][row]) for number, kind in enumerate(kinds)]
+        return _built(self._facts["structure"], iter(leaves))
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
         return [self[index] for index in indices]
@@ -162,25 +158,20 @@ def _write(examples: Iterable[Any], folder: Path, limit: int | None) -> None:
             rows: list[list[Any]] = []
             for number, example in group:
                 leaves: list[tuple[str, Any]] = []
-                found = (
-                    _taken_apart(example, leaves, f"example {number}"),
-                    [kind for kind, _ in leaves],
-                )
+                structure = _taken_apart(example, leaves, f"example {number}")
+                found = structure, [kind for kind, _ in leaves]
                 first = first or found
                 _check_alike(number, found, first)
                 rows.append([value for _, value in leaves])
-                for _, value in leaves:
-                    digest.update(
-                        value["bytes"] if isinstance(value, dict) else repr(value).encode()
-                    )
+                for value in rows[-1]:
+                    is_bytes = isinstance(value, dict)
+                    digest.update(value["bytes"] if is_bytes else repr(value).encode())
             assert first is not None
-            batch = arrow.record_batch(
-                [
-                    arrow.array([row[place] for row in rows], type=_arrow_type(kind))
-                    for place, kind in enumerate(first[1])
-                ],
-                names=[str(place) for place in range(len(first[1]))],
-            )
+            columns = [
+                arrow.array([row[place] for row in rows], type=_arrow_type(kind))
+                for place, kind in enumerate(first[1])
+            ]
+            batch = arrow.record_batch(columns, names=[str(n) for n in range(len(columns))])
             writer = writer or stack.enter_context(arrow.ipc.new_file(str(path), batch.schema))
             writer.write_batch(batch)
             groups.append(len(group))
@@ -244,22 +235,12 @@ def _taken_apart(example: Any, leaves: list[tuple[str, Any]], path: str) -> Any:
                     "The keys of a spooled example must be strings or whole numbers",
                     got=f"{path}[{key!r}]",
                 )
-        return [
-            "dict",
-            [
-                [key, _taken_apart(value, leaves, f"{path}[{key!r}]")]
-                for key, value in example.items()
-            ],
-        ]
+        items = example.items()
+        pairs = [[key, _taken_apart(value, leaves, f"{path}[{key!r}]")] for key, value in items]
+        return ["dict", pairs]
     if isinstance(example, tuple | list):
-        name = "tuple" if isinstance(example, tuple) else "list"
-        return [
-            name,
-            [
-                _taken_apart(value, leaves, f"{path}[{place}]")
-                for place, value in enumerate(example)
-            ],
-        ]
+        name, items = "tuple" if isinstance(example, tuple) else "list", enumerate(example)
+        return [name, [_taken_apart(value, leaves, f"{path}[{n}]") for n, value in items]]
     leaves.append(_encoded(example, path))
     return "leaf"
 

@@ -281,12 +281,8 @@ def make_feed(
             )
         if rows.is_mapped and device.is_cpu:
             return RingFeed(Fetcher(data, collate, seed), device, quarantine)
-        whole = (
-            rows.in_sequence()
-            if rows.in_sequence is not None and rows.indices is None
-            else contextlib.nullcontext()
-        )
-        with whole:
+        in_sequence = rows.in_sequence if rows.indices is None else None
+        with contextlib.nullcontext() if in_sequence is None else in_sequence():
             return ResidentFeed(rows.tensors(), device)
     return RingFeed(
         Fetcher(data, collate, seed), device, quarantine, workers=workers, prefetch=prefetch

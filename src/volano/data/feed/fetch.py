@@ -118,11 +118,10 @@ class Fetcher:
         indices = key.indices.tolist()
         try:
             fetch_many = getattr(self._data, "__getitems__", None)
-            examples = (
-                [self._data[index] for index in indices]
-                if fetch_many is None
-                else list(fetch_many(indices))
-            )
+            if fetch_many is None:
+                examples = [self._data[index] for index in indices]
+            else:
+                examples = list(fetch_many(indices))
         except Exception as error:  # noqa: BLE001 - a user's dataset may raise anything; the faulty example is named next
             _raise_if_memory_ran_out(error)
             return None
@@ -197,12 +196,9 @@ def _raise_if_memory_ran_out(error: Exception) -> None:
 
 
 def _take(tensor: Tensor, indices: Tensor, slot: SlotWriter | None) -> Tensor:
-    can_write = slot is not None and tensor.is_cpu and not tensor.requires_grad
-    out = (
-        slot.empty((len(indices), *tensor.shape[1:]), tensor.dtype)
-        if slot is not None and can_write
-        else None
-    )
+    out = None
+    if slot is not None and tensor.is_cpu and not tensor.requires_grad:
+        out = slot.empty((len(indices), *tensor.shape[1:]), tensor.dtype)
     if out is None:
         return tensor.index_select(0, indices.to(tensor.device))
     return torch.index_select(tensor, 0, indices, out=out)

@@ -149,11 +149,8 @@ class _Trials:
         budget = min(_MOST_SECONDS, _SHARE * num_steps * made)
         for workers in range(2, most + 1):
             if (_BATCHES_PER_WORKER + 1) * made > budget:
-                why = (
-                    "in so short a run"
-                    if budget < _MOST_SECONDS
-                    else f"on batches that take {_in_ms(made)} each"
-                )
+                why = f"on batches that take {_in_ms(made)} each"
+                why = "in so short a run" if budget < _MOST_SECONDS else why
                 return WorkerChoice(
                     workers=best, reason=f"{figures}; more workers were not tried {why}"
                 )

@@ -23,7 +23,6 @@ from volano.data.sources.image.images import (
 from volano.data.sources.split import (
     BY_CONTENT,
     BY_PLACE,
-    HOLD_OUT_SHARE,
     hold_out,
     hold_out_rows,
 )
@@ -41,13 +40,10 @@ from volano.data.sources.split_record import (
 )
 from volano.data.sources.targets import (
     CLASSES,
-    KINDS,
     LABELS,
     NUMBERS,
     TargetFormat,
-    Targets,
     check_trained,
-    read_targets,
 )
 from volano.data.sources.text.labelled_texts import (
     LabelledTexts,
@@ -56,7 +52,7 @@ from volano.data.sources.text.labelled_texts import (
     read_texts,
 )
 from volano.data.sources.text.text_split import TextSplit, split_texts
-from volano.data.sources.text.texts import Document, TextSource, decode_text, find_texts
+from volano.data.sources.text.texts import TextSource, decode_text, find_texts
 from volano.data.sources.video.bouncing import bouncing_digits
 from volano.data.sources.video.clip_files import (
     PICTURE_SUFFIXES,
@@ -69,6 +65,7 @@ from volano.data.sources.video.clip_pixels import ClipFormat
 from volano.data.sources.video.clips import (
     Clips,
     ClipSets,
+    WantedClips,
     read_clip_folder,
     read_clips_like,
     spread_frames,
@@ -81,8 +78,6 @@ __all__ = [
     "CLASSES",
     "CUT",
     "FITS",
-    "HOLD_OUT_SHARE",
-    "KINDS",
     "LABELS",
     "NUMBERS",
     "PICTURE_SUFFIXES",
@@ -93,7 +88,6 @@ __all__ = [
     "ClipFormat",
     "ClipSets",
     "Clips",
-    "Document",
     "ImageFile",
     "ImageFiles",
     "ImageFilesDataset",
@@ -105,9 +99,9 @@ __all__ = [
     "SplitMember",
     "SplitRecord",
     "TargetFormat",
-    "Targets",
     "TextSource",
     "TextSplit",
+    "WantedClips",
     "WantedFormat",
     "bouncing_digits",
     "check_trained",
@@ -136,7 +130,6 @@ __all__ = [
     "read_clips_like",
     "read_image_sets",
     "read_labelled_texts",
-    "read_targets",
     "read_texts",
     "split_texts",
     "spread_frames",

@@ -10,24 +10,22 @@ whose hashes are nearest; there alone a new example can move one other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from volano.data.counters import counter_hash
 from volano.data.sources.image.images import LabelledImages
 from volano.data.sources.split_by_place import hold_out_by_place, hold_out_rows_by_place
-from volano.data.sources.split_record import grouped
+from volano.data.sources.split_record import HOLD_OUT_SHARE, grouped
 from volano.data.sources.targets import CLASSES, LABELS
 from volano.errors import DataError
 
-HOLD_OUT_SHARE = 0.15
 BY_CONTENT, BY_PLACE = "content", "place"
 _SPLIT = 23  # first counter of the hashes
 
 
 def hold_out(
-    images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE, by: str = BY_CONTENT
+    images: LabelledImages, *, seed: int, by: str = BY_CONTENT
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits pictures by :func:`hold_out_rows`; copies are equal in every pixel, or in every byte
     if they stay in files. A file that cannot be read moves no other.
@@ -36,11 +34,11 @@ def hold_out(
         DataError: a class has fewer than two different images.
     """
     if by == BY_PLACE:
-        return hold_out_by_place(images, seed=seed, share=share)
+        return hold_out_by_place(images, seed=seed)
     keys = [member.key for member in images.members()]
     return _of_targets(
         images.copies(), keys, images.labels.numpy(), images.classes, images.kind, seed=seed,
-        share=share, what="images",
+        what="images",
     )  # fmt: skip
 
 
@@ -50,17 +48,16 @@ def hold_out_rows(
     classes: Sequence[str],
     *,
     seed: int,
-    share: float = HOLD_OUT_SHARE,
     what: str = "examples",
     by: str = BY_CONTENT,
     kind: str = CLASSES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns indices to train on and indices held out, both ascending: about ``share`` of each
+    """Returns indices to train on and indices held out, both ascending: about 15 % of each
     class, at least one of each.
 
     Exact copies (rows of equal key) count as one, or a text that stands there a hundred times would
     decide the figures: all are trained on, or one is held out and the others are left out. No copy
-    of a held-out example is trained on. Of several labels and numbers ``share`` of all is held out,
+    of a held-out example is trained on. Of several labels and numbers 15 % of all are held out,
     and no label is held out alone.
 
     Raises:
@@ -68,10 +65,8 @@ def hold_out_rows(
     """
     if by == BY_PLACE:
         rows = np.asarray(labels).tolist()
-        return hold_out_rows_by_place(keys, rows, classes, seed=seed, share=share, what=what)
-    return _of_targets(
-        grouped(keys), keys, np.asarray(labels), classes, kind, seed=seed, share=share, what=what
-    )
+        return hold_out_rows_by_place(keys, rows, classes, seed=seed, what=what)
+    return _of_targets(grouped(keys), keys, np.asarray(labels), classes, kind, seed=seed, what=what)
 
 
 def _of_targets(
@@ -82,13 +77,11 @@ def _of_targets(
     kind: str,
     *,
     seed: int,
-    share: float,
     what: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    how: dict[str, Any] = {"seed": seed, "share": share, "what": what}
     if kind == CLASSES:
-        return hold_out_groups(copies, keys, labels.tolist(), classes, **how)
-    kept, held = hold_out_groups(copies, keys, [0] * len(labels), ("",), **how)
+        return hold_out_groups(copies, keys, labels.tolist(), classes, seed=seed, what=what)
+    kept, held = hold_out_groups(copies, keys, [0] * len(labels), ("",), seed=seed, what=what)
     if kind == LABELS:
         # An example that has a label as the only one is trained on.
         is_lost = (labels[held] > labels[kept].max(0)).any(1)
@@ -109,7 +102,6 @@ def hold_out_groups(
     classes: Sequence[str],
     *,
     seed: int,
-    share: float = HOLD_OUT_SHARE,
     what: str = "examples",
     least: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +113,6 @@ def hold_out_groups(
         labels: the class of each row. A group with several is of the first of them.
         classes: the names of the classes.
         seed: the seed of the hashes.
-        share: the share to be held out.
         what: what the rows are, in words.
         least: the least number of groups of a class; of a class of one, none is held out.
 
@@ -144,14 +135,14 @@ def hold_out_groups(
                 got=f"{len(groups)} in class {name!r}" if name else len(groups),
                 remedy=f"Add {what}, remove the class, or give a test set of your own",
             )
-        num_held = _num_held([chance for chance, _ in groups], share)
+        num_held = _num_held([chance for chance, _ in groups])
         held += [min(rows, key=lambda row: (labels[row], row)) for _, rows in groups[:num_held]]
         kept += [row for _, rows in groups[num_held:] for row in rows]
     return np.array(sorted(kept), dtype=np.int64), np.array(sorted(held), dtype=np.int64)
 
 
-def _num_held(chances: Sequence[int], share: float) -> int:
+def _num_held(chances: Sequence[int]) -> int:
     """Returns how many of a class are held out: those below the share, but at least one, at most
     twice the share, and never all."""
-    most = min(max(0, len(chances) - 1), max(1, round(2 * share * len(chances))))
-    return min(most, max(1, sum(chance < share * 2**64 for chance in chances)))
+    most = min(max(0, len(chances) - 1), max(1, round(2 * HOLD_OUT_SHARE * len(chances))))
+    return min(most, max(1, sum(chance < HOLD_OUT_SHARE * 2**64 for chance in chances)))

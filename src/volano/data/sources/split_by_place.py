@@ -11,15 +11,13 @@ import numpy as np
 from volano.data.counters import counter_hash
 from volano.data.sources.image.image_files import ImageFiles, copies_of
 from volano.data.sources.image.images import LabelledImages
-from volano.data.sources.split_record import grouped
+from volano.data.sources.split_record import HOLD_OUT_SHARE, grouped
 from volano.errors import DataError
 
 _SPLIT = 21  # first counter of the hashes
 
 
-def hold_out_by_place(
-    images: LabelledImages, *, seed: int, share: float
-) -> tuple[np.ndarray, np.ndarray]:
+def hold_out_by_place(images: LabelledImages, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits pictures by :func:`hold_out_rows_by_place`; copies are equal in every pixel, or
     in every byte if they stay in files.
 
@@ -32,7 +30,7 @@ def hold_out_by_place(
     """
     labels, copies = images.labels.tolist(), images.copies()
     if isinstance(images.images, ImageFiles) or not images.fault_labels:
-        return _hold_out(copies, labels, images.classes, seed, share, "images")
+        return _hold_out(copies, labels, images.classes, seed, "images")
     lost = {
         fault.index: label for fault, label in zip(images.faults, images.fault_labels, strict=True)
     }
@@ -48,7 +46,7 @@ def hold_out_by_place(
         lost[place] if place in lost else labels[row_of[place]]
         for place in range(len(places) + len(lost))
     ]
-    sides = _hold_out(copies, everything, images.classes, seed, share, "images", lost.keys())
+    sides = _hold_out(copies, everything, images.classes, seed, "images", lost.keys())
     kept, held = ([row_of[place] for place in side.tolist() if place in row_of] for side in sides)
     return np.array(kept, dtype=np.int64), np.array(held, dtype=np.int64)
 
@@ -59,10 +57,9 @@ def hold_out_rows_by_place(
     classes: Sequence[str],
     *,
     seed: int,
-    share: float,
     what: str = "examples",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns indices to train on and indices held out, both ascending: ``share`` of each class, at
+    """Returns indices to train on and indices held out, both ascending: 15 % of each class, at
     least one of each.
 
     Exact copies (rows of equal digest) stay on the same side, or the held-out figures would be
@@ -71,7 +68,7 @@ def hold_out_rows_by_place(
     Raises:
         DataError: a class has fewer than two different examples.
     """
-    return _hold_out(grouped(digests), labels, classes, seed, share, what)
+    return _hold_out(grouped(digests), labels, classes, seed, what)
 
 
 def _hold_out(
@@ -79,7 +76,6 @@ def _hold_out(
     labels: Sequence[int],
     classes: Sequence[str],
     seed: int,
-    share: float,
     what: str,
     lost: Collection[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -97,19 +93,19 @@ def _hold_out(
                 got=f"{len(usable)} in class {name!r}",
                 remedy=f"Add {what}, remove the class, or give a test set of your own",
             )
-        sides = _divided(of_class, seed, share)
+        sides = _divided(of_class, seed)
         # A side of only unreadable files.
         if lost and any(set(rows) <= set(lost) for rows in sides):
-            sides = _divided(usable, seed, share)
+            sides = _divided(usable, seed)
         kept += sides[0]
         held += sides[1]
     return np.array(sorted(kept), dtype=np.int64), np.array(sorted(held), dtype=np.int64)
 
 
-def _divided(groups: list[list[int]], seed: int, share: float) -> tuple[list[int], list[int]]:
+def _divided(groups: list[list[int]], seed: int) -> tuple[list[int], list[int]]:
     """Returns the rows kept and the rows held out of one class, from its groups of copies."""
     ordered = sorted(groups, key=lambda rows: counter_hash(_SPLIT, seed, rows[0]))
-    wanted = max(1, round(share * sum(map(len, ordered))))
+    wanted = max(1, round(HOLD_OUT_SHARE * sum(map(len, ordered))))
     kept: list[int] = []
     held: list[int] = []
     for position, rows in enumerate(ordered):

@@ -6,15 +6,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from volano.errors import CheckpointError
+from volano.errors import CheckpointError, DataError
 
 SPLITS_NAME = "splits.json"
 TRAIN, VALID, TEST = "train", "valid", "test"
+# Of a source that names no split.
+HOLD_OUT_SHARE = 0.15
 SCHEMA_VERSION = 1
 # Files above this size are known by their size and three places: a set that stays in its files may
 # be larger than anyone wants to read before the first step.
@@ -166,6 +168,30 @@ class SplitRecord:
                 f"evaluated{_named(new)}"
             )
         return tuple(notices)
+
+    def check_there(
+        self, found: Mapping[str, Sized], present: Sequence[SplitMember], what: str, path: Any
+    ) -> None:
+        """Checks that a run can go on with the examples of each split that were found.
+
+        Raises:
+            CheckpointError: some are missing.
+        """
+        if any(len(part) < len(self[split]) for split, part in found.items()):
+            raise CheckpointError(
+                f"The {what} of a run must be there to go on with it",
+                got=f"{path}: {self.changes(present, what)[0]}",
+                remedy="Put them back, or train again",
+            )
+
+    def check_tested(self, found: Sized, what: str, path: Any) -> None:
+        """Raises DataError if none of the run's own test examples was found."""
+        if not len(found):
+            raise DataError(
+                f"Some of a run's own test {what} must be there",
+                got=f"none of {len(self[TEST]):,} in {path}",
+                remedy="Put them back, or name others to evaluate on",
+            )
 
     def trained_on(self, members: Sequence[SplitMember], what: str) -> tuple[str, ...]:
         """Returns in words how many of the members are among those that were trained on."""

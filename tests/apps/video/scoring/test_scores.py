@@ -24,13 +24,10 @@ def some_clips(count=5):
     )
 
 
-def generate(**options):
-    return generate_clips(
-        woken(SPEC),
-        SPEC,
-        CPU,
-        **{"count": 3, "num_frames": 6, "sampling": ClipSampling(steps=2), "seed": 1, **options},
-    )
+def generate(*, label=None, seed=1, **options):
+    sampling = ClipSampling(steps=2, label=label, seed=seed)
+    given = {"count": 3, "num_frames": 6, "sampling": sampling, **options}
+    return generate_clips(woken(SPEC), SPEC, CPU, **given)
 
 
 def test_a_generated_clip_is_a_function_of_the_seed_and_its_number():

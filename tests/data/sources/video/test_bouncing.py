@@ -39,13 +39,6 @@ def test_it_is_the_same_every_time(sets):
     assert again.test.names == sets.test.names
 
 
-def test_another_seed_and_two_digits(sets):
-    two = bouncing_digits(num_digits=2, num_frames=8)
-    assert two.train.frames.shape == (6000, 8, 1, 32, 32)
-    assert two.train.frames.float().mean() > 1.5 * sets.train.frames.float().mean()
-    assert not torch.equal(bouncing_digits(seed=1).test.frames, sets.test.frames)
-
-
 def test_digits_move_at_one_speed_and_bounce_off_the_edges():
     generator = np.random.default_rng(0)
     rows, columns = paths(generator.random((3, 200, 1)), 64)

@@ -23,7 +23,6 @@ class FineTuningRecipe:
             curvature allows.
         label_smoothing: see ``Classification``.
         translate: largest shift in training, in pixels.
-        tta_translate: shift of the views in test-time augmentation, in pixels.
         num_evaluations: the number of times that the validation set is evaluated.
     """
 
@@ -33,7 +32,6 @@ class FineTuningRecipe:
     head_lr: float = tried_around(5.0)
     label_smoothing: float = tried_between(0.0, 0.2)
     translate: int = tried_up_to_twice()
-    tta_translate: int = not_tried()
     num_evaluations: int = not_tried()
 
 
@@ -59,6 +57,5 @@ def choose_fine_tuning(
         head_lr=1.0 if is_head else 1e-3,
         label_smoothing=0.0 if is_head else 0.1,
         translate=0 if is_head else max(1, round(resolution / 32)),
-        tta_translate=0,
         num_evaluations=max(1, min(10, round(epochs))),
     )

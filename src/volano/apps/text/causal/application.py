@@ -68,11 +68,8 @@ class CausalApplication(CausalTraining):
     def _told(self, limit: TimeLimit, fitted: Fitted) -> Fitted:
         with throwaway_settings(Plan.baseline(limit.planning.place.name)):
             trainable = parameters_in_words(self.task(1).model())
-        why = (
-            "adapters of rank 8 keep what the network knows and take little memory"
-            if self.options.tune is None
-            else "as asked"
-        )
+        why = "adapters of rank 8 keep what the network knows and take little memory"
+        why = why if self.options.tune is None else "as asked"
         reason = f"{trainable}; tune={self.tune}: {why}"
         rank = ("adapters are added to the weights when the run is used",) * (self.tune == LORA)
         return dataclasses.replace(

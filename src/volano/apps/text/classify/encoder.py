@@ -31,12 +31,11 @@ from volano.pretrained.text_encoders import (
     TextEncoder,
     TextTrunk,
     TokenTexts,
-    TokenTextsDataset,
     load_text_encoder,
 )
 from volano.pretrained.transformers_library import build_network
 from volano.record.files import read_bytes
-from volano.task import Loss, Task, cosine, linear
+from volano.task import Loss, cosine, linear
 
 # The head is solved before the first step: passes beyond these change nothing.
 MOST_EPOCHS = {HEAD: 3.0, ALL: 10.0}
@@ -85,32 +84,18 @@ def encoder_features(
     return torch.empty_like(features).index_copy_(0, torch.from_numpy(order), features)
 
 
-def encoder_task(
-    encoder: TextEncoder,
-    tune: str,
-    probe: LinearProbe,
-    *,
-    num_classes: int,
-    objective: Any,
-    data: TokenTextsDataset,
-    valid: TokenTextsDataset | None,
-    num_steps: int,
-    seed: int,
-) -> Task:
-    """The Task that trains the head, or all layers, of an encoder.
+def encoder_fields(
+    encoder: TextEncoder, tune: str, probe: LinearProbe, num_classes: int
+) -> dict[str, Any]:
+    """Returns the fields of the Task that trains the head, or all layers, of an encoder.
 
     All layers: AdamW, decay 0.01, rates 2e-5 in the last layers (Hugging Face's) and a tenth in
     the first, 1e-3 in the head, clipped at 1, linear with a tenth of warm-up.
     """
-    fields: dict[str, Any] = {
-        "optimizer": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
-        "parameter_groups": functools.partial(
-            head_groups, lr=probe.learning_rate, weight_decay=probe.weight_decay
-        ),
-        "schedule": linear(),
-    }
+    model = functools.partial(fine_tuned_model, encoder, tune, num_classes, probe)
     if tune == ALL:
-        fields = {
+        return {
+            "model": model,
             "optimizer": torch.optim.AdamW,
             "parameter_groups": functools.partial(
                 groups_by_depth, trunk_lr=2e-5, head_lr=1e-3, span=10.0, weight_decay=0.01
@@ -118,19 +103,14 @@ def encoder_task(
             "schedule": cosine(warmup=0.1),
             "clip_norm": 1.0,
         }
-    return Task(
-        name="text",
-        model=functools.partial(fine_tuned_model, encoder, tune, num_classes, probe),
-        objective=objective,
-        data=data,
-        valid=valid,
-        collate=TokenTextsDataset.collate,
-        **fields,
-        batch_size=encoder_batch(len(data)),
-        duration=f"{num_steps}st",
-        evaluate_every=f"{max(1, -(-num_steps // 5))}st",
-        seed=seed,
-    )
+    return {
+        "model": model,
+        "optimizer": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+        "parameter_groups": functools.partial(
+            head_groups, lr=probe.learning_rate, weight_decay=probe.weight_decay
+        ),
+        "schedule": linear(),
+    }
 
 
 def encoder_batch(num_texts: int) -> int:

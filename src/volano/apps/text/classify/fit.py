@@ -44,8 +44,11 @@ _MOST_HEAD_EPOCHS, _MOST_READ_EPOCHS = 6, 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _TriedHead:
-    head: ReadHead
+class _Tried:
+    """A classifier that was trained on what is not held back: the steps of a training on
+    everything, the seconds of one, and the figure on what is held back. ``head``: None of a bag."""
+
+    head: ReadHead | None
     num_steps: int
     step: float
     figure: float
@@ -64,29 +67,22 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     check_plan(task, chosen.plan)
     # Before the time that the trials take.
     limit.check(application.bag_task(everything=True), chosen.plan)
-    num_steps = _affordable(
-        limit, task, chosen.plan, _BAG_SHARE * _left(limit), most=task.num_steps
-    )
-    bag = run_trial(application.bag_task(everything=False, num_steps=num_steps), chosen.plan)
-    target = application.target
-    candidates = {BAG: _short(bag.metrics[target.figure])}
-    whole = application.bag_task(everything=True).num_steps * num_steps // task.num_steps
-    step = bag.seconds / num_steps
-    left = _left(limit) - 1.1 * whole * step
-    tried, reason = _try_head(application, chosen.plan, limit, left)
-    if tried is not None:
-        candidates[HEAD] = _short(tried.figure)
-    head = None
-    if tried is not None and _better(candidates, target) == HEAD:
-        head, whole, step = tried.head, tried.num_steps, tried.step
+    tried = {BAG: _try_bag(application, chosen.plan, limit)}
+    left = _left(limit) - 1.1 * tried[BAG].num_steps * tried[BAG].step
+    head, reason = _try_head(application, chosen.plan, limit, left)
+    if head is not None:
+        tried[HEAD] = head
+    candidates = {name: float(f"{one.figure:.4g}") for name, one in tried.items()}
+    best, target = tried[_better(candidates, application.target)], application.target
+    if best.head is not None:
         chosen = dataclasses.replace(chosen, plan=_head_plan(chosen.plan, limit.planning.pins))
-    kept = application.spec_of(candidates, head)
+    kept = application.spec_of(candidates, best.head)
     figures = ", ".join(f"{name} {figure:.4g}" for name, figure in candidates.items())
     choice = (
         f"kept: {kept.kept}; {title_of(target.figure)} on {len(application.choice):,} training "
         f"texts held back to choose: {figures}"
     )
-    network = NetworkCosts(name=kept.kept, step=step, most_steps=whole)
+    network = NetworkCosts(name=kept.kept, step=best.step, most_steps=best.num_steps)
     costs = RunCosts(
         spent=limit.seconds - limit.left(), networks=[network], writing=limit.writing,
         is_revised=limit.world_size == 1,
@@ -94,16 +90,12 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     )  # fmt: skip
     schedule = make_schedule(costs, limit.seconds)
     return Fitted(
-        application=dataclasses.replace(application, kept=kept, head=head),
+        application=dataclasses.replace(application, kept=kept, head=best.head),
         chosen=chosen,
         num_steps=schedule.num_steps,
         reasons=(reason, choice, *limit.said, *said_of_time(schedule)),
         length=limit.length_rule(schedule, network),
     )
-
-
-def _short(figure: float) -> float:
-    return float(f"{figure:.4g}")
 
 
 def _left(limit: TimeLimit) -> float:
@@ -148,9 +140,20 @@ def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     return Fitted(application=application, chosen=chosen, num_steps=num_steps, reasons=reasons)
 
 
+def _try_bag(application: ClassifyTraining, plan: Plan, limit: TimeLimit) -> _Tried:
+    """Trains the bag on what is not held back, for a share of the time that is left."""
+    task, whole = (application.bag_task(everything=everything) for everything in (False, True))
+    num_steps = _affordable(limit, task, plan, _BAG_SHARE * _left(limit), most=task.num_steps)
+    trial = run_trial(application.bag_task(everything=False, num_steps=num_steps), plan)
+    return _Tried(
+        head=None, num_steps=whole.num_steps * num_steps // task.num_steps,
+        step=trial.seconds / num_steps, figure=trial.metrics[application.target.figure],
+    )  # fmt: skip
+
+
 def _try_head(
     application: ClassifyTraining, plan: Plan, limit: TimeLimit, left: float
-) -> tuple[_TriedHead | None, str]:
+) -> tuple[_Tried | None, str]:
     """Trains the language model's head on what is not held back, in the seconds that are left; and
     says so."""
     if left < _LEAST_SECONDS:
@@ -165,13 +168,8 @@ def _try_head(
     shape = DecoderShape(vocab_size=tokenizer.vocab_size, context=context, depth=DEPTH)
     left -= time.perf_counter() - mark
     read = application.language_task(tokens, shape, 1000)
-    read_steps = _affordable(
-        limit,
-        read,
-        plan,
-        _READ_SHARE * left,
-        most=_MOST_READ_EPOCHS * len(tokens) // read.batch_size,
-    )
+    most = _MOST_READ_EPOCHS * len(tokens) // read.batch_size
+    read_steps = _affordable(limit, read, plan, _READ_SHARE * left, most=most)
     trial = run_trial(application.language_task(tokens, shape, read_steps), plan)
     weights = {
         name: tensor.detach().cpu().clone() for name, tensor in trial.model.state_dict().items()
@@ -183,14 +181,13 @@ def _try_head(
         limit, task, plan, _HEAD_SHARE * left, most=_MOST_HEAD_EPOCHS * task.steps_per_epoch
     )
     trial = run_trial(application.head_task(head, head_steps, everything=False), plan)
-    tried = _TriedHead(
+    tried = _Tried(
         head=head, num_steps=head_steps, step=trial.seconds / head_steps,
         figure=trial.metrics[application.target.figure],
     )  # fmt: skip
-    return (
-        tried,
+    return tried, (
         f"{HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned "
-        f"{application.target.kind} for {head_steps:,}",
+        f"{application.target.kind} for {head_steps:,}"
     )
 
 

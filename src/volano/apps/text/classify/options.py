@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import (
-    Options,
+from volano.apps.options import Options, option
+from volano.apps.shared_options import (
     columns_of,
     from_option,
     held_out_by,
-    option,
     settle_from,
     target,
     target_columns,

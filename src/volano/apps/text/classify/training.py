@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from volano.apps.application import Application
-from volano.apps.options import Options, columns_of
+from volano.apps.options import Options
+from volano.apps.shared_options import columns_of
 from volano.apps.targets.kinds import target_of_data
 from volano.apps.targets.target import Target
 from volano.apps.text.classify.bag import (
@@ -37,8 +38,8 @@ from volano.apps.text.classify.encoder import (
     described_encoder,
     encoder_batch,
     encoder_features,
+    encoder_fields,
     encoder_of,
-    encoder_task,
 )
 from volano.apps.text.classify.model_spec import BAG, ENCODER, HEAD, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
@@ -56,6 +57,7 @@ from volano.data.sources import (
     TRAIN,
     VALID,
     LabelledTexts,
+    LabelledTextSets,
     SplitRecord,
     TargetFormat,
     check_trained,
@@ -65,7 +67,7 @@ from volano.data.sources import (
     read_labelled_texts,
 )
 from volano.device import Device
-from volano.errors import CheckpointError, DataError, UsageError
+from volano.errors import UsageError
 from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe
 from volano.pretrained.text_encoders import TOKENIZER, TextEncoder, TokenTexts, TokenTextsDataset
 from volano.record.files import write_bytes
@@ -125,27 +127,21 @@ class ClassifyTraining(Application):
         the choice like all others.
         """
         assert options.path is not None
-        encoder = encoder_of(options.from_)
-        columns, seed = columns_of(options.target_columns), options.seed
+        encoder, columns = encoder_of(options.from_), columns_of(options.target_columns)
         wanted = TargetFormat(kind=options.target, columns=columns)
         sets = read_labelled_texts(Path(options.path), target=wanted)
-        train, test, notices = sets.train, sets.test, list(sets.notices)
-        if test is None:
-            keys = [member.key for member in train.members()]
-            kept, held = hold_out_rows(
-                keys, train.labels, train.classes, seed=seed, what="texts",
-                by=options.held_out_by, kind=train.kind,
-            )  # fmt: skip
-            train, test = sets.train.select(kept), sets.train.select(held)
-            num_left = len(sets.train) - len(train) - len(test)
-            if num_left:
-                notices.append(f"left out: {num_left:,} exact copies of held-out texts")
+        train, test = _split(sets, options)
         parts = {TRAIN: train, **({} if sets.valid is None else {VALID: sets.valid}), TEST: test}
-        target = target_of_data(train, columns)
-        notices.insert(0, target.data_in_words("texts", parts, is_held_out=sets.test is None))
-        notices += copies_of_training(train.members(), test.members(), "texts")
+        target, is_held_out = target_of_data(train, columns), sets.test is None
+        num_left = len(sets.train) - len(train) - len(test) if is_held_out else 0
+        notices = [
+            target.data_in_words("texts", parts, is_held_out=is_held_out),
+            *sets.notices,
+            *([f"left out: {num_left:,} exact copies of held-out texts"] if num_left else []),
+            *copies_of_training(train.members(), test.members(), "texts"),
+        ]
         if sets.valid is None:
-            order = permutation(seed, 0, len(train))
+            order = permutation(options.seed, 0, len(train))
             choice = np.sort(order[: max(1, round(_CHOICE_SHARE * len(train)))])
         else:
             choice = np.arange(len(train), len(train) + len(sets.valid))
@@ -161,7 +157,7 @@ class ClassifyTraining(Application):
             train=train,
             choice=choice,
             test=test,
-            is_held_out=sets.test is None,
+            is_held_out=is_held_out,
             origin=sets.origin,
             faults=sets.faults,
             notices=tuple(notices),
@@ -211,17 +207,18 @@ class ClassifyTraining(Application):
         weights on them are kept."""
         assert self.encoder is not None
         assert self.probe is not None
-        has_valid = self.options.keep == "best"
-        labels = self.wanted
-        return encoder_task(
-            self.encoder,
-            self.options.tune or "head",
-            self.probe,
-            num_classes=len(self.train.classes),
+        has_valid, tune = self.options.keep == "best", self.options.tune or "head"
+        labels, rows = self.wanted, self.rows(everything=not has_valid)
+        return Task(
+            name="text",
             objective=self.target.objective(EncoderObjective()),
-            data=TokenTextsDataset(self.tokens, self.rows(everything=not has_valid), labels),
+            data=TokenTextsDataset(self.tokens, rows, labels),
             valid=TokenTextsDataset(self.tokens, self.choice, labels) if has_valid else None,
-            num_steps=num_steps,
+            collate=TokenTextsDataset.collate,
+            **encoder_fields(self.encoder, tune, self.probe, len(self.train.classes)),
+            batch_size=encoder_batch(len(rows)),
+            duration=f"{num_steps}st",
+            evaluate_every=f"{max(1, -(-num_steps // 5))}st",
             seed=self.options.seed,
         )
 
@@ -239,6 +236,10 @@ class ClassifyTraining(Application):
         32: 0.803; AdamW with several rates and decays 0.746 to 0.7825: its steps of equal size for
         rare and common n-grams learn the rare ones by heart.
         """
+
+        def bag_of(rows: np.ndarray) -> BagDataset:
+            return BagDataset(self.hashed.select(rows), self.wanted[rows])
+
         rows = self.rows(everything=everything)
         idf = inverse_frequencies(self.hashed.select(rows), self.num_buckets)
         batch_size = min(256, max(1, len(rows) // 8))
@@ -249,11 +250,9 @@ class ClassifyTraining(Application):
             name="text",
             model=functools.partial(BagClassifier, self.num_buckets, len(self.train.classes), idf),
             objective=self.target.objective(BagObjective()),
-            data=BagDataset(self.hashed.select(rows), self.wanted[rows]),
+            data=bag_of(rows),
             # Trained on everything, nothing is left to look at but the test set.
-            valid=None
-            if everything
-            else BagDataset(self.hashed.select(self.choice), self.wanted[self.choice]),
+            valid=None if everything else bag_of(self.choice),
             collate=BagDataset.collate,
             optimizer=functools.partial(
                 torch.optim.SGD,
@@ -302,7 +301,7 @@ class ClassifyTraining(Application):
     def head_task(self, head: ReadHead, num_steps: int, *, everything: bool) -> Task:
         """The Task in which a decoder that has read the texts learns the classes; its rates are
         half of those with which it read, so that it does not forget."""
-        rows = self.rows(everything=everything)
+        rows, held = self.rows(everything=everything), self.choice
         tokens = token_rows(self.train.texts, head.tokenizer, head.shape.context)
         # A file gives them back in this order, and the description names them.
         weights = dict(sorted(head.weights.items()))
@@ -313,9 +312,7 @@ class ClassifyTraining(Application):
             ),
             objective=self.target.objective(ClassifierObjective()),
             data=token_arrays(tokens[rows], self.wanted[rows]),
-            valid=None
-            if everything
-            else token_arrays(tokens[self.choice], self.wanted[self.choice]),
+            valid=None if everything else token_arrays(tokens[held], self.wanted[held]),
             optimizer=MuonAdamW,
             parameter_groups=functools.partial(
                 classifier_parameter_groups, matrix_lr=0.01, rest_lr=0.005
@@ -429,12 +426,7 @@ class ClassifyTraining(Application):
         every = together(sets)
         present = every.members()
         train, test = (every.select(pick(record[split], present)) for split in (TRAIN, TEST))
-        if (len(train), len(test)) != (len(record[TRAIN]), len(record[TEST])):
-            raise CheckpointError(
-                "The texts of a run must be there to go on with it",
-                got=f"{options.path}: {record.changes(present, 'texts')[0]}",
-                remedy="Put them back, or train anew",
-            )
+        record.check_there({TRAIN: train, TEST: test}, present, "texts", options.path)
         return cls(
             options=options,
             train=train,
@@ -462,15 +454,19 @@ class ClassifyTraining(Application):
         every = together(sets)
         present = every.members()
         test = every.select(pick(record[TEST], present))
-        if not len(test):
-            raise DataError(
-                "Some of a run's own test texts must be there",
-                got=f"none of {len(record[TEST]):,} in {options.path}",
-                remedy="Put them back, or name others to evaluate on",
-            )
-        notices = (
-            *sets.notices,
-            *record.changes(present, "texts"),
-            *fault_notices(sets.faults),
-        )
-        return test, sets.origin, notices
+        record.check_tested(test, "texts", options.path)
+        changes = record.changes(present, "texts")
+        return test, sets.origin, (*sets.notices, *changes, *fault_notices(sets.faults))
+
+
+def _split(sets: LabelledTextSets, options: ClassifyOptions) -> tuple[LabelledTexts, LabelledTexts]:
+    """Returns texts to train on and to test on, held out here if the source names none."""
+    train = sets.train
+    if sets.test is not None:
+        return train, sets.test
+    keys = [member.key for member in train.members()]
+    kept, held = hold_out_rows(
+        keys, train.labels, train.classes, seed=options.seed, what="texts", by=options.held_out_by,
+        kind=train.kind,
+    )  # fmt: skip
+    return train.select(kept), train.select(held)

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import (
-    Options,
-    fit,
-    from_option,
-    held_out_by,
-    num_evaluations,
-    option,
-    settle_from,
-)
+from volano.apps.options import Options, option
+from volano.apps.shared_options import fit, from_option, held_out_by, num_evaluations, settle_from
 from volano.apps.video.options import FLIPS, LEAST_FPS, MOST_FPS
 from volano.errors import UsageError
 from volano.pretrained.references import code_of_reference

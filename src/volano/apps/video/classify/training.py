@@ -38,6 +38,7 @@ from volano.data.sources import (
     Clips,
     ClipSets,
     SplitRecord,
+    WantedClips,
     hold_out_rows,
     read_clip_folder,
 )
@@ -127,18 +128,11 @@ class ClipClassifyTraining(Application):
         num_frames = options.num_frames or DEFAULT_FRAMES
         assert options.path is not None
         own_size = None if network is None else network.images.preprocessing.size
+        wanted = WantedClips(size=options.image_size or own_size, fps=options.fps, fit=options.fit)
         sets = read_clip_folder(
-            Path(options.path),
-            num_frames=KEPT_FOR_EACH * num_frames,
-            size=options.image_size or own_size,
-            fps=options.fps,
-            seed=options.seed,
-            held_out_by=options.held_out_by,
-            recorded=recorded,
-            clip_format=clip_format,
-            fit=options.fit,
-            whole=True,
-        )
+            Path(options.path), clip_format or wanted, num_frames=KEPT_FOR_EACH * num_frames,
+            seed=options.seed, held_out_by=options.held_out_by, recorded=recorded, whole=True,
+        )  # fmt: skip
         train, valid = _with_validation(sets, options)
         channels, size = train.frames.shape[2], train.frames.shape[-1]
         mean, std = pixel_statistics(train.frames, train.lengths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -155,10 +156,10 @@ def score_model(
     result["method"] = "one step from noise, the mean of what may follow" + (
         "; the class is given" * bool(spec.classes)
     )
+    sampling = dataclasses.replace(sampling_for_figures(spec), seed=application.options.seed)
     generated = generate_clips(
         model, spec, device, count=NUM_SHOWN if net is None else max(count, NUM_SHOWN),
-        num_frames=spec.num_frames, sampling=sampling_for_figures(spec),
-        seed=application.options.seed, precision=precision,
+        num_frames=spec.num_frames, sampling=sampling, precision=precision,
     )  # fmt: skip
     train, compared = _windows_of(application), _num_compared(application, test, count)
     result["nearest_training_distance"] = memorization(
@@ -168,8 +169,7 @@ def score_model(
     if count and compared < _LEAST_COMPARED:
         notices.append(
             f"no distances of generated clips: {compared} test clips (or a quarter of the "
-            "training clips) are fewer "
-            f"than the {_LEAST_COMPARED} that they need"
+            f"training clips) are fewer than the {_LEAST_COMPARED} that they need"
         )
     elif net is not None:
         some = _spread(test.frames, compared)
@@ -219,11 +219,6 @@ def load_features(folder: RunFolder, spec: VideoSpec, device: Device) -> Feature
 def draw_predictions(
     model: nn.Module, spec: VideoSpec, test: Clips, device: Device, path: Path
 ) -> None:
-    rows = slice(4)
-    few = Clips(
-        frames=test.frames[rows], lengths=test.lengths[rows], labels=test.labels[rows],
-        classes=test.classes, names=test.names[rows],
-    )  # fmt: skip
-    write_predictions(
-        few.frames.numpy(), predict_clips(model, spec, few, device, precision="fp32").numpy(), path
-    )
+    few = test.select(range(min(4, len(test))))
+    predicted = predict_clips(model, spec, few, device, precision="fp32")
+    write_predictions(few.frames.numpy(), predicted.numpy(), path)

@@ -34,9 +34,7 @@ def generate_clips(
     count: int,
     num_frames: int,
     sampling: ClipSampling,
-    seed: int,
     precision: str = "fp32",
-    label: int | None = None,
     given: Tensor | None = None,
 ) -> Tensor:
     """Makes clips uint8 [count, num_frames, C, S, S] on the host; clip k is a function of the seed
@@ -50,9 +48,7 @@ def generate_clips(
         num_frames: the number of frames of each, the given ones among them; more than the window is
             a rollout.
         sampling: the settings of the draws.
-        seed: the seed of the noise, and of the classes if none is asked for.
         precision: the precision of the arithmetic.
-        label: the class of all clips; None draws classes as often as they occur.
         given: first frames uint8 [K, C, S, S] of all clips, K from 1 to T - 1, or None.
     """
     shape = (spec.num_frames, *spec.frame_shape)
@@ -60,18 +56,15 @@ def generate_clips(
     with torch.inference_mode(), device.autocast(precision):
         for start in range(0, count, _BATCH):
             numbers = range(start, min(start + _BATCH, count))
-            generators = [
-                torch.Generator().manual_seed(counter_hash(_SAMPLE, seed, k) >> 1) for k in numbers
-            ]
-            known = (
-                None
-                if given is None
-                else model.scale.encode(device.move(given)).expand(len(numbers), -1, -1, -1, -1)
-            )
+            seeds = (counter_hash(_SAMPLE, sampling.seed, number) >> 1 for number in numbers)
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            known = None
+            if given is not None:
+                known = model.scale.encode(device.move(given)).expand(len(numbers), -1, -1, -1, -1)
             clips = roll_out(
                 model, sampling, generators,
                 shape=(len(numbers), *shape), num_frames=num_frames, context=spec.context,
-                labels=_labels(spec, generators, label), given=known,
+                labels=_labels(spec, generators, sampling.label), given=known,
             )  # fmt: skip
             parts.append(model.scale.decode(clips).cpu())
     made = torch.cat(parts)

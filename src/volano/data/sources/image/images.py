@@ -69,10 +69,9 @@ class LabelledImages:
         """Returns the images at ``indices``, in that order, without the faults."""
         rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         images = self.images
+        are_files = isinstance(images, ImageFiles)
         return LabelledImages(
-            images=images.select(rows.tolist())
-            if isinstance(images, ImageFiles)
-            else images.index_select(0, rows),
+            images=images.select(rows.tolist()) if are_files else images.index_select(0, rows),
             labels=self.labels.index_select(0, rows),
             classes=self.classes,
             names=tuple(self.names[row] for row in rows.tolist()),
@@ -82,14 +81,11 @@ class LabelledImages:
 
     def members(self) -> list[SplitMember]:
         """Returns the images as members of a split, in their order."""
-        keys = self.keys
-        if not keys:
-            pixels = self.images
-            keys = (
-                tuple(map(file_key, pixels.paths))
-                if isinstance(pixels, ImageFiles)
-                else tuple(content_key(image.tobytes()) for image in pixels.numpy())
-            )
+        keys, images = self.keys, self.images
+        if not keys and isinstance(images, ImageFiles):
+            keys = tuple(map(file_key, images.paths))
+        elif not keys and isinstance(images, Tensor):
+            keys = tuple(content_key(image.tobytes()) for image in images.numpy())
         labels = target_texts(self.kind, self.classes, self.labels)
         return members_of(keys, labels, self.classes, self.names)
 
@@ -189,14 +185,13 @@ def picked(
         start += len(part)
     row_of = {place: row for row, place in enumerate(order)}
     names = tuple(name for part in chosen for name in part.names)
-    kind = parts[0].kind
+    kind, labels = parts[0].kind, torch.cat([part.labels for part in chosen])
+    if kind == CLASSES:
+        numbers = [classes.index(present[place].label) for place in order]
+        labels = torch.tensor(numbers, dtype=torch.int64)
     joined = LabelledImages(
         images=_joined([part.images for part in chosen]),
-        labels=torch.tensor(
-            [classes.index(present[place].label) for place in order], dtype=torch.int64
-        )
-        if kind == CLASSES
-        else torch.cat([part.labels for part in chosen]),
+        labels=labels,
         classes=classes if kind == CLASSES else parts[0].classes,
         names=names,
         keys=tuple(present[place].key for place in order),

@@ -237,12 +237,14 @@ def _check_trained(rows: list[_Row], classes: tuple[str, ...], path: Path) -> No
 def _gathered(
     rows: list[_Row], *, classes: tuple[str, ...], targets: Targets | None
 ) -> LabelledTexts:
-    number_of = {name: number for number, name in enumerate(classes)}
+    if targets is None:
+        number_of = {name: number for number, name in enumerate(classes)}
+        labels = np.array([number_of[row.label] for row in rows], dtype=np.int64)
+    else:
+        labels = targets.values[[row.place for row in rows]]
     return LabelledTexts(
         texts=tuple(row.text for row in rows),
-        labels=np.array([number_of[row.label] for row in rows], dtype=np.int64)
-        if targets is None
-        else targets.values[[row.place for row in rows]],
+        labels=labels,
         classes=classes,
         names=tuple(row.name for row in rows),
         kind=CLASSES if targets is None else targets.kind,

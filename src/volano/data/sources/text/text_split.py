@@ -32,7 +32,6 @@ class TextSplit:
             documents are too few or too large to be held out whole.
         copies: exact copies of that one, which are left out: a model trained on them has seen its
             end.
-        num_documents: number of documents in all.
         num_bytes: bytes of text in all (UTF-8), without ``copies``.
         faults: documents that could not be read.
         notices: notices for the user.
@@ -40,7 +39,6 @@ class TextSplit:
 
     held: frozenset[int]
     tail: tuple[int, int] | None
-    num_documents: int
     num_bytes: int
     copies: frozenset[int] = frozenset()
     faults: tuple[Fault, ...] = ()
@@ -112,13 +110,12 @@ def split_texts(source: TextSource, *, seed: int) -> TextSplit:
         )
         notices.append(
             f"held out: the last {len(largest[1]) - tail[1]:,} characters of the largest of "
-            f"{len(scan.sizes):,} "
-            "documents, because none is small enough to be held out whole"
+            f"{len(scan.sizes):,} documents, because none is small enough to be held out whole"
             + (f"; its {len(copies):,} exact copies are not read" if copies else "")
         )
     return TextSplit(
-        held=frozenset(held), tail=tail, copies=copies, num_documents=len(scan.sizes),
-        num_bytes=num_bytes, faults=tuple(faults), notices=tuple(notices),
+        held=frozenset(held), tail=tail, copies=copies, num_bytes=num_bytes,
+        faults=tuple(faults), notices=tuple(notices),
     )  # fmt: skip
 
 
@@ -149,11 +146,8 @@ def _cut(text: str, num_bytes: int, target: float) -> int:
 
 
 def _copy_notices(copies: int) -> list[str]:
-    return (
-        [f"{copies:,} documents are exact copies of others; copies stay on one side of the split"]
-        if copies
-        else []
-    )
+    told = f"{copies:,} documents are exact copies of others; copies stay on one side of the split"
+    return [told] if copies else []
 
 
 def _header_notices(heads: list[list[str]]) -> list[str]:
@@ -171,7 +165,6 @@ def _header_notices(heads: list[list[str]]) -> list[str]:
         return []
     return [
         f"near-duplicate headers: {len(having):,} of {len(heads):,} documents share leading "
-        "lines, about "
-        f"{sum(having) // len(having):,} characters each; whatever has seen the training text "
-        "looks better by it"
+        f"lines, about {sum(having) // len(having):,} characters each; whatever has seen the "
+        "training text looks better by it"
     ]

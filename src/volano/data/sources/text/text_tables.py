@@ -9,16 +9,15 @@ from volano.data.sources.csv_rows import OnFault
 from volano.data.sources.tables import TEXT_COLUMNS, find_column, read_rows
 
 
-def read_column(path: Path, column: str | None, *, on_fault: OnFault) -> Iterator[tuple[int, str]]:
+def read_column(path: Path, *, on_fault: OnFault) -> Iterator[tuple[int, str]]:
     """Yields numbers of lines (of rows, in Parquet) and texts of a table's column of text.
 
     Raises:
         DataError: there is no such column, or the file is not such a table.
         MissingExtraError: the file is Parquet, and pyarrow is missing.
     """
-    names = TEXT_COLUMNS if column is None else (column,)
-    for number, row in read_rows(path, on_fault=on_fault, names=names):
-        name = find_column(row, names, path, "text")
+    for number, row in read_rows(path, on_fault=on_fault):
+        name = find_column(row, TEXT_COLUMNS, path, "text")
         text = row[name]
         if isinstance(text, str) and text:
             whole = whole_characters(text)

@@ -22,10 +22,8 @@ from volano.errors import DataError, MissingExtraError, UsageError
 
 _SUFFIXES = (
     ".txt .md .rst .tex .org .log .srt .html .htm .xml .css .json .yaml .yml .toml .ini .cfg .sql "
-    ".sh .bat .py .pyi "
-    ".ipynb .js .ts .jsx .tsx .java .c .h .cc .cpp .hpp .cs .go .rs .rb .php .pl .lua .r .jl "
-    ".swift .kt .scala .hs .ml "
-    ".el .lisp .clj .erl .ex .vim .f90 .f .pas .asm .s"
+    ".sh .bat .py .pyi .ipynb .js .ts .jsx .tsx .java .c .h .cc .cpp .hpp .cs .go .rs .rb .php .pl "
+    ".lua .r .jl .swift .kt .scala .hs .ml .el .lisp .clj .erl .ex .vim .f90 .f .pas .asm .s"
 )
 TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
 # Bytes with more undecodable places than one in so many are not text with blemishes but something
@@ -54,15 +52,12 @@ class TextSource:
         root: the file or folder.
         files: the files to read, in order.
         origin: the source's origin in words.
-        field: the column that tables have the text in; None looks for a usual name.
         notices: notices about what was left aside.
     """
 
     root: Path
     files: tuple[Path, ...]
     origin: str
-    field: str | None = None
-
     notices: tuple[str, ...] = ()
 
     def read(self, faults: list[Fault] | None = None) -> Iterator[Document]:
@@ -79,9 +74,8 @@ class TextSource:
             name = str(file.relative_to(self.root)) if file != self.root else file.name
             if file.suffix.lower() in TABLE_SUFFIXES:
                 try:
-                    for row, text in read_column(
-                        file, self.field, on_fault=functools.partial(_note, found, number)
-                    ):
+                    note = functools.partial(_note, found, number)
+                    for row, text in read_column(file, on_fault=note):
                         yield Document(name=f"{name}:{row}", text=text)
                 except (DataError, MissingExtraError) as error:
                     if file == self.root:
@@ -95,9 +89,7 @@ class TextSource:
                 yield Document(name=name, text=text)
 
 
-def find_texts(
-    path: Path | None, *, field: str | None = None, runs: set[Path] | None = None
-) -> TextSource:
+def find_texts(path: Path | None, *, runs: set[Path] | None = None) -> TextSource:
     """Finds the source at ``path``: a file, a folder (all text files below it), or None for
     Python's standard library. Folders of runs are left out, and added to ``runs``.
 
@@ -114,7 +106,7 @@ def find_texts(
             remedy="Omit `path` to train on the embedded sample",
         )
     if path.is_file():  # the user named this very file, so it is read whatever its name
-        return TextSource(root=path, files=(path,), origin=str(path), field=field)
+        return TextSource(root=path, files=(path,), origin=str(path))
     refuse_run(path)
     runs = set() if runs is None else runs
     files, others = texts_below(path, runs)
@@ -130,7 +122,6 @@ def find_texts(
         root=path,
         files=tuple(files),
         origin=f"{path} ({len(files):,} files)",
-        field=field,
         notices=(*notices, *run_notices(runs)),
     )
 

@@ -28,20 +28,17 @@ NUM_FRAMES = 16
 _TEST_SHARE = 0.2
 _NUM_TRAIN, _NUM_TEST = 6000, 512
 _SPLIT, _PLACE = 41, 42  # first counters of the hashes
+_SEED = 0
 
 
 @functools.lru_cache(maxsize=2)
-def bouncing_digits(
-    *, num_frames: int = NUM_FRAMES, num_digits: int = 1, seed: int = 0
-) -> ClipSets:
+def bouncing_digits(*, num_frames: int = NUM_FRAMES) -> ClipSets:
     """Returns the sample: 6,000 clips to train on and 512 to test on, of other digits; grey, 32 x
     32, 10 frames a second."""
     glyphs, held_out = _glyphs()
-    make = functools.partial(_make, num_frames=num_frames, num_digits=num_digits, seed=seed)
-    train = make(np.flatnonzero(~held_out), glyphs, num_clips=_NUM_TRAIN, part=0)
-    test = make(np.flatnonzero(held_out), glyphs, num_clips=_NUM_TEST, part=1)
-    name = "digit" if num_digits == 1 else f"{num_digits} digits"
-    origin = f"scikit-learn's digits, {name} bouncing on a field of {FIELD} x {FIELD}"
+    train = _make(np.flatnonzero(~held_out), glyphs, _NUM_TRAIN, num_frames, part=0)
+    test = _make(np.flatnonzero(held_out), glyphs, _NUM_TEST, num_frames, part=1)
+    origin = f"scikit-learn's digits, digit bouncing on a field of {FIELD} x {FIELD}"
     return ClipSets(train=train, test=test, fps=FPS, is_held_out=False, origin=origin)
 
 
@@ -64,32 +61,22 @@ def _glyphs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _make(
-    chosen: np.ndarray,
-    glyphs: np.ndarray,
-    *,
-    num_clips: int,
-    part: int,
-    num_frames: int,
-    num_digits: int,
-    seed: int,
+    chosen: np.ndarray, glyphs: np.ndarray, num_clips: int, num_frames: int, *, part: int
 ) -> Clips:
-    uniform = _uniform((_PLACE, seed, part), (4, num_clips, num_digits))
-    digits = chosen[(uniform[0] * len(chosen)).astype(np.int64)]
-    rows, columns = paths(uniform[1:], num_frames)
+    uniform = _uniform((_PLACE, _SEED, part), (4, num_clips, 1))
+    digits = chosen[(uniform[0, :, 0] * len(chosen)).astype(np.int64)]
+    rows, columns = (edges[:, :, 0, None] for edges in paths(uniform[1:], num_frames))
     frames = np.zeros((num_clips, num_frames, FIELD, FIELD), dtype=np.uint8)
     clip, moment = np.arange(num_clips)[:, None], np.arange(num_frames)[None, :]
-    inside = np.arange(DIGIT)
-    for number in range(num_digits):
-        y = rows[:, :, number, None] + inside
-        x = columns[:, :, number, None] + inside
-        place = (clip[..., None, None], moment[..., None, None], y[..., :, None], x[..., None, :])
-        frames[place] = np.maximum(frames[place], glyphs[digits[:, number]][:, None])
+    y, x = rows + np.arange(DIGIT), columns + np.arange(DIGIT)
+    place = (clip[..., None, None], moment[..., None, None], y[..., :, None], x[..., None, :])
+    frames[place] = glyphs[digits][:, None]
     return Clips(
         frames=torch.from_numpy(frames[:, :, None]),
         lengths=torch.full((num_clips,), num_frames),
         labels=torch.zeros(num_clips, dtype=torch.int64),
         classes=(),
-        names=tuple("+".join(map(str, row)) for row in digits.tolist()),
+        names=tuple(map(str, digits.tolist())),
     )
 
 

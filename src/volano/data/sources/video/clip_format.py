@@ -98,11 +98,8 @@ def _what_changes(facts: list[ClipFacts], size: int, fps: float, fit: str) -> tu
     rates = sorted({round(one.fps, 2) for one in facts})
     notices = []
     if sizes != [(size, size)]:
-        seen = (
-            " and ".join(f"{w}x{h}" for w, h in sizes[:2])
-            if len(sizes) <= 2
-            else f"{len(sizes)} sizes"
-        )
+        seen = " and ".join(f"{w}x{h}" for w, h in sizes)
+        seen = seen if len(sizes) <= 2 else f"{len(sizes)} sizes"
         notices.append(f"frames of {seen} are {IN_WORDS[fit]} to {size} pixels")
     notices += shape_notices([(one.width, one.height) for one in facts], fit, "clips looked at")
     if any(abs(rate - fps) > 0.01 * fps for rate in rates):

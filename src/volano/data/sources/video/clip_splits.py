@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from volano.data.counters import counter_hash
-from volano.data.sources.split import BY_PLACE, HOLD_OUT_SHARE, hold_out_groups
+from volano.data.sources.split import BY_PLACE, hold_out_groups
 from volano.data.sources.split_record import (
+    HOLD_OUT_SHARE,
     TEST,
     TRAIN,
     SplitMember,

@@ -1,6 +1,6 @@
 """The times of a clip's frames: on one line, and which frame each moment gets.
 
-Clocks in files are set anew, wrap around (those of MPEG after 26.5 hours) and state anything. So
+Clocks in files are set again, wrap around (those of MPEG after 26.5 hours) and state anything. So
 how many moments a clip has is known before memory for them is taken.
 """
 

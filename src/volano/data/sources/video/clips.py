@@ -90,17 +90,32 @@ class ClipSets:
     splits: SplitRecord | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class WantedClips:
+    """What is asked of the format of clips; what is left open is read off the files.
+
+    Attributes:
+        size: pixels a side; None takes the median of the shorter sides, at most 64.
+        fps: frames a second; None takes the median of the files', 15 if they are long.
+        fit: how frames that are no squares become some.
+    """
+
+    size: int | None = None
+    fps: float | None = None
+    fit: str = CUT
+
+
+_ANY_FORMAT = WantedClips()
+
+
 def read_clip_folder(
     root: Path,
+    wanted: WantedClips | ClipFormat = _ANY_FORMAT,
     *,
     num_frames: int,
-    size: int | None = None,
-    fps: float | None = None,
     seed: int = 0,
     held_out_by: str = BY_CONTENT,
     recorded: SplitRecord | None = None,
-    clip_format: ClipFormat | None = None,
-    fit: str = CUT,
     whole: bool = False,
 ) -> ClipSets:
     """Decodes a folder of clips once.
@@ -108,15 +123,12 @@ def read_clip_folder(
     Args:
         root: clips, or class folders of clips; below train/ and test/ (else val/) if there are
             such. Clips outside of these are left out, with a notice.
+        wanted: the format, or what is asked of it.
         num_frames: T; shorter clips are left out, with a notice.
-        size: pixels a side; None takes the median of the shorter sides, at most 64.
-        fps: frames a second; None takes the median of the files', 15 if they are long.
         seed: seed of the hold-out: 15 % of the files if there is no test folder.
         held_out_by: "content", or "place" as runs of earlier versions.
         recorded: which file was in which split of a run, which is then read again; what is missing
             and new is said.
-        clip_format: the run's format; None chooses.
-        fit: how frames that are no squares become some.
         whole: whether each file, of any length, is one example of T frames spread over it, and
             its folder a class. ``root`` may be a table of files and labels then.
 
@@ -125,8 +137,7 @@ def read_clip_folder(
         DataError: it holds nothing that can be trained on.
     """
     found = _found_in(root, may_be_table=whole)
-    root = found.root
-    files, classes = found.files, found.classes
+    root, files, classes = found.root, found.files, found.classes
     if whole and not classes:
         raise DataError(
             "Clips to classify must lie in class folders, or stand in a table with their labels",
@@ -139,49 +150,36 @@ def read_clip_folder(
         said = recorded.changes(members, "clips")
         files, members = clips_again(files, members, recorded, root)
         classes = recorded.classes
-    notices: tuple[str, ...] = ()
-    if clip_format is None:
-        clip_format, notices = choose_clip_format(
-            [file.path for file in files], num_frames, size=size, fps=fps, fit=fit
-        )
+    changes: tuple[str, ...] = ()
+    if isinstance(wanted, WantedClips):
+        paths, how = [file.path for file in files], dataclasses.asdict(wanted)
+        wanted, changes = choose_clip_format(paths, num_frames, **how)
     budget = ClipBudget()
-    decoded, faults, more = _decode_all(files, clip_format, num_frames, budget, whole=whole)
+    some = _decode_all(files, wanted, num_frames, budget, whole=whole)
+    some = dataclasses.replace(some, root=root, classes=classes)
     is_held_out = recorded is None and not any(file.is_test for file in files)
     if is_held_out:
         keys = [member.key for member in members]
         train_rows, test_rows = hold_out_clips(
-            files, decoded, keys, classes, seed, held_out_by, least=2 if whole else 0
+            files, some.frames, keys, classes, seed, held_out_by, least=2 if whole else 0
         )
-        num_left = len(decoded) - len(train_rows) - len(test_rows)
-        if num_left:
-            more.append(f"left out: {num_left:,} exact copies of held-out clips")
     else:
-        test_rows = [row for row in decoded if files[row].is_test]
-        train_rows = [row for row in decoded if not files[row].is_test]
-    if not train_rows or not test_rows:
-        why = f"; left out: {faults[0].path}: {faults[0].reason}" if faults else ""
-        raise DataError(
-            "There must be at least two different clips, one to train on and one held out",
-            got=f"{len(decoded)} usable in {root}{why}",
-            remedy="Add clips",
-        )
-    if whole:
-        _check_each_class({files[row].label for row in train_rows}, classes, faults)
+        test_rows = [row for row in some.frames if files[row].is_test]
+        train_rows = [row for row in some.frames if not files[row].is_test]
+    _check_trained(some, train_rows, test_rows, each_class=whole)
+    num_left = len(some.frames) - len(train_rows) - len(test_rows)
+    left = [f"left out: {num_left:,} exact copies of held-out clips"] if num_left else []
+    rows = {TRAIN: train_rows, TEST: test_rows}
+    parts = {split: [members[row] for row in own] for split, own in rows.items()}
     return ClipSets(
-        train=_packed(files, decoded, train_rows, classes, num_frames, root, budget),
-        test=_windows(files, decoded, test_rows, classes, num_frames, root),
-        fps=clip_format.fps,
+        train=some.packed(train_rows, budget),
+        test=some.windows(test_rows),
+        fps=wanted.fps,
         is_held_out=is_held_out,
-        origin=f"{len(decoded)} clips in {root.name}",
-        faults=faults,
-        notices=(*found.notices, *said, *notices, *more),
-        splits=SplitRecord(
-            classes=classes,
-            parts={
-                TRAIN: [members[row] for row in train_rows],
-                TEST: [members[row] for row in test_rows],
-            },
-        ),
+        origin=f"{len(some.frames)} clips in {root.name}",
+        faults=some.faults,
+        notices=(*found.notices, *said, *changes, *some.notices, *left),
+        splits=SplitRecord(classes=classes, parts=parts),
     )
 
 
@@ -197,10 +195,22 @@ def _found_in(root: Path, *, may_be_table: bool, known: Sequence[str] = ()) -> F
     return find_clips(root)
 
 
-def _check_each_class(known: set[int], classes: tuple[str, ...], faults: Sequence[Fault]) -> None:
-    empty = [name for label, name in enumerate(classes) if label not in known]
-    if empty:
-        why = f"; left out: {faults[0].path}: {faults[0].reason}" if faults else ""
+def _check_trained(
+    some: _Decoded, train_rows: list[int], test_rows: list[int], *, each_class: bool
+) -> None:
+    """Raises DataError if there is nothing to train on or to test on, or of a class nothing to
+    train on."""
+    first = some.faults[0] if some.faults else None
+    why = "" if first is None else f"; left out: {first.path}: {first.reason}"
+    if not train_rows or not test_rows:
+        raise DataError(
+            "There must be at least two different clips, one to train on and one held out",
+            got=f"{len(some.frames)} usable in {some.root}{why}",
+            remedy="Add clips",
+        )
+    trained = {some.files[row].label for row in train_rows}
+    empty = [name for label, name in enumerate(some.classes) if label not in trained]
+    if empty and each_class:
         raise DataError(
             "Every class must have readable clips to train on",
             got=f"none of {', '.join(empty[:5])}{why}",
@@ -217,6 +227,68 @@ def spread_frames(frames: np.ndarray, count: int) -> np.ndarray:
     return frames[((np.arange(count) + 0.5) * len(frames) / count).astype(np.int64)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Decoded:
+    """The usable clips of a source.
+
+    Attributes:
+        files: all files.
+        frames: of each usable file by its row, uint8 [F, C, S, S].
+        num_frames: T.
+        faults, notices: the others, and what is said of them.
+        classes: names of the classes.
+        root: folder from which on clips are named.
+    """
+
+    files: Sequence[ClipFile]
+    frames: dict[int, np.ndarray]
+    num_frames: int
+    faults: tuple[Fault, ...]
+    notices: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    root: Path = Path()
+
+    def packed(self, rows: Sequence[int], budget: ClipBudget) -> Clips:
+        """Packs training clips into one array: files in pieces of at most L frames, the last piece
+        as long as it is and padded."""
+        lengths = {row: len(self.frames[row]) for row in rows}
+        most = min(max(lengths.values()), _MOST_WINDOWS * self.num_frames)
+        pieces = [
+            (row, start, min(most, lengths[row] - start))
+            for row in rows
+            for start in range(0, lengths[row], most)
+            if start == 0 or lengths[row] - start >= self.num_frames
+        ]
+        frame = self.frames[rows[0]][0]
+        # The frames themselves are counted.
+        budget.add(sum(most - length for _, _, length in pieces) * frame.nbytes)
+        frames = np.empty((len(pieces), most, *frame.shape), dtype=np.uint8)
+        for number, (row, start, length) in enumerate(pieces):
+            frames[number, :length] = self.frames[row][start : start + length]
+            frames[number, length:] = frames[number, length - 1]
+        return self._clips(frames, [piece[2] for piece in pieces], [piece[0] for piece in pieces])
+
+    def windows(self, rows: Sequence[int]) -> Clips:
+        """Cuts every test file into windows of T frames that do not overlap."""
+        size = self.num_frames
+        places = [
+            (row, start)
+            for row in rows
+            for start in range(0, len(self.frames[row]) - size + 1, size)
+        ]
+        frames = np.stack([self.frames[row][start : start + size] for row, start in places])
+        return self._clips(frames, [size] * len(places), [row for row, _ in places])
+
+    def _clips(self, frames: np.ndarray, lengths: list[int], rows: list[int]) -> Clips:
+        return Clips(
+            frames=torch.from_numpy(frames),
+            lengths=torch.tensor(lengths),
+            labels=torch.tensor([self.files[row].label for row in rows]),
+            classes=self.classes,
+            names=tuple(os.path.relpath(self.files[row].path, self.root) for row in rows),
+        )
+
+
 def _decode_all(
     files: Sequence[ClipFile],
     clip_format: ClipFormat,
@@ -224,9 +296,12 @@ def _decode_all(
     budget: ClipBudget,
     *,
     whole: bool = False,
-) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
-    """Returns the frames of the usable files by row; faults of the others; notices."""
+) -> _Decoded:
+    """Decodes the files; see :func:`read_clip_folder`.
 
+    Raises:
+        DataError: too many cannot be read, or none is long enough.
+    """
     said: list[list[str]] = [[] for _ in files]
 
     def decode(row: int) -> np.ndarray | str:
@@ -240,38 +315,41 @@ def _decode_all(
         budget.add(kept.nbytes - frames.nbytes)  # the others are let go
         return kept
 
-    outcomes = in_threads(decode, range(len(files)))
+    outcomes = dict(enumerate(in_threads(decode, range(len(files)))))
+    decoded = {row: frames for row, frames in outcomes.items() if not isinstance(frames, str)}
+    short = {row: len(frames) for row, frames in decoded.items() if len(frames) < num_frames}
     unreadable = [
-        Fault(row, str(files[row].path), f"unreadable: {outcome}")
-        for row, outcome in enumerate(outcomes)
-        if isinstance(outcome, str)
+        Fault(row, str(files[row].path), f"unreadable: {reason}")
+        for row, reason in outcomes.items()
+        if isinstance(reason, str)
     ]
     _check_share(unreadable, len(files))
-    decoded = {row: outcome for row, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
-    short = {row: len(frames) for row, frames in decoded.items() if len(frames) < num_frames}
+    rate = f"{clip_format.fps:g} a second"
     too_short = [
-        Fault(
-            row,
-            str(files[row].path),
-            f"too short: {count} frames at {clip_format.fps:g} a second, asked {num_frames}",
-        )
-        for row, count in short.items()
+        Fault(row, str(files[row].path), f"too short: {n} frames at {rate}, asked {num_frames}")
+        for row, n in short.items()
     ]
-    notices = _fault_notices(unreadable, "could not be read") + _fault_notices(
-        too_short, "are too short"
-    )
-    damaged = [(files[row].path, texts) for row, texts in enumerate(said) if texts]
-    if damaged:
-        path, texts = damaged[0]
-        notices.append(f"{len(damaged):,} clips are damaged; the first: {path}: {', '.join(texts)}")
     if len(short) == len(decoded):
         raise DataError(
             f"A clip must have at least {num_frames} frames",
-            got=f"{max(short.values(), default=0)} in the longest, at {clip_format.fps:g} a second",
+            got=f"{max(short.values(), default=0)} in the longest, at {rate}",
             remedy="Choose fewer `frames`, or a higher `fps`",
         )
-    usable = {row: frames for row, frames in decoded.items() if row not in short}
-    return usable, (*unreadable, *too_short), notices
+    notices = [
+        *_fault_notices(unreadable, "could not be read"),
+        *_fault_notices(too_short, "are too short"),
+    ]
+    damaged = [(file.path, texts) for file, texts in zip(files, said, strict=True) if texts]
+    if damaged:
+        path, texts = damaged[0]
+        notices.append(f"{len(damaged):,} clips are damaged; the first: {path}: {', '.join(texts)}")
+    return _Decoded(
+        files=files,
+        frames={row: frames for row, frames in decoded.items() if row not in short},
+        num_frames=num_frames,
+        faults=(*unreadable, *too_short),
+        notices=tuple(notices),
+    )
 
 
 def _check_share(faults: Sequence[Fault], num_files: int) -> None:
@@ -293,79 +371,7 @@ def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
     ]
 
 
-# ---- splitting and packing
-
-
-def _packed(
-    files: Sequence[ClipFile],
-    decoded: dict[int, np.ndarray],
-    rows: Sequence[int],
-    classes: tuple[str, ...],
-    num_frames: int,
-    root: Path,
-    budget: ClipBudget,
-) -> Clips:
-    """Packs training clips into one array: files in pieces of at most L frames, the last piece as
-    long as it is and padded."""
-    most = min(max(len(decoded[row]) for row in rows), _MOST_WINDOWS * num_frames)
-    pieces = [
-        (row, start, min(most, len(decoded[row]) - start))
-        for row in rows
-        for start in range(0, len(decoded[row]), most)
-        if start == 0 or len(decoded[row]) - start >= num_frames
-    ]
-    frame = decoded[rows[0]][0]
-    # The frames themselves are counted.
-    budget.add(sum(most - length for _, _, length in pieces) * frame.nbytes)
-    frames = np.empty((len(pieces), most, *frame.shape), dtype=np.uint8)
-    for number, (row, start, length) in enumerate(pieces):
-        frames[number, :length] = decoded[row][start : start + length]
-        frames[number, length:] = frames[number, length - 1]
-    return _clips(
-        files,
-        frames,
-        [length for _, _, length in pieces],
-        [row for row, _, _ in pieces],
-        classes,
-        root,
-    )
-
-
-def _windows(
-    files: Sequence[ClipFile],
-    decoded: dict[int, np.ndarray],
-    rows: Sequence[int],
-    classes: tuple[str, ...],
-    num_frames: int,
-    root: Path,
-) -> Clips:
-    """Cuts every test file into windows of T frames that do not overlap."""
-    places = [
-        (row, start)
-        for row in rows
-        for start in range(0, len(decoded[row]) - num_frames + 1, num_frames)
-    ]
-    frames = np.stack([decoded[row][start : start + num_frames] for row, start in places])
-    return _clips(
-        files, frames, [num_frames] * len(places), [row for row, _ in places], classes, root
-    )
-
-
-def _clips(
-    files: Sequence[ClipFile],
-    frames: np.ndarray,
-    lengths: list[int],
-    rows: list[int],
-    classes: tuple[str, ...],
-    root: Path,
-) -> Clips:
-    return Clips(
-        frames=torch.from_numpy(frames),
-        lengths=torch.tensor(lengths),
-        labels=torch.tensor([files[row].label for row in rows]),
-        classes=classes,
-        names=tuple(os.path.relpath(files[row].path, root) for row in rows),
-    )
+# ---- clips like others
 
 
 def read_clips_like(
@@ -411,8 +417,7 @@ def read_clips_like(
         channels=clip_format.channels,
         fit=clip_format.fit,
     )
-    decoded, faults, notices = _decode_all(
-        files, clip_format, num_frames, ClipBudget(), whole=whole
-    )
-    clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
-    return clips, faults, (*found.notices, *part, *changes, *notices)
+    some = _decode_all(files, clip_format, num_frames, ClipBudget(), whole=whole)
+    some = dataclasses.replace(some, root=root, classes=classes)
+    notices = (*found.notices, *part, *changes, *some.notices)
+    return some.windows(sorted(some.frames)), some.faults, notices
