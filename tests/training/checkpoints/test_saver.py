@@ -12,7 +12,7 @@ from conftest import Quiet
 from volano.errors import CheckpointError
 from volano.training import RunFolder, Safety
 from volano.training.checkpoints.checkpoint import list_checkpoints, load_checkpoint, load_latest
-from volano.training.checkpoints.saver import Saver, to_host
+from volano.training.checkpoints.saver import Saver
 
 EVERY_STEP = Safety(save_every="1st")
 
@@ -23,20 +23,6 @@ def assert_same_weights(one, other):
 
 
 class TestBesideTheLoop:
-    def test_a_copy_shares_nothing_and_keeps_ties(self):
-        weight = torch.arange(6.0).reshape(2, 3)
-        state = {"a": weight, "b": [weight, weight.T], "c": (1, "x", None), "empty": torch.empty(0)}
-        copy = to_host(state)
-        weight.zero_()
-        assert copy["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
-        assert copy["b"][0] is copy["a"]
-        assert copy["b"][1].tolist() == [[0, 3], [1, 4], [2, 5]]
-        assert copy["c"] == (1, "x", None)
-
-    def test_a_copy_is_in_the_same_memory_format(self):
-        kernel = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
-        assert to_host([kernel])[0].stride() == kernel.stride()
-
     def test_what_is_saved_is_of_one_moment_while_training_goes_on(
         self, make_task, quiet, tmp_path, monkeypatch
     ):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from volano.training.checkpoints.saver import to_host
+from volano.training.checkpoints.host_copy import HostCopies
 
 _LOSS = "loss"
 
@@ -23,6 +23,7 @@ class BestWeights:
 
     def __init__(self, patience: int | None) -> None:
         self._patience = patience
+        self._copies = HostCopies()
         self._weights: dict[str, Any] = {}
         self.step, self.metrics = 0, dict[str, float]()
         self._num_since = 0
@@ -32,7 +33,7 @@ class BestWeights:
         best, loss = self.metrics.get(_LOSS, math.inf), metrics[_LOSS]
         self._num_since += 1
         if loss < best or not self._weights:
-            self._weights = to_host(model.state_dict())
+            self._weights = self._copies.of(model.state_dict())
             self.step, self.metrics, self._num_since = step, dict(metrics), 0
             if math.isnan(loss):
                 self.metrics[_LOSS] = math.inf
@@ -62,5 +63,5 @@ class BestWeights:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
-        self._weights, self.step = to_host(state["weights"]), state["step"]
+        self._weights, self.step = self._copies.of(state["weights"]), state["step"]
         self.metrics, self._num_since = dict(state["metrics"]), state["num_since"]

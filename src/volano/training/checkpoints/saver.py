@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from volano.device import Device, Ranks
 from volano.errors import CheckpointError
 from volano.record.run_folder import RunFolder
+from volano.task import num_bytes
 from volano.training.checkpoints.checkpoint import save_checkpoint
+from volano.training.checkpoints.host_copy import HostCopies
 from volano.training.checkpoints.shards import is_sharded
 from volano.training.safety import Safety
 
@@ -57,12 +56,9 @@ class Saver:
         ranks: Ranks | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
-        self._folder, self._safety, self._make_state, self._on_notice = (
-            folder,
-            safety,
-            make_state,
-            on_notice,
-        )
+        self._folder, self._safety = folder, safety
+        self._make_state, self._on_notice = make_state, on_notice
+        self._copies = HostCopies(on_notice)
         self._synchronize = synchronize
         self._interval = safety.save_seconds
         self._last = time.perf_counter()
@@ -79,7 +75,7 @@ class Saver:
         """Returns whether the seconds between two saves have passed; False if steps count. True
         once for each save, and on the first rank alone, which knows what saving costs. Also reports
         a save that has failed meanwhile."""
-        if self._write is not None and self._write.has_ended():
+        if self._write is not None and not self._write.is_alive():
             self._settle()
         if self._interval is None or not self._ranks.is_first or self._write is not None:
             return False
@@ -100,13 +96,10 @@ class Saver:
         self._synchronize()
         start = time.perf_counter()
         state = self._make_state()
-        if self._ranks.are_several and (not self._ranks.is_first or is_sharded(state)):
-            self._now(state, must=False)  # together: parts of one state are of one moment
-            self._last = time.perf_counter()
-            self._charge(self._last - start)
-            return
-        if not _has_room(state):
-            if not self._told_of_memory:
+        # Together: parts of one state are of one moment.
+        is_shared = self._ranks.are_several and (not self._ranks.is_first or is_sharded(state))
+        if is_shared or not self._has_room(state):
+            if not is_shared and not self._told_of_memory:
                 self._on_notice(
                     "the host's memory has no room for a copy of the state: each save holds the "
                     "loop up"
@@ -116,7 +109,7 @@ class Saver:
             self._last = time.perf_counter()
             self._charge(self._last - start)
             return
-        self._write = _Write(self._folder, to_host(state))
+        self._write = _Write(self._folder, self._copies.of(state))
         self._last = time.perf_counter()
         self._write.blocked_seconds = self._last - start
         self._write.start()
@@ -147,6 +140,11 @@ class Saver:
             self._note(state["step"], error)
         else:
             self._note(state["step"], None)
+
+    def _has_room(self, state: Any) -> bool:
+        free = Device("cpu").free_bytes()
+        needed = num_bytes(state) - self._copies.locked_bytes
+        return free is None or needed <= _COPY_SHARE * free
 
     def _settle(self) -> None:
         write, self._write = self._write, None
@@ -191,57 +189,7 @@ class _Write(threading.Thread):
         self._state = {}
         self.processor_seconds = time.thread_time() - start
 
-    def has_ended(self) -> bool:
-        """Returns whether there is nothing to wait for."""
-        return not self.is_alive()
-
 
 def _write(folder: RunFolder, state: dict[str, Any], ranks: Ranks | None = None) -> None:
     folder.sync_lines()  # a checkpoint must not be ahead of its figures
     save_checkpoint(folder.path / "checkpoints", state["step"], state, ranks=ranks)
-
-
-def to_host(tree: Any) -> Any:
-    """A copy on the host that shares no memory with ``tree``; tensors that are one stay one. Those
-    of an accelerator go to page-locked memory if it can: at several times the rate."""
-    copies: dict[Any, Tensor] = {}
-    devices: dict[torch.device, Device] = {}
-
-    def of(tensor: Tensor) -> Tensor:
-        place = tensor.device
-        if place.type in ("cpu", "meta") or tensor.layout is not torch.strided:
-            return tensor.detach().to("cpu", copy=True)
-        device = devices.setdefault(place, Device(str(place)))
-        return device.to_host(tensor.detach())
-
-    def copy(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            key = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
-            if key not in copies or not value.numel():
-                copies[key] = of(value)
-            return copies[key]
-        if isinstance(value, dict):
-            return type(value)((name, copy(item)) for name, item in value.items())
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*(copy(item) for item in value))
-        return (
-            type(value)(copy(item) for item in value) if isinstance(value, list | tuple) else value
-        )
-
-    found = copy(tree)
-    for device in devices.values():
-        device.synchronize()
-    return found
-
-
-def _has_room(state: Any) -> bool:
-    free = Device("cpu").free_bytes()
-    return free is None or _num_bytes(state) <= _COPY_SHARE * free
-
-
-def _num_bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, dict):
-        return sum(map(_num_bytes, value.values()))
-    return sum(map(_num_bytes, value)) if isinstance(value, list | tuple) else 0
