@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from volano.data import counter_hash
 from volano.device import Device, Ranks
 from volano.device.random_state import random_state_kept
-from volano.device.torch_private import foreach_mul_, version_of
+from volano.device.torch_private import foreach_mul_
 from volano.plan import Plan
 from volano.task import (
     Batch,
@@ -28,13 +28,12 @@ from volano.task import (
     num_examples,
     progress_at,
     split,
-    tensors_of,
 )
 from volano.training.distributed.data_parallel import DataParallel, local, whole
 from volano.training.graphs.compiling import compiled_blocks, compiled_objective
 from volano.training.graphs.gradient_graph import GradientGraph, generators_of, why_not_graph
 from volano.training.memory.activations import Activations
-from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
+from volano.training.memory.before_step import BeforeStep
 from volano.training.memory.offload import OffloadedState
 from volano.training.memory.out_of_memory import (
     OutOfMemoryFallback,
@@ -127,15 +126,10 @@ class Step:
                 device, state.model, self._parameters, self._whole,
                 generators_of(task, self._generator),
             )  # fmt: skip
-        self._draws_elsewhere: bool | None = None
         # Told of the plan from here on, the reason and the step; None lets a step that runs out of
         # memory fail.
         self.on_relief: Callable[[Plan, str, int], None] | None = None
-        # A forward pass moves statistics (BatchNorm's) before its loss is known, or runs
-        # out of memory.
-        copied = places_of(state.model, None if may_skip else is_small)
-        self._buffers = SavedBuffers(copied)
-        self._uncopied = Uncopied(state.model, copied)
+        self._before = BeforeStep(state.model, device, keeps_all=may_skip)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Makes optimizer step ``step`` (from 0) on a global batch that lies on the device."""
@@ -143,7 +137,7 @@ class Step:
         if self._update(step, result.loss):
             return result
         # The forward pass has moved the model's statistics on numbers that are not finite.
-        self._buffers.put_back()
+        self._before.put_back()
         return result._replace(is_bad=True)
 
     def gradient(self, batch: Batch, step: int) -> StepResult:
@@ -151,7 +145,7 @@ class Step:
         not yet clipped, and times the scaler's scale if there is one."""
         task = self._task
         set_learning_rates(self._optimizer, task.schedule(progress_at(step, self.num_steps)))
-        self._buffers.save()
+        self._before.save()
         self.prepare(batch, step)
         if self._relief is None or self.on_relief is None:
             result = self._whole_gradients(batch, step)
@@ -170,12 +164,12 @@ class Step:
         it. Weights, buffers and random state stay as they are."""
         if self._prefix is None:
             return
-        self._buffers.save()
+        self._before.save()
         with random_state_kept(self._device):
             self._prefix.begin(self._computed, batch)
             for part in split(batch, self._plan.micro_batch or num_examples(batch)):
                 self._prefix.learn(self._computed, part)
-        self._buffers.put_back()
+        self._before.put_back()
 
     def prepare(self, batch: Batch, step: int) -> None:
         """Finds the frozen prefix in a run's first batch, and looks at it again in the first of
@@ -184,14 +178,14 @@ class Step:
         if prefix is None or not prefix.is_on or step == self._prepared_step:
             return
         self._prepared_step = step
-        self._buffers.save()
+        self._before.save()
         if prefix.facts is None:
             prefix.begin(self._computed, batch)
         elif step % self._task.steps_per_epoch == 0:
             prefix.spot_check(self._computed, batch)
         else:
             return
-        self._buffers.put_back()
+        self._before.put_back()
 
     def _whole_gradients(self, batch: Batch, step: int) -> StepResult:
         try:
@@ -200,7 +194,7 @@ class Step:
             # Nothing of the attempt remains: the step is done anew without what was kept.
             assert self._prefix is not None
             self._prefix.stop(str(error))
-            self._buffers.put_back()
+            self._before.put_back()
         return self._gradients(batch, step)
 
     def _gradients(self, batch: Batch, step: int) -> StepResult:
@@ -217,29 +211,35 @@ class Step:
         if self._task.augment is not None:
             batch = augmented(self._task, batch, self._generator, self._ranks)
         self._optimizer.zero_grad(set_to_none=True)
-        parallel, ranks, size = self._parallel, self._ranks, self._plan.micro_batch
-        if parallel is not None:
-            with self._kept():  # the first step of a run makes a forward pass here
-                parts = parallel.parts_of(
-                    batch, size, self._objective,
-                    is_global=takes_whole_batch(self._task), autocast=self._autocast,
-                )  # fmt: skip
-        elif size is not None and size < num_examples(batch):
-            parts = split(batch, size)
-        else:
+        parts = self._parts_of(batch)
+        if parts is None:
             self._seed(step, 0)
             return StepResult(*self._summed(batch))
+        return self._summed_over(parts, step)
+
+    def _parts_of(self, batch: Batch) -> list[Batch] | None:
+        """Returns the parts of a batch that this process computes; None if it is one whole."""
+        size = self._plan.micro_batch
+        if self._parallel is None:
+            return split(batch, size) if size is not None and size < num_examples(batch) else None
+        with self._kept():  # the first step of a run makes a forward pass here
+            return self._parallel.parts_of(
+                batch, size, self._objective,
+                is_global=takes_whole_batch(self._task), autocast=self._autocast,
+            )  # fmt: skip
+
+    def _summed_over(self, parts: list[Batch], step: int) -> StepResult:
+        parallel, ranks = self._parallel, self._ranks
         sizes = [num_examples(part) for part in parts]
         # All ranks take equal parts, so the number of examples needs no exchange.
         count = sum(sizes) * ranks.world_size
         losses: list[Loss] = []
         for index, (part, part_size) in enumerate(zip(parts, sizes, strict=True)):
+            # Stochastic layers are seeded by a number that no other part of any rank has.
+            self._seed(step, index * ranks.world_size + ranks.rank)
             # Gradients add up on each rank first: only the last part's backward pass exchanges.
             with self._exchanging(index == len(parts) - 1):
-                # Stochastic layers are seeded by a number that no other part of any rank has.
-                loss = as_loss(
-                    self._forward(part, step, index * ranks.world_size + ranks.rank), part_size
-                )
+                loss = as_loss(self._objective_of(part), part_size)
                 total = loss.total if self._factor == 1 else loss.total * self._factor
                 # Divided by the number of examples for the range of fp16; the exact weight follows.
                 self._backward(total / count)
@@ -263,11 +263,7 @@ class Step:
     ) -> StepResult:
         """The gradients, in smaller parts if there is not enough memory; nothing of a failed
         attempt remains."""
-        inputs = [(tensor, version_of(tensor)) for tensor in tensors_of(batch)]
-        self._uncopied.note()
-        # Generators that are not seeded at each step. Who draws from them does so in the first
-        # step.
-        states = None if self._draws_elsewhere is False else self._device.generator_states()
+        self._before.note(batch)
         result, reason = attempt(lambda: self._whole_gradients(batch, step))
         while result is None:
             # What the failed attempt left is freed before anything is copied back: gradients,
@@ -275,12 +271,7 @@ class Step:
             self._optimizer.zero_grad(set_to_none=True)
             gc.collect()
             self._device.release_memory()
-            if any(version_of(tensor) != version for tensor, version in inputs):
-                raise changed("a batch")
-            self._uncopied.put_back()
-            self._buffers.put_back()
-            if states is not None:
-                self._device.set_generator_states(states)
+            reason += self._before.undo()
             own = num_examples(batch)
             # With most augmentations this rank has the batch of all ranks.
             if takes_whole_batch(self._task):
@@ -291,16 +282,8 @@ class Step:
                 self._prefix.stop("blocks are computed again for want of memory")
             on_relief(self._plan, reason, step)
             result, reason = attempt(lambda: self._whole_gradients(batch, step))
-        self._uncopied.settle()
-        if self._draws_elsewhere is None and states is not None:
-            self._draws_elsewhere = self._device.has_drawn_elsewhere(states)
+        self._before.settle()
         return result
-
-    def _forward(self, batch: Batch, step: int, number: int) -> Any:
-        """Returns the objective's result for a part of a step's batch, which draws by its
-        number."""
-        self._seed(step, number)
-        return self._objective_of(batch)
 
     def _seed(self, step: int, number: int) -> None:
         self._device.seed(counter_hash(MODEL, self._task.seed, step, number))
@@ -322,16 +305,13 @@ class Step:
             if self._parallel is not None:
                 result = self._parallel.loss(batch)
             elif self._prefix is not None:
-                result = self._prefix.loss(self._computed_here, batch)
+                result = self._prefix.loss(self._computed, batch)
             else:
                 result = self._objective(self._model, batch)
         if not self._is_checked:
             check_objective_result(result)
             check_has_gradient(result)
         return result
-
-    def _computed_here(self, batch: Batch) -> Any:
-        return self._objective(self._model, batch)
 
     def _computed(self, batch: Batch) -> Any:
         with self._autocast():
