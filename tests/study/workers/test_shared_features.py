@@ -216,3 +216,17 @@ def test_an_exact_tolerance_shares_nothing(heads, shared):
     found, _ = shared
     task = heads(0.1, tolerance="exact")
     assert found.of(task) is task
+
+
+def test_it_is_said_why_frozen_layers_are_not_shared(heads, make_task):
+    def said(**fields):
+        worker = Worker(
+            lambda trial: heads(trial.suggest_float("lr", 0, 1), **fields), device="cpu"
+        )
+        trials = tuple(Trial(number=n, params={"lr": 0.001 * 3**n}) for n in range(3))
+        report = worker.run(Assignment(number=0, trials=trials, share=1.0, keep_states=False))
+        return [notice for notice in report.notices if "not shared by the trials" in notice]
+
+    (notice,) = said(augment=lambda batch, _: batch)
+    assert notice.endswith("`augment` makes other examples in each epoch")
+    assert not said(augment=lambda batch, _: batch, model=functools.partial(nn.Linear, 64, 10))

@@ -18,7 +18,8 @@ from volano.device.random_state import random_state_kept
 from volano.errors import reason_of
 from volano.packing.structure.callable_tree import Comparison
 from volano.task import Batch, Task, as_loss, map_tensors, num_bytes, num_examples, tensors_of
-from volano.training import Session
+from volano.training import Session, StepTimer
+from volano.training.evaluate import modes_kept
 from volano.training.prefix.find_prefix import (
     FrozenPrefixFacts,
     allowed_difference,
@@ -39,7 +40,7 @@ from volano.training.prefix.units import PrefixMismatchError
 
 # Examples with which a task on features is compared with the task itself.
 _NUM_COMPARED = 8
-# Taking up must be so much faster than computing, because few examples show it.
+# Taking up must be so much faster than computing, since a study has other costs for it as well.
 _LEAST_GAIN = 2.0
 # A study whose trials have more frozen trunks than this trains the others as they are.
 _MOST_TRUNKS = 4
@@ -93,6 +94,7 @@ class SharedFeatures:
         # Models without their trunks, by the function that made them and the seed.
         self._made: list[tuple[Callable[[], nn.Module], int, SharedTrunk, nn.Module]] = []
         self._num_refused = 0
+        self._told: set[str] = set()
 
     def of(self, task: Task, *, is_asked: bool = False) -> Task:
         """Returns a task on features, or the task itself where there are none to be shared.
@@ -108,11 +110,26 @@ class SharedFeatures:
                 return self._on_features(task, is_asked=is_asked)
             except Exception as error:  # noqa: BLE001 - a person's code fails as it will
                 self._num_refused += 1
-                self._on_notice(
-                    "what frozen layers compute is not shared by the trials: "
-                    + (str(error) if isinstance(error, PrefixMismatchError) else reason_of(error))
-                )
+                is_own = isinstance(error, PrefixMismatchError)
+                self.tell(str(error) if is_own else reason_of(error))
                 return task
+
+    def tell_why_not(self, task: Task, model: nn.Module) -> None:
+        """Says, once for each reason, why a task whose model has frozen layers is none on
+        features."""
+        reason = self._why_not(task)
+        if self._num_refused >= _MOST_TRUNKS:
+            reason = f"it was not for {self._num_refused} trials, and is not tried for others"
+        elif len(self._trunks) >= _MOST_TRUNKS:
+            reason = reason or f"trials have more than {_MOST_TRUNKS} different ones"
+        if reason is not None and has_frozen_layers(model):
+            self.tell(reason)
+
+    def tell(self, reason: str) -> None:
+        """Says, once, why frozen layers are not shared."""
+        if reason not in self._told:
+            self._told.add(reason)
+            self._on_notice(f"what frozen layers compute is not shared by the trials: {reason}")
 
     def _why_not(self, task: Task) -> str | None:
         if task.augment is not None:
@@ -164,7 +181,8 @@ class SharedFeatures:
         if isinstance(found, str):
             raise PrefixMismatchError(found)
         if not is_asked:
-            self._check_worth(found, sum(map(num_examples, trees)))
+            self._check_worth(task, model, found, first)
+            self._check_room(found, sum(map(num_examples, trees)))
         some = tuple(self._batch(tree, 0, _NUM_COMPARED) for tree in trees)
         plans, features, inputs = [], [], []
         for tree, part, training in zip(trees, some, (True, False), strict=True):
@@ -192,11 +210,27 @@ class SharedFeatures:
         )
         return trunk
 
-    def _check_worth(self, found: FrozenPrefixFacts, num: int) -> None:
-        if found.computing < _LEAST_GAIN * found.looking:
+    def _check_worth(
+        self, task: Task, model: nn.Module, found: FrozenPrefixFacts, part: Batch
+    ) -> None:
+        """Raises PrefixMismatchError unless gathering the features of a batch is much faster than
+        computing them."""
+        features = self._passed(task, model, found, part, training=True).features
+        places = torch.arange(num_examples(part), device=self._device.torch_device)
+        computing = self._seconds(lambda: self._passed(task, model, found, part, training=True))
+        taking = self._seconds(lambda: [column.index_select(0, places) for column in features])
+        if computing < _LEAST_GAIN * taking:
             raise PrefixMismatchError(
-                "looking up what it computes takes about as long as computing it"
+                "taking up what it computes takes about as long as computing it"
             )
+
+    def _seconds(self, make: Callable[[], object]) -> float:
+        timer = StepTimer(make, self._device.synchronize, begun=time.perf_counter())
+        timer.warm_up()
+        timer.run(0.0)
+        return timer.step
+
+    def _check_room(self, found: FrozenPrefixFacts, num: int) -> None:
         free = self._device.free_bytes()
         if free is not None and found.row_bytes * num > FEATURES_SHARE * free:
             raise PrefixMismatchError(
@@ -294,18 +328,16 @@ class SharedFeatures:
 def _put_back(model: nn.Module, *, training: bool) -> Iterator[None]:
     """A context in which a model is in its own mode of training, in which a frozen part may be in
     evaluation mode, or in evaluation mode; then modes and buffers are put back."""
-    modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    if not training:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in modes:
-            module.training = was_training
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+    with modes_kept(model):
+        if not training:
+            model.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
 
 
 def _tree_of(data: Any) -> Batch:

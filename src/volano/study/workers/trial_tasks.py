@@ -163,7 +163,10 @@ class TrialTasks:
         except Exception:
             if shared is task:
                 raise
-            return BuiltTask.of(task)  # its groups of parameters name frozen modules
+            self._shared.tell("its parameter groups or optimizer need the frozen layers")
+            return BuiltTask.of(task)
+        if shared is task:
+            self._shared.tell_why_not(task, built.model)
         return built if own is None or _holds(built, trial) else own
 
     def _built(self, trial: Trial) -> Task:

@@ -124,6 +124,7 @@ class _Finder:
     def _checked(self, boundary: Boundary) -> FrozenPrefixFacts | str | dict[int, str]:
         """Returns the facts; why nothing may be kept; or why some regions may not."""
         self._kept = KeptFeatures(self._count)
+        self._device.synchronize()
         started = time.perf_counter()
         first = self._pass(boundary, self._count)
         loss = first.run(lambda: self._loss(self._part, 0))
@@ -153,7 +154,9 @@ class _Finder:
         )
 
     def _pass(self, boundary: Boundary, count: int, **options: bool) -> KeptPass:
-        return KeptPass(boundary, self._kept, self._digests, self._constants, count, **options)
+        passed = KeptPass(boundary, self._kept, self._digests, self._constants, count, **options)
+        passed.synchronize = self._device.synchronize  # what is timed here decides what is planned
+        return passed
 
     def _loss(self, part: Batch, seed: int) -> Any:
         self._device.seed(seed)

@@ -9,9 +9,10 @@ do not run, nothing else of it is needed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from volano.device.torch_private import plain_functions, tree_iter, tree_map_only
@@ -114,6 +115,14 @@ def _called(func: Any, args: Any, kwargs: Any, frozen: list[FrozenValue]) -> Any
     # A function in place cannot write to a stand-in, which is one number seen as many.
     args, kwargs = tree_map_only(FrozenValue, lambda value: value.clone(), (args, kwargs))
     return func(*args, **kwargs)
+
+
+def stand_in(count: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Returns rows that nothing has computed: one number seen as many, which takes no memory. What
+    gets past all checks is a loss of NaN."""
+    value = float("nan") if dtype.is_floating_point or dtype.is_complex else 0
+    one = torch.full((1,) * (1 + len(shape)), value, dtype=dtype, device=device)
+    return one.expand(count, *shape)
 
 
 def marked(

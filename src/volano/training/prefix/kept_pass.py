@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from volano.device.torch_private import tree_flatten, tree_unflatten
-from volano.training.prefix.frozen_value import FrozenValue, Source, marked
+from volano.training.prefix.frozen_value import FrozenValue, Source, marked, stand_in
 from volano.training.prefix.kept_features import Features, KeptFeatures
 from volano.training.prefix.observe_pass import Boundary
 from volano.training.prefix.row_digests import Digest, RowDigests
@@ -71,6 +71,8 @@ class KeptPass(UnitPass):
         num_new: examples of regions that were not known.
         computing, looking: seconds in the regions' modules, and in finding and taking up.
         computed: for each region, digest -> output -> row; only if everything is computed.
+        synchronize: waits for the device before a clock is read; nothing is waited for otherwise,
+            since a training must not.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class KeptPass(UnitPass):
         self.num_known = self.num_new = 0
         self.computing = self.looking = 0.0
         self.computed: list[dict[Digest, dict[Source, Tensor]]] = [{} for _ in boundary.used]
+        self.synchronize: Callable[[], object] = lambda: None
 
     def run(self, objective: Callable[[], Any]) -> Any:
         """Returns the objective's result; see :class:`UnitPass`.
@@ -137,9 +140,9 @@ class KeptPass(UnitPass):
             return forward(*plain_args, **plain_kwargs)
         state = self._states.get(region)
         if state is None:
-            started = time.perf_counter()
+            started = self._now()
             state = self._states[region] = self._entered(region, inputs)
-            self.looking += time.perf_counter() - started
+            self.looking += self._now() - started
         else:
             self._check_continues(name, number, state, inputs)
         result = (
@@ -155,12 +158,7 @@ class KeptPass(UnitPass):
     def _entered(self, region: int, inputs: CallInputs) -> _State:
         if inputs.frozen:  # of another region, whose values are real
             self.note_use(inputs.frozen, "another region")
-        plain_args, plain_kwargs = inputs.plain()
-        tensors = [t for t in tree_flatten((plain_args, plain_kwargs))[0] if isinstance(t, Tensor)]
-        rows = [t for t in tensors if t.ndim and t.shape[0] == self._count]
-        others = [t for t in tensors if not (t.ndim and t.shape[0] == self._count)]
-        if not rows or inputs.settings is None:
-            raise PrefixMismatchError("its input is no batch of examples")
+        rows, others = inputs.rows_and_others(self._count)
         keys = self._digests(rows)
         signature = (
             region,
@@ -189,7 +187,7 @@ class KeptPass(UnitPass):
             raise PrefixMismatchError(f"{name} is called with other settings than before")
 
     def _taken_up(self, number: int, state: _State) -> Any:
-        started = time.perf_counter()
+        started = self._now()
         leaves, spec = state.features.results[number]
         rows = [state.features.rows[key] for key in state.keys]
         made = []
@@ -199,16 +197,13 @@ class KeptPass(UnitPass):
                 continue
             source = number, place
             column = state.features.columns.get(source)
-            value = self._stand_in(leaf) if column is None else column.take(rows)
+            if column is None:
+                value = stand_in(self._count, leaf.shape, leaf.dtype, self._digests.device)
+            else:
+                value = column.take(rows)
             made.append(marked(value, self, state, frozenset({source}), column is not None))
-        self.looking += time.perf_counter() - started
+        self.looking += self._now() - started
         return tree_unflatten(made, spec)
-
-    def _stand_in(self, leaf: _Tensor) -> Tensor:
-        # One number seen as many: it takes no memory. What gets past all checks is a loss of NaN.
-        value = float("nan") if leaf.dtype.is_floating_point or leaf.dtype.is_complex else 0
-        one = torch.full((1,) * (1 + len(leaf.shape)), value, dtype=leaf.dtype, device=self._device)
-        return one.expand(self._count, *leaf.shape)
 
     def _computed(
         self,
@@ -219,9 +214,9 @@ class KeptPass(UnitPass):
         inputs: CallInputs,
     ) -> Any:
         plain_args, plain_kwargs = inputs.plain()
-        started = time.perf_counter()
+        started = self._now()
         result = forward(*plain_args, **plain_kwargs)
-        self.computing += time.perf_counter() - started
+        self.computing += self._now() - started
         leaves, spec = tree_flatten(result)
         made = []
         for place, leaf in enumerate(leaves):
@@ -241,6 +236,10 @@ class KeptPass(UnitPass):
         state.features.results.setdefault(number, (described, spec))
         return tree_unflatten(made, spec)
 
+    def _now(self) -> float:
+        self.synchronize()
+        return time.perf_counter()
+
     def _keep(self, region: int, state: _State, source: Source, rows: Tensor) -> None:
         if self._recomputes:
             for key, row in zip(state.keys, rows.detach().unbind(), strict=True):
@@ -253,10 +252,6 @@ class KeptPass(UnitPass):
         chosen = torch.tensor([places[key] for key in new], device=rows.device)
         column = self._kept.column(state.features, source, rows)
         column.put(len(state.features.rows), rows.detach().index_select(0, chosen))
-
-    @property
-    def _device(self) -> torch.device:
-        return self._digests.device
 
 
 def _new(keys: list[Digest], rows: dict[Digest, int]) -> list[Digest]:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from volano.task import Batch, Task
-from volano.training.prefix.frozen_value import FrozenValue, Source
+from volano.training.prefix.frozen_value import FrozenValue, Source, stand_in
 from volano.training.prefix.kept_pass import AllKnownError
 from volano.training.prefix.observe_pass import Boundary
 from volano.training.prefix.row_digests import Digest, RowDigests
@@ -139,10 +138,7 @@ def digests_of_inputs(digests: RowDigests, args: Any, kwargs: Any, count: int) -
         PrefixMismatchError: there are no examples, or what cannot be compared.
     """
     inputs = CallInputs(args, kwargs)
-    rows = [t for t in inputs.tensors if t.ndim and t.shape[0] == count]
-    others = [t for t in inputs.tensors if not (t.ndim and t.shape[0] == count)]
-    if not rows or inputs.settings is None:
-        raise PrefixMismatchError("its input is no batch of examples")
+    rows, others = inputs.rows_and_others(count)
     shapes = tuple((tuple(t.shape[1:]), str(t.dtype)) for t in (*rows, *others))
     more = [digests([tensor.reshape(1, -1)])[0] for tensor in others]
     return [*digests(rows), (inputs.settings, shapes), *more]
@@ -220,20 +216,14 @@ class GivenFeatures:
         if kind == "kept":
             return self._features[value]
         if kind == "missing":
-            return self._stand_in(value, result[2])
+            like = self._features[0]
+            return stand_in(like.shape[0], value, result[2], like.device)
         if kind == "dict":
             return {name: self._read(part) for name, part in value}
         if kind in ("tuple", "list"):
             parts = [self._read(part) for part in value]
             return parts if kind == "list" else tuple(parts)
         return value
-
-    def _stand_in(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        # As in a kept pass: what gets past all checks is a loss of NaN.
-        number = float("nan") if dtype.is_floating_point or dtype.is_complex else 0
-        like = self._features[0]
-        one = torch.full((1,) * (1 + len(shape)), number, dtype=dtype, device=like.device)
-        return one.expand(like.shape[0], *shape)
 
 
 class OnFeatures:

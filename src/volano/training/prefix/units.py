@@ -149,6 +149,19 @@ class CallInputs:
             else None
         )
 
+    def rows_and_others(self, count: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the plain tensors that hold an example in each row, and the others.
+
+        Raises:
+            PrefixMismatchError: there are no rows, or what cannot be compared.
+        """
+        rows, others = list[Tensor](), list[Tensor]()
+        for tensor in map(unmarked, self.tensors):
+            (rows if tensor.ndim and tensor.shape[0] == count else others).append(tensor)
+        if not rows or self.settings is None:
+            raise PrefixMismatchError("its input is no batch of examples")
+        return rows, others
+
     def plain(self) -> tuple[Any, Any]:
         """Returns arguments and keywords with plain tensors."""
         return self._given if not self.frozen else tree_map_only(Tensor, unmarked, self._given)
