@@ -10,6 +10,7 @@ on_phase(text)
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,53 +72,10 @@ class Observers(Observer):
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+        for name in vars(Observer):
+            if name.startswith("on_"):
+                setattr(self, name, functools.partial(self._tell, name))
 
-    def on_phase(self, text: str) -> None:
-        """Tells every observer of a phase."""
+    def _tell(self, name: str, *about: Any) -> None:
         for observer in self._observers:
-            observer.on_phase(text)
-
-    def on_explanation(self, explanation: Explanation) -> None:
-        """Tells every observer of a first explanation."""
-        for observer in self._observers:
-            observer.on_explanation(explanation)
-
-    def on_candidate(self, text: str) -> None:
-        """Tells every observer of a candidate."""
-        for observer in self._observers:
-            observer.on_candidate(text)
-
-    def on_start(self, info: StartInfo) -> None:
-        """Implements :class:`Observer`."""
-        for observer in self._observers:
-            observer.on_start(info)
-
-    def on_log(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
-        for observer in self._observers:
-            observer.on_log(record)
-
-    def on_evaluation(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
-        for observer in self._observers:
-            observer.on_evaluation(record)
-
-    def on_preview(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
-        for observer in self._observers:
-            observer.on_preview(record)
-
-    def on_notice(self, text: str) -> None:
-        """Implements :class:`Observer`."""
-        for observer in self._observers:
-            observer.on_notice(text)
-
-    def on_length(self, num_steps: int) -> None:
-        """Implements :class:`Observer`."""
-        for observer in self._observers:
-            observer.on_length(num_steps)
-
-    def on_end(self, status: str) -> None:
-        """Implements :class:`Observer`."""
-        for observer in self._observers:
-            observer.on_end(status)
+            getattr(observer, name)(*about)

@@ -23,46 +23,52 @@ def make_progress(stream: TextIO | None = None) -> Observer:
     return RichProgress(target) if target.isatty() else PlainProgress(target)
 
 
-class PlainProgress(Observer):
-    """Prints a line at the start and the end, at evaluations, and every ten seconds between."""
+class _Progress(Observer):
+    """The part that both kinds of progress share: what is said, and when."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    _refresh_seconds: float
+
+    def __init__(self) -> None:
         self._pace = _Pace()
         self._last = 0.0
 
+    def _say(self, text: str, style: str | None = None) -> None:
+        raise NotImplementedError
+
     def on_phase(self, text: str) -> None:
-        """Prints what begins."""
-        self._print(f"{text} ...")
+        """Says what begins."""
+        self._say(f"{text} ...", "dim")
 
     def on_candidate(self, text: str) -> None:
-        """Prints what came of a candidate."""
-        self._print(f"  {text}")
+        """Says what came of a candidate."""
+        self._say(f"  {text}", "dim")
 
     def on_start(self, info: StartInfo) -> None:
         """Implements :class:`Observer`."""
         self._pace.start(info)
-        self._last = time.perf_counter()
-        self._print(_headline(info))
+        self._say(_headline(info), "bold")
 
     def on_log(self, record: dict[str, Any]) -> None:
         """Implements :class:`Observer`."""
         self._pace.note(record)
-        if time.perf_counter() - self._last >= _PLAIN_SECONDS:
+        if time.perf_counter() - self._last >= self._refresh_seconds:
             self._last = time.perf_counter()
-            self._print(f"{self._pace.position()}  {self._pace.text()}")
+            self._show(record["step"])
+
+    def _show(self, step: int) -> None:
+        raise NotImplementedError
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
         """Implements :class:`Observer`."""
-        self._print(f"{self._pace.position(record['step'])}  {_metrics(record)}")
+        self._say(f"{self._pace.position(record['step'])}  {_metrics(record)}")
 
     def on_preview(self, record: dict[str, Any]) -> None:
         """Implements :class:`Observer`."""
-        self._print(_shown(record))
+        self._say(_shown(record), "dim")
 
     def on_notice(self, text: str) -> None:
         """Implements :class:`Observer`."""
-        self._print(f"note: {text}")
+        self._say(f"note: {text}", "yellow")
 
     def on_length(self, num_steps: int) -> None:
         """Implements :class:`Observer`."""
@@ -70,20 +76,42 @@ class PlainProgress(Observer):
 
     def on_end(self, status: str) -> None:
         """Implements :class:`Observer`."""
-        self._print(f"{status} after {_clock(self._pace.elapsed())}")
+        # Whether it is good news to have finished is not known before the final test.
+        style = {"finished": "bold", "stopped": "yellow"}.get(status, "red")
+        self._say(f"{status} after {_clock(self._pace.elapsed())}", style)
 
-    def _print(self, line: str) -> None:
-        print(for_terminal(line), file=self._stream, flush=True)
+
+class PlainProgress(_Progress):
+    """Prints a line at the start and the end, at evaluations, and every ten seconds between."""
+
+    _refresh_seconds = _PLAIN_SECONDS
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def _say(self, text: str, style: str | None = None) -> None:  # noqa: ARG002 - plain
+        print(for_terminal(text), file=self._stream, flush=True)
+
+    def on_start(self, info: StartInfo) -> None:
+        """Implements :class:`Observer`."""
+        super().on_start(info)
+        self._last = time.perf_counter()
+
+    def _show(self, step: int) -> None:
+        self._say(f"{self._pace.position(step)}  {self._pace.text()}")
 
 
-class RichProgress(Observer):
+class RichProgress(_Progress):
     """A bar with loss, throughput and time left; evaluations and notices stand above it."""
+
+    _refresh_seconds = _REFRESH_SECONDS
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._pace = _Pace()
+        super().__init__()
         self._console = Console(file=stream, highlight=False, markup=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -96,65 +124,38 @@ class RichProgress(Observer):
             expand=True,
         )
         self._task_id: Any = None
-        self._last = 0.0
 
     def _say(self, text: str, style: str | None = None) -> None:
         self._console.print(for_terminal(text), style=style)
 
-    def on_phase(self, text: str) -> None:
-        """Prints what begins."""
-        self._say(f"{text} ...", style="dim")
-
-    def on_candidate(self, text: str) -> None:
-        """Prints what came of a candidate."""
-        self._say(f"  {text}", style="dim")
-
     def on_start(self, info: StartInfo) -> None:
         """Implements :class:`Observer`."""
-        self._pace.start(info)
-        self._say(_headline(info), style="bold")
+        super().on_start(info)
         self._task_id = self._bar.add_task(
-            for_terminal(info.name),
-            total=info.num_steps,
-            completed=info.first_step,
-            text="",
+            for_terminal(info.name), total=info.num_steps, completed=info.first_step, text="",
             start=False,
-        )
+        )  # fmt: skip
         self._bar.start()
         self._bar.refresh()
 
-    def on_log(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
-        self._pace.note(record)
-        if time.perf_counter() - self._last >= _REFRESH_SECONDS:
-            self._last = time.perf_counter()
-            self._bar.update(self._task_id, completed=record["step"], text=self._pace.text())
-            self._bar.refresh()
+    def _show(self, step: int) -> None:
+        self._bar.update(self._task_id, completed=step, text=self._pace.text())
+        self._bar.refresh()
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
         """Implements :class:`Observer`."""
-        self._say(f"{self._pace.position(record['step'])}  {_metrics(record)}")
+        super().on_evaluation(record)
         self._bar.refresh()
-
-    def on_preview(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
-        self._say(_shown(record), style="dim")
-
-    def on_notice(self, text: str) -> None:
-        """Implements :class:`Observer`."""
-        self._say(f"note: {text}", style="yellow")
 
     def on_length(self, num_steps: int) -> None:
         """Implements :class:`Observer`."""
-        self._pace.change_length(num_steps)
+        super().on_length(num_steps)
         self._bar.update(self._task_id, total=num_steps)
 
     def on_end(self, status: str) -> None:
         """Implements :class:`Observer`."""
         self._bar.stop()
-        # Whether it is good news to have finished is not known before the final test.
-        style = {"finished": "bold", "stopped": "yellow"}.get(status, "red")
-        self._say(f"{status} after {_clock(self._pace.elapsed())}", style=style)
+        super().on_end(status)
 
 
 class _Pace:
@@ -182,11 +183,10 @@ class _Pace:
         """Returns the seconds since the start."""
         return time.perf_counter() - self._start
 
-    def position(self, step: int | None = None) -> str:
+    def position(self, step: int) -> str:
         """Returns ``step 120/600``."""
         assert self._info is not None
         total = self._info.num_steps
-        step = self._record.get("step", 0) if step is None else step
         return f"step {step:>{len(str(total))}}/{total}"
 
     def text(self) -> str:
