@@ -23,6 +23,7 @@ from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import tree_map_only
 from volano.planner.parity.float64 import Float64
+from volano.planner.parity.likeness import compare, names_of_none
 from volano.planner.parity.pick_examples import unlikeness, values_of
 from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, take_probe_batch
 from volano.task import Batch, Task, num_bytes, num_examples, split
@@ -189,20 +190,7 @@ def _differences(found: Gradient, whole: Gradient) -> dict[str, float]:
 
 
 def _relative(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) -> float:
-    if {name for name, value in ours.items() if value is None} != {
-        n for n, value in theirs.items() if value is None
-    }:
-        return math.inf
-    off = norm = 0.0
-    for name, value in theirs.items():
-        mine = ours[name]
-        if value is None or mine is None:
-            continue
-        value = (value.to_dense() if value.is_sparse else value).cpu().double()
-        mine = (mine.to_dense() if mine.is_sparse else mine).cpu().double()
-        off += float((mine - value).square().sum())
-        norm += float(value.square().sum())
-    return math.sqrt(off / norm) if norm else (0.0 if off == 0 else math.inf)
+    return math.inf if names_of_none(ours) != names_of_none(theirs) else compare(ours, theirs).error
 
 
 class _Kept(Float64):

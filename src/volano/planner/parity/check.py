@@ -14,15 +14,22 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from volano.device.isolated import reason_of
-from volano.device.torch_private import values_of
 from volano.plan import Plan
 from volano.planner.parity.directional_derivative import slope_ratio
+from volano.planner.parity.likeness import (
+    change,
+    compare,
+    different,
+    distance,
+    is_finite,
+    names_of_none,
+    relative,
+)
 from volano.planner.parity.probe_batch import Gradient
 from volano.planner.parity.reference import Reference, StepOutcome
 from volano.task import Task
@@ -48,9 +55,8 @@ _FLOOR_WITHOUT_FLOAT64 = 1e-4
 # A gradient that is turned by more than this is another one, whatever eager PyTorch does at that
 # precision.
 _LEAST_COSINE = {"fp32": 0.9999, "tf32": 0.999, "bf16": 0.999, "fp16": 0.999}
-# The same limit for a single parameter with at least so many elements and this share of the
-# gradient's norm.
-_LEAST_PARAMETER_COSINE, _LEAST_ELEMENTS, _LEAST_SHARE = 0.99, 1000, 1e-6
+# The same limit for a single parameter, if it is large enough to tell.
+_LEAST_PARAMETER_COSINE = 0.99
 _LOSS = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 5e-3, "fp16": 5e-3}
 _LARGEST_LOSS = 2e-2
 # The update is compared after the first step and after the third: Adam's first is sign-like and
@@ -167,9 +173,7 @@ class _Check:
         self._check_twin(found)
         # However far rounding takes a step (BatchNorm over constant features multiplies it by
         # 300 a layer), bits that are those of plain eager PyTorch are the experiment's own.
-        self._is_eager = self._precision == "fp32" and not _different(
-            found.gradient, eager.gradient
-        )
+        self._is_eager = self._precision == "fp32" and not different(found.gradient, eager.gradient)
         self._check_gradient(found, eager, exact)
         self._check_loss(found, eager, exact)
         self._check_buffers(found, eager, exact)
@@ -192,7 +196,7 @@ class _Check:
         bad = [
             name
             for name, value in gradient.gradients.items()
-            if value is not None and not _is_finite(value)
+            if value is not None and not is_finite(value)
         ]
         self._figures["gradients_not_finite"] = len(bad)
         if bad:
@@ -201,8 +205,7 @@ class _Check:
                 f"{self._precision}, "
                 f"first that of {bad[0]}"
             )
-        ours = {name for name, value in gradient.gradients.items() if value is None}
-        theirs = {name for name, value in exact.gradients.items() if value is None}
+        ours, theirs = names_of_none(gradient.gradients), names_of_none(exact.gradients)
         if ours != theirs:
             raise _StruckError(
                 f"{sorted(ours ^ theirs)[0]} has a gradient under one of plan and eager only"
@@ -226,25 +229,25 @@ class _Check:
         if not changed or self._plan.compile:
             return
         expected = self._reference.kept_outcome(twin, dropout=self._dropout)
-        different = _different(found.gradient, expected.gradient)
+        names = different(found.gradient, expected.gradient)
         # Whose kernels may add in any order (atomics).
-        if different and not self._reference.device.is_cpu:
+        if names and not self._reference.device.is_cpu:
             again = self._reference.outcome(twin, dropout=self._dropout)
-            if _different(again.gradient, expected.gradient):
+            if different(again.gradient, expected.gradient):
                 self._said.append(
                     "not compared bitwise: this device gives eager PyTorch other bits each time"
                 )
                 return
-        self._figures["bitwise_different"] = len(different)
-        if different:
+        self._figures["bitwise_different"] = len(names)
+        if names:
             raise _StruckError(
-                f"{', '.join(sorted(changed))} must change no bit, and changes {different[0]} by "
-                f"{_change(found.gradient, expected.gradient, different[0]):.1e} of its norm"
+                f"{', '.join(sorted(changed))} must change no bit, and changes {names[0]} by "
+                f"{change(found.gradient, expected.gradient, names[0]):.1e} of its norm"
             )
 
     def _check_gradient(self, found: StepOutcome, eager: StepOutcome, exact: Gradient) -> None:
-        ours = _compare(found.gradient.gradients, exact.gradients)
-        theirs = _compare(eager.gradient.gradients, self._exact_of_eager().gradients)
+        ours = compare(found.gradient.gradients, exact.gradients)
+        theirs = compare(eager.gradient.gradients, self._exact_of_eager().gradients)
         floor = _FLOOR[self._precision]
         if self._reference.why_not_float64 is not None:
             floor = max(floor, _FLOOR_WITHOUT_FLOAT64)
@@ -279,7 +282,7 @@ class _Check:
         limit = _LARGEST_ERROR
         if self._reference.why_not_float64 is None:
             plain = self._reference.eager("fp32", dropout=self._dropout).gradient.gradients
-            rounding = _compare(plain, self._exact_of_eager().gradients).error
+            rounding = compare(plain, self._exact_of_eager().gradients).error
             ratio = _ROUNDOFF[self._precision] / _ROUNDOFF["fp32"]
             limit = min(limit, max(_AMPLIFIED_FLOOR, _AMPLIFIED * ratio * rounding))
         self._figures["largest_error"] = limit
@@ -298,9 +301,9 @@ class _Check:
         return max(1 - least, self._multiplier**2 * (1 - eager_cosine))
 
     def _check_loss(self, found: StepOutcome, eager: StepOutcome, exact: Gradient) -> None:
-        ours = _relative(found.gradient.loss, exact.loss)
+        ours = relative(found.gradient.loss, exact.loss)
         expected = self._exact_of_eager().loss
-        theirs = _relative(eager.gradient.loss, expected)
+        theirs = relative(eager.gradient.loss, expected)
         self._figures |= {"loss_difference": ours, "eager_loss_difference": theirs}
         most = math.inf if self._is_eager else _LARGEST_LOSS
         if not ours <= min(max(_LOSS[self._precision], self._multiplier * theirs), most):
@@ -316,7 +319,10 @@ class _Check:
                 if not torch.equal(mine, value):
                     raise _StruckError(f"the buffer {name} is another one after the step")
                 continue
-            ours, theirs = _off(mine, value), _off(eager.gradient.buffers[name], before[name])
+            ours, theirs = (
+                distance(mine, value),
+                distance(eager.gradient.buffers[name], before[name]),
+            )
             if not ours <= self._multiplier * theirs + _FLOOR[self._precision]:
                 raise _StruckError(
                     f"the buffer {name} differs by {ours:.1e} after the step, under eager by "
@@ -331,7 +337,7 @@ class _Check:
         for when, ours, theirs, expected in zip(
             ("first", "third"), found.updates, eager.updates, plain.updates, strict=True
         ):
-            mine, its = _compare(ours, expected), _compare(theirs, expected)
+            mine, its = compare(ours, expected), compare(theirs, expected)
             self._figures |= {
                 f"{when}_update_cosine": mine.cosine,
                 f"eager_{when}_update_cosine": its.cosine,
@@ -361,9 +367,9 @@ class _Check:
             for name, value in expected.items()
             if (gradient := plain[name]) is not None
             and (true := exact[name]) is not None
-            and _off(gradient, true) <= _TOLD_FROM_ZERO
+            and distance(gradient, true) <= _TOLD_FROM_ZERO
         }
-        cosine = _compare(ours, sure).cosine
+        cosine = compare(ours, sure).cosine
         self._figures[f"sure_{when}_update_cosine"] = cosine
         if not cosine >= _LEAST_UPDATE_COSINE_FP32:
             raise _StruckError(
@@ -381,7 +387,7 @@ class _Check:
         eager."""
         exact = self._exact_of_eager().gradients
         frozen = {name: value for name, value in expected.items() if exact[name] is None}
-        mine, its = _compare(ours, frozen).error, _compare(theirs, frozen).error
+        mine, its = compare(ours, frozen).error, compare(theirs, frozen).error
         # Two changes of the same length with cosine c have the relative distance sqrt(2 (1 - c)).
         if not mine <= min(
             self._multiplier * its + math.sqrt(2 * (1 - _LEAST_UPDATE_COSINE)), _LARGEST_ERROR
@@ -407,92 +413,3 @@ class _Check:
                 "gradient says: forward and "
                 "backward pass drew different ones"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Likeness:
-    """The likeness of two sets of tensors by name: relative L2 error, cosine, cosines of those that
-    are large enough to tell."""
-
-    error: float
-    cosine: float
-    by_parameter: Mapping[str, float]
-
-    @property
-    def least(self) -> float:
-        return min(self.by_parameter.values(), default=1.0)
-
-
-def _compare(
-    found: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None]
-) -> _Likeness:
-    sums: dict[str, tuple[float, float, float, float]] = {}
-    for name, value in expected.items():
-        mine = found[name]
-        if value is None or mine is None:
-            continue
-        a, b = _double(mine), _double(value)
-        sums[name] = (_dot(a - b, a - b), _dot(a, b), _dot(a, a), _dot(b, b))
-    off, dot, ours, theirs = (
-        math.fsum(row[column] for row in sums.values()) for column in range(4)
-    )
-    by_parameter = {
-        name: _cosine(*row[1:])
-        for name, row in sums.items()
-        if (value := expected[name]) is not None
-        and value.numel() >= _LEAST_ELEMENTS
-        and row[3] > _LEAST_SHARE**2 * theirs
-    }
-    error = math.sqrt(off / theirs) if theirs else (0.0 if not off else math.inf)
-    return _Likeness(error=error, cosine=_cosine(dot, ours, theirs), by_parameter=by_parameter)
-
-
-def _cosine(dot: float, ours: float, theirs: float) -> float:
-    if not ours or not theirs:
-        return 1.0 if ours == theirs else 0.0
-    return dot / math.sqrt(ours) / math.sqrt(theirs)
-
-
-def _double(value: Tensor) -> Tensor:
-    return (value.to_dense() if value.is_sparse else value).cpu().double().flatten()
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a, b))
-
-
-def _relative(value: float, expected: float) -> float:
-    return abs(value - expected) / max(abs(expected), 1e-12)
-
-
-def _off(value: Tensor, expected: Tensor) -> float:
-    a, b = _double(value), _double(expected)
-    norm = float(b.norm())
-    return float((a - b).norm()) / norm if norm else float((a - b).norm())
-
-
-def _is_finite(value: Tensor) -> bool:
-    return bool((values_of(value) if value.is_sparse else value).isfinite().all())
-
-
-def _different(found: Gradient, expected: Gradient) -> list[str]:
-    """Returns the names of gradients and buffers that differ in a bit."""
-    pairs = ((found.gradients, expected.gradients), (found.buffers, expected.buffers))
-    return [
-        name
-        for ours, theirs in pairs
-        for name, value in theirs.items()
-        if not _is_same(value, ours[name])
-    ]
-
-
-def _is_same(value: Any, other: Any) -> bool:
-    if value is None or other is None:
-        return value is other
-    return torch.equal(_double(value), _double(other))
-
-
-def _change(found: Gradient, expected: Gradient, name: str) -> float:
-    kind = "gradients" if name in expected.gradients else "buffers"
-    ours, theirs = getattr(found, kind)[name], getattr(expected, kind)[name]
-    return math.inf if ours is None or theirs is None else _off(ours, theirs)
