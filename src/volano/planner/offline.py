@@ -60,15 +60,25 @@ class AbsentDevice(Device):
         return precision in self._known.flops
 
 
+def budget_of(name: str, known: KnownDevice, request: PlanRequest) -> tuple[int, list[str]]:
+    """Returns the bytes that a device may hold, as it was named, of its smallest variant if no
+    budget is given; and what is said of that."""
+    others, notices = other_variants(name), []
+    smallest = min((known, *map(find_device, others)), key=lambda device: device.memory)
+    if others:
+        notices = [f"{name!r} is taken as {known.name}; there are also {', '.join(others)}"]
+    if smallest.memory < known.memory and request.budget is None:
+        notices.append(f"The memory is that of the smallest, {smallest.name}")
+    return request.budget or smallest.memory, notices
+
+
 class _Absent:
     """The search for one absent device."""
 
     def __init__(self, task: Task, known: KnownDevice, name: str, request: PlanRequest) -> None:
         self._started = time.perf_counter()
         self._task, self._known, self._request = task, known, request
-        others = other_variants(name)
-        smallest = min((known, *map(find_device, others)), key=lambda device: device.memory)
-        self._budget = request.budget or smallest.memory
+        self._budget, self._notices = budget_of(name, known, request)
         here = profile_task(task, Device("cpu"))
         self._profile: TaskProfile = dataclasses.replace(
             here, device=AbsentDevice(known), why_not_compile=None, bf16_speed=1.0
@@ -88,13 +98,6 @@ class _Absent:
         self._cost_model = CostModel(
             task, self._profile, budget=self._budget, rates=Rates.of_known(known)
         )
-        self._notices = (
-            [f"{name!r} is taken as {known.name}; there are also {', '.join(others)}"]
-            if others
-            else []
-        )
-        if smallest.memory < known.memory and request.budget is None:
-            self._notices.append(f"The memory is that of the smallest, {smallest.name}")
 
     def explanation(self) -> Explanation:
         """Returns the explanation of all candidates."""
@@ -107,6 +110,7 @@ class _Absent:
         )
         best = candidates[0]
         needed = [size for c in candidates if (size := self._cost_model.needed(c.plan)) is not None]
+        said = said_of_prefix(self._task, self._profile, best.plan, self._task.num_steps)
         found = Explanation(
             task=self._task.name,
             device=self._known.torch_type,
@@ -120,17 +124,11 @@ class _Absent:
             memory=self._cost_model.memory(best.plan),
             needed=None if best.verdict == "FITS" or not needed else min(needed),
             refused=self._space.refused,
-            notices=(*self._notices, *self._said_of_prefix(best.plan), *self._cost_model.notices),
+            notices=(*self._notices, *said, *self._cost_model.notices),
             **Explanation.following_from(candidates, self._space.base),
         )
         network = network_figures(self._task, self._profile, found)
         return dataclasses.replace(found, network=network)
-
-    def _said_of_prefix(self, plan: Plan) -> tuple[str, ...]:
-        facts = self._profile.prefix
-        if plan.prefix == "computed" or isinstance(facts, str):
-            return ()
-        return (said_of_prefix(self._task, facts, self._task.num_steps),)
 
     def _plans(self) -> Iterator[Plan]:
         """Returns every combination of knobs in the whole batch; adds smaller micro-batches and

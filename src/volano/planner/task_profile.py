@@ -234,14 +234,18 @@ def filling_steps(task: Task) -> int:
     return min(task.num_steps, task.steps_per_epoch)
 
 
-def said_of_prefix(task: Task, facts: FrozenPrefixFacts, num_steps: int) -> str:
-    """Returns in words what is kept of a frozen prefix, and what that saves."""
+def said_of_prefix(task: Task, profile: TaskProfile, plan: Plan, num_steps: int) -> tuple[str, ...]:
+    """Returns in words what a plan keeps of a frozen prefix, and what that saves; nothing if it
+    keeps nothing."""
+    facts = profile.prefix
+    if plan.prefix == "computed" or isinstance(facts, str):
+        return ()
     kept, epochs = facts.row_bytes * len(task.data), num_steps / task.steps_per_epoch
     bits = "the same bits" if facts.is_exact else "the same numbers within rounding"
     return (
         f"{facts.num_frozen} of {facts.num_layers} layers are frozen, and what they compute of an "
         f"example is kept, {kept / 2**20:,.3g} MiB in all: {epochs - 1:.3g} of {epochs:.3g} epochs "
-        f"skip {facts.share:.0%} of a step; it is {bits} in other batches"
+        f"skip {facts.share:.0%} of a step; it is {bits} in other batches",
     )
 
 

@@ -1,8 +1,6 @@
 """Which candidates run, in which order, and when the race ends."""
 
-import functools
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +12,6 @@ from training.graphs.recording_graph import recording
 from volano.plan.explanation import Refusal
 from volano.planner import PlanRequest, find_plan
 from volano.planner.cost_model import CostModel
-from volano.planner.search import timing
 from volano.planner.search.batch_share import share_to_time
 from volano.planner.search.fit_memory import Fit
 from volano.planner.search.race import CandidateRace
@@ -33,19 +30,6 @@ def test_fewer_threads_are_tried_for_as_long_as_that_helps():
     assert race.space.refused == (
         Refusal(knob="threads", value=1, reason="2 are no faster than more are"),
     )
-
-
-def test_what_was_predicted_to_be_fast_runs_first():
-    steps = {"fp32": 0.3, "bf16": 0.1, "tf32": 0.2}
-    race = race_of(
-        lambda plan: steps[plan.precision],
-        precision=tuple(steps),
-        predicted=lambda plan: SimpleNamespace(step=steps[plan.precision]),
-    )
-    assert [plan.precision for plan in race.eager_plans()] == ["bf16", "tf32", "fp32"]
-    # If one of them isn't predicted, the order is that of the options, from the last one on.
-    race._cost_model.expected = lambda plan: None
-    assert [plan.precision for plan in race.eager_plans()] == ["tf32", "bf16", "fp32"]
 
 
 def test_compiling_must_save_more_than_it_takes():
@@ -101,14 +85,6 @@ def test_what_does_not_fit_does_not_run():
     assert race.eager_plans() == [PLAIN.pin(micro_batch=8)]  # the faster way is that of all others
 
 
-def test_steps_of_a_run_of_given_length_are_those_of_the_first_candidate():
-    race = race_of(lambda _: 0.5, request=PlanRequest(seconds=60.0))
-    assert race.num_steps == 50000
-    race.run()
-    assert race.num_steps == 120
-    assert race.cost(race.ranking()[0]) == 60.0
-
-
 def test_a_narrow_type_that_is_slower_is_left():
     assert search(make_task(model=SlowIfNarrow)).plan.precision == "fp32"
 
@@ -136,15 +112,6 @@ def test_what_is_spent_is_spent(monkeypatch):
 )  # fmt: skip
 def test_the_share_of_a_batch_that_tells(num_steps, batch_size, is_cpu, share):
     assert share_to_time(num_steps, batch_size, is_cpu=is_cpu) == share
-
-
-def test_start_up_counts():
-    one = functools.partial(timing.Timing, plan=PLAIN)
-    several = object.__new__(CandidateRace)
-    several._task, several._request = make_task(duration="100st"), PlanRequest(world_size=2)
-    assert several.cost(one(step=0.5, startup=30.0)) == 80.0
-    several._request = PlanRequest()
-    assert several.cost(one(step=0.5, startup=30.0)) == 50.0
 
 
 def test_a_model_that_does_not_compile(monkeypatch):

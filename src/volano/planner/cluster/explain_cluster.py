@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from volano.device import Device, find_device, other_variants, random_state_kept
+from volano.device import Device, random_state_kept
 from volano.device.isolated import IsolatedError
 from volano.device.torch_private import AnyBatchNorm, FakeTensorMode
 from volano.errors import PlanError, UsageError
@@ -27,7 +27,7 @@ from volano.planner.cluster.sharded_step import (
 from volano.planner.cluster.step_costs import CostsByMicroBatch, StepCosts
 from volano.planner.memory.predict import Prediction, predict, verdict
 from volano.planner.memory.trace_step import fake_model
-from volano.planner.offline import AbsentDevice
+from volano.planner.offline import AbsentDevice, budget_of
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import admissible
@@ -70,13 +70,7 @@ class _OnCluster:
                 "task another batch_size",
             )
         self._task, self._spec, self._request = task, spec, request
-        others = other_variants(spec.device_text)
-        smallest = min((spec.device, *map(find_device, others)), key=lambda one: one.memory)
-        self._budget = request.budget or smallest.memory
-        self._notices = (
-            [f"{spec.device_text!r} is taken as {spec.device.name}; there are also "
-             f"{', '.join(others)}"] if others else []
-        )  # fmt: skip
+        self._budget, self._notices = budget_of(spec.device_text, spec.device, request)
         self._rates = Rates.of_known(spec.device)
         self._look_at_model()
         self._plan = self._base_plan()

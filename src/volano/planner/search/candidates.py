@@ -141,36 +141,16 @@ def _alternatives(
         yield "return", missing or "it is for what does not fit otherwise"
     elif knob == "optimizer":
         yield "fused", profile.why_not_fused
-        yield (
-            "foreach",
-            profile.why_not_foreach
-            or (
-                "torch takes it by itself if it pays"
-                if not device.is_cpu
-                else "as_given is one loop on the CPU as well"
-            ),
-        )
+        plain = "torch takes it by itself if it pays"
+        plain = "as_given is one loop on the CPU as well" if device.is_cpu else plain
+        yield "foreach", profile.why_not_foreach or plain
     elif knob == "memory_format":
         reason = None if profile.has_images else "no parameter has four dimensions"
         if base.sharding != "none":
             reason = "parameters that are cut into parts lie in one piece"
         yield "channels_last", reason
     elif knob == "precision":
-        able = [name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)]
-        for value in ("tf32", "bf16", "fp16"):
-            reason = None if value in able else f"{device.name} computes in {', '.join(able)}"
-            if value == "bf16" and reason is None and not device.has_bf16_units:
-                reason = (
-                    f"{device.name} has no units for it, and is many times slower in it than "
-                    "in fp32"
-                )
-            elif value == "bf16" and reason is None and profile.bf16_speed < _LEAST_SPEED:
-                reason = (
-                    f"a small product in it runs at {profile.bf16_speed:.2g} times the rate of fp32"
-                )
-            if value == "fp16" and reason is None and "bf16" in able and device.has_bf16_units:
-                reason = "bf16 is as fast, and its range needs no scaling of the loss"
-            yield value, reason
+        yield from _precisions(profile)
     elif knob == "compile":
         several = _why_not_compiled_by_ranks(base, profile) if world_size > 1 else None
         yield True, profile.why_not_compile or several
@@ -180,6 +160,26 @@ def _alternatives(
         yield True, why_not_graph(base, device, are_several=world_size > 1)
     elif knob == "threads":
         yield from _threads(device, profile, world_size)
+
+
+def _precisions(profile: TaskProfile) -> Iterator[tuple[str, str | None]]:
+    device = profile.device
+    able = [name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)]
+    for value in ("tf32", "bf16", "fp16"):
+        reason = None
+        if value not in able:
+            reason = f"{device.name} computes in {', '.join(able)}"
+        elif value == "bf16" and not device.has_bf16_units:
+            reason = (
+                f"{device.name} has no units for it, and is many times slower in it than in fp32"
+            )
+        elif value == "bf16" and profile.bf16_speed < _LEAST_SPEED:
+            reason = (
+                f"a small product in it runs at {profile.bf16_speed:.2g} times the rate of fp32"
+            )
+        elif value == "fp16" and "bf16" in able and device.has_bf16_units:
+            reason = "bf16 is as fast, and its range needs no scaling of the loss"
+        yield value, reason
 
 
 def _why_not_compiled_by_ranks(base: Plan, profile: TaskProfile) -> str | None:

@@ -12,6 +12,8 @@ from volano.errors import PlanError
 from volano.plan import Plan, knobs_with
 from volano.planner.cost_model import CostModel
 from volano.planner.parity.guard import ParityGuard
+from volano.planner.request import PlanRequest
+from volano.planner.search.candidates import CandidateSpace
 from volano.task import Task
 
 # The knobs that fit a plan into memory; the race leaves these as they are.
@@ -68,7 +70,7 @@ def fit(
         forbidden: knob -> values that the user excludes.
     """
     forbidden = forbidden or {}
-    refused: list[tuple[str, Any, str]] = []
+    refused: list[str] = []
     ways: list[Mapping[str, Any]] = []
     leanest, doubtful, widest = plan, None, 0
     why_whole = why_whole_batch(task, pins)
@@ -101,6 +103,35 @@ def fit(
     )
 
 
+def fit_each(
+    task: Task,
+    space: CandidateSpace,
+    cost_model: CostModel,
+    request: PlanRequest,
+    guard: ParityGuard,
+) -> dict[str, Fit]:
+    """Finds the ways in which the safe choices fit in each precision.
+
+    Raises:
+        PlanError: a run was given a budget, and nothing tells whether it is kept.
+    """
+    found = {
+        precision: fit(
+            task, space.safe.pin(precision=precision), cost_model,
+            pins=request.pins, guard=guard, forbidden=request.forbid,
+        )
+        for precision in space.options["precision"]
+    }  # fmt: skip
+    waits = request.budget is not None and not request.is_free
+    if waits and cost_model.memory(space.safe) is None:
+        raise PlanError(
+            "The memory of a step must be predictable if a budget is given",
+            got="; ".join(cost_model.notices) or "no prediction",
+            remedy="Leave the budget out, and see what the run takes",
+        )
+    return found
+
+
 def _first_that_fits(verdicts: Sequence[Callable[[], str | None]]) -> int | None:
     """Returns the position of the first plan that fits, of plans from large to small; None if none
     does. Each look costs a capture, so the interval is halved."""
@@ -120,7 +151,7 @@ def _levers(
     cost_model: CostModel,
     pins: Mapping[str, Any],
     forbidden: Mapping[str, tuple[Any, ...]],
-    refused: list[tuple[str, Any, str]],
+    refused: list[str],
 ) -> Iterator[dict[str, Any]]:
     """Returns combinations of the memory knobs other than micro-batches, the cheapest first."""
     lean: dict[str, Any] = {}
@@ -131,16 +162,16 @@ def _levers(
     choices: dict[str, Any] = {}
     yield from _distinct({}, lean)
     if "recompute" in pins:
-        refused.append(("recompute", "blocks", f"recompute is pinned to {plan.recompute}"))
+        refused.append(f"recompute: recompute is pinned to {plan.recompute}")
     elif "blocks" in forbidden.get("recompute", ()):
-        refused.append(("recompute", "blocks", "forbidden by you"))
+        refused.append("recompute: forbidden by you")
     elif not cost_model.profile.blocks:
-        refused.append(("recompute", "blocks", "the model has no repeated blocks"))
+        refused.append("recompute: the model has no repeated blocks")
     else:
         choices["recompute"] = "blocks"
         yield from _distinct(choices, {**choices, **lean})
     if Device(plan.device).is_cpu:
-        refused.append(("offload", "all", "the device's memory is the host's"))
+        refused.append("offload: the device's memory is the host's")
     elif "offload" not in pins:
         for value in ("optimizer", "all"):
             if value not in forbidden.get("offload", ()):
@@ -174,8 +205,8 @@ def micro_batches(
         yield size
 
 
-def _missing(refused: list[tuple[str, Any, str]], why_whole: str | None, guard: ParityGuard) -> str:
-    reasons = list(dict.fromkeys(f"{lever}: {reason}" for lever, _, reason in refused))
+def _missing(refused: list[str], why_whole: str | None, guard: ParityGuard) -> str:
+    reasons = list(dict.fromkeys(refused))
     if why_whole is not None:
         reasons.insert(0, f"micro_batch: {why_whole}")
     elif guard.may_split is False:

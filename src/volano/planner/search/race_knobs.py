@@ -3,27 +3,19 @@ the others are not."""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import time
-from collections.abc import Mapping
 
-from volano.device import Device
 from volano.plan import Plan
 from volano.plan.explanation import Refusal
-from volano.planner.cost_model import CostModel
-from volano.planner.request import PlanRequest
-from volano.planner.search.candidates import CandidateSpace
-from volano.planner.search.fit_memory import Fit
 from volano.planner.search.gains import (
     AUTOTUNE_STARTUPS,
     BENCHMARK_SECONDS,
     autotune_gain,
     benchmark_gain,
-    compile_gain,
     is_worth,
 )
-from volano.planner.search.time_budget import TimeBudget
+from volano.planner.search.timed_candidates import TimedCandidates
 from volano.planner.search.timing import Timing
 
 # A compilation is started only if there is time for so many of its predicted start-ups: 3 to 54 s
@@ -34,60 +26,13 @@ _LATE, _LATE_WHERE_KNOWN = 2.0, 1.25
 _FAR_BETTER = 0.5
 
 
-class KnobRaces(abc.ABC):
-    """The knobs' part of a race; see :class:`volano.planner.search.race.CandidateRace`."""
-
-    space: CandidateSpace
-    why_not_compiled: str | None
-    _device: Device
-    _request: PlanRequest
-    _fits: Mapping[str, Fit]
-    _cost_model: CostModel
-    _time_budget: TimeBudget
-
-    @property
-    @abc.abstractmethod
-    def timings(self) -> Mapping[Plan, Timing]:
-        """Timings of all candidates, in the order in which they ran."""
-
-    @property
-    @abc.abstractmethod
-    def num_steps(self) -> int:
-        """The number of steps of the run."""
-
-    @property
-    @abc.abstractmethod
-    def seconds_left(self) -> float:
-        """The seconds left for racing."""
-
-    @abc.abstractmethod
-    def ranking(self) -> list[Timing]:
-        """Returns the plans that ran, the cheapest first."""
-
-    @abc.abstractmethod
-    def cost(self, timing: Timing) -> float:
-        """Returns the seconds of the rest of the whole run under a candidate."""
-
-    @abc.abstractmethod
-    def eager_plans(self) -> list[Plan]:
-        """Returns the combinations that are raced first, the likeliest to be fast first."""
-
-    @abc.abstractmethod
-    def _whole_step(self, timing: Timing) -> float:
-        """Returns the seconds of a step that computes the prefix."""
-
-    @abc.abstractmethod
-    def _try(self, plan: Plan, *, startup: float = 0.0) -> Timing | None:
-        """Runs a candidate, if there is time left for it."""
-
-    @abc.abstractmethod
-    def _is_too_large(self, plan: Plan) -> bool:
-        """Checks whether the plan's memory is known and does not fit."""
+class KnobRaces(TimedCandidates):
+    """The races of single knobs."""
 
     def _try_computed(self) -> None:
         """Runs the best candidate without what is kept of a frozen prefix, unless that is far
         better than plain eager."""
-        best = next(iter(self.ranking()), None)
+        best = self.leader
         plain = self.timings.get(self.space.base)
         if best is None or best.plan.prefix == "computed" or plain is None or plain.step is None:
             return
@@ -97,7 +42,7 @@ class KnobRaces(abc.ABC):
     def _try_threads(self) -> None:
         """Halves the number of threads for as long as that helps."""
         for threads in self.space.options["threads"][1:]:
-            best = next(iter(self.ranking()), None)
+            best = self.leader
             if best is None:
                 return
             timing = self._try(best.plan.pin(threads=threads))
@@ -114,7 +59,7 @@ class KnobRaces(abc.ABC):
     def _try_compiled(self) -> None:
         """Compiles the best eager candidate, if the possible saving exceeds the cost; then the
         others, as long as it helps and time is left."""
-        best = next(iter(self.ranking()), None)
+        best = self.leader
         if True not in self.space.options["compile"] or best is None or best.step is None:
             return
         whole = best.step if best.plan.prefix == "computed" else self._whole_step(best)
@@ -170,7 +115,7 @@ class KnobRaces(abc.ABC):
     def _try_modes(self) -> None:
         """Compiles the best compiled candidate in the other modes, where these may save more than
         they take."""
-        best = next(iter(self.ranking()), None)
+        best = self.leader
         known = {plan.compile_mode for plan in self.timings if plan.compile}
         for mode in self.space.options["compile_mode"][1:]:
             if mode in known:
@@ -198,7 +143,7 @@ class KnobRaces(abc.ABC):
 
     def _try_benchmarked(self) -> None:
         """Runs the best candidate with algorithms of convolutions that the library has timed."""
-        best = next(iter(self.ranking()), None)
+        best = self.leader
         if True not in self.space.options["conv_benchmark"] or best is None or best.step is None:
             return
         gain = benchmark_gain(self._cost_model, best.plan)
@@ -213,7 +158,7 @@ class KnobRaces(abc.ABC):
 
     def _try_graph(self) -> None:
         """Records the steps of the best candidate, which costs about two of them."""
-        best = next(iter(self.ranking()), None)
+        best = self.leader
         if True not in self.space.options["graph"] or best is None:
             return
         if best.plan.prefix == "cached":
@@ -224,14 +169,6 @@ class KnobRaces(abc.ABC):
             self._refuse(Refusal(knob="graph", value=True, reason=reason))
         else:
             self._try(best.plan.pin(graph=True))
-
-    @property
-    def _compile_gain(self) -> float:
-        """The share of a step that compiling may save."""
-        return compile_gain(self._cost_model, self.space.safe, is_cpu=self._device.is_cpu)
-
-    def _is_worth_compiling(self, run_seconds: float, startup: float) -> bool:
-        return self._request.is_thorough or is_worth(self._compile_gain * run_seconds, startup)
 
     def _why_not_worth(self, saved: float, startup: float) -> str | None:
         if self._request.is_thorough or is_worth(saved, startup):

@@ -36,11 +36,12 @@ def recalled(
     if was_cut_short and (request.is_thorough or length > _LONGER * max(1, old.num_steps)):
         return None
     # Only plans that the guard has passed, or that need no guard.
-    able = [c for c in old.candidates if c.status == "chosen" or c.plan in (space.base, space.safe)]
     able = [
         c
-        for c in able
-        if c.measured is not None and c.status in ("chosen", "slower") and _is_in(space, c.plan)
+        for c in old.candidates
+        if (c.status == "chosen" or (c.status == "slower" and c.plan in (space.base, space.safe)))
+        and c.measured is not None
+        and _is_in(space, c.plan)
     ]
     if not able:
         return None

@@ -33,12 +33,13 @@ from volano.planner.search.batch_share import share_to_time
 from volano.planner.search.candidates import admissible
 from volano.planner.search.explain import Findings, answer
 from volano.planner.search.feed import choose_feed
-from volano.planner.search.fit_memory import Fit, fit
+from volano.planner.search.fit_memory import Fit, fit_each
 from volano.planner.search.per_rank import share_of_rank
 from volano.planner.search.predicted import possible_gain, predicted_candidates
-from volano.planner.search.race import GUARD_SECONDS, GUARD_STEPS, CandidateRace
+from volano.planner.search.race import GUARD_SECONDS, CandidateRace
 from volano.planner.search.reuse import recalled
 from volano.planner.search.time_budget import TimeBudget
+from volano.planner.search.timed_candidates import GUARD_STEPS
 from volano.planner.search.timing import Timing
 from volano.planner.task_profile import (
     filling_steps,
@@ -97,21 +98,16 @@ class _Search:
             **request.pins
         )
         base, self._reasons = choose_feed(
-            task,
-            base,
-            request.pins,
-            world_size=request.world_size,
-            budget=request.budget,
-            forbidden=request.forbid,
-        )
+            task, base, request.pins,
+            world_size=request.world_size, budget=request.budget, forbidden=request.forbid,
+        )  # fmt: skip
         # One rank's share is timed; `base` keeps the number of threads of the ranks' plan.
         self._threads = base.threads
         self._task, base = share_of_rank(task, base, request.world_size)
         self._profile = profile_task(self._task, device)
         self._space = admissible(
             self._task, self._profile, base, pins=request.pins, forbidden=request.forbid,
-            world_size=request.world_size,
-            budget=request.budget,
+            world_size=request.world_size, budget=request.budget,
         )  # fmt: skip
         self._time_budget = TimeBudget(
             run_seconds=request.seconds, is_free=request.is_free,
@@ -123,27 +119,11 @@ class _Search:
 
     def found(self) -> PlanResult:
         """Finds the plan, by the shortest way that is honest for this run."""
-        # If memory is tight, an answer that was found at another moment does not hold now.
-        asks_for_room = self._cost_model.is_tight and self._request.budget is None
-        key = (
-            self._fingerprint()
-            if self._request.recalls and self._measures and not asks_for_room
-            else None
-        )
-        if (
-            key is not None
-            and (
-                before := recalled(
-                    key,
-                    self._space,
-                    self._request,
-                    self._task.num_steps,
-                    self._task.steps_per_epoch,
-                )
-            )
-            is not None
-        ):
-            return self._ended(before)
+        task, key = self._task, self._fingerprint()
+        if key is not None:
+            before = recalled(key, self._space, self._request, task.num_steps, task.steps_per_epoch)
+            if before is not None:
+                return self._ended(before)
         nothing_fits = self._fit_into_memory()
         if nothing_fits is not None:
             return self._told(nothing_fits)
@@ -154,9 +134,8 @@ class _Search:
         if self._is_short():
             seconds, steps = self._request.seconds, self._task.num_steps
             length = f"{steps:,} steps" if seconds is None else f"{seconds:.0f} s"
-            return self._without_race(
-                "trusted", f"{length} are too short a run to measure candidates"
-            )
+            why = f"{length} are too short a run to measure candidates"
+            return self._without_race("trusted", why)
         race = CandidateRace(
             self._task, self._profile, self._space, self._fits, self._cost_model,
             self._time_budget, self._request, self._share or 1.0,
@@ -213,12 +192,9 @@ class _Search:
         if self._request.seconds is not None:
             num_steps = max(1, int(self._request.seconds / eager.step))
         candidates = predicted_candidates(
-            race.plans(),
-            self._cost_model,
-            num_steps,
-            filling_steps=filling_steps(self._task),
-            is_tight=bool(self._fits),
-        )
+            race.plans(), self._cost_model, num_steps,
+            filling_steps=filling_steps(self._task), is_tight=bool(self._fits),
+        )  # fmt: skip
         more: Any = {"predicted": candidates, "num_steps": num_steps}
         found = answer(self._findings(candidates[0].plan, "predicted", None, **more))
         if is_raced is False:
@@ -253,8 +229,13 @@ class _Search:
         )
         self._time_budget.restart(_KEPT_SHARE * most_seconds)
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self) -> str | None:
+        """Returns the name under which the plan is remembered; None if it is not."""
         request = self._request
+        # If memory is tight, an answer that was found at another moment does not hold now.
+        asks_for_room = self._cost_model.is_tight and request.budget is None
+        if not request.recalls or not self._measures or asks_for_room:
+            return None
         return fingerprint(
             self._task, self._profile, self._space.base, pins=request.pins,
             forbidden=request.forbid, budget=request.budget, world_size=request.world_size,
@@ -265,19 +246,9 @@ class _Search:
         budget."""
         if not self._cost_model.is_tight:
             return None
-        for precision in self._space.options["precision"]:
-            plan = self._space.safe.pin(precision=precision)
-            self._fits[precision] = fit(
-                self._task, plan, self._cost_model,
-                pins=self._request.pins, guard=self._guard, forbidden=self._request.forbid,
-            )  # fmt: skip
-        self._check_that_memory_is_known()
-        if any(found.ways for found in self._fits.values()):
-            largest = max(
-                way.get("micro_batch") or self._task.batch_size
-                for f in self._fits.values()
-                for way in f.ways
-            )
+        self._fits = fit_each(self._task, self._space, self._cost_model, self._request, self._guard)
+        if ways := [way for found in self._fits.values() for way in found.ways]:
+            largest = max(way.get("micro_batch") or self._task.batch_size for way in ways)
             self._guard.most_examples = max(2, largest // 2)  # float64 takes twice as much
             return None
         leanest = min(self._fits.values(), key=lambda found: found.needed)
@@ -291,17 +262,6 @@ class _Search:
         self._reasons.append(f"memory: the leanest plan may need {needed}, and {free} are free")
         return None
 
-    def _check_that_memory_is_known(self) -> None:
-        """Raises PlanError if a run was given a budget, and nothing tells whether it is kept."""
-        if self._request.budget is None or self._request.is_free:
-            return
-        if self._cost_model.memory(self._space.safe) is None:
-            raise PlanError(
-                "The memory of a step must be predictable if a budget is given",
-                got="; ".join(self._cost_model.notices) or "no prediction",
-                remedy="Leave the budget out, and see what the run takes",
-            )
-
     def _told(self, nothing_fits: Fit) -> PlanResult:
         """Reports that nothing fits: returns the answer for an explanation, raises if a run waits.
 
@@ -311,9 +271,8 @@ class _Search:
         assert self._cost_model.budget is not None
         if not self._request.is_free:
             raise nothing_fits.error(self._cost_model.budget)
-        return self._ended(
-            answer(self._findings(self._space.safe, "predicted", None, too_large=nothing_fits))
-        )
+        safe = self._space.safe
+        return self._ended(answer(self._findings(safe, "predicted", None, too_large=nothing_fits)))
 
     def _is_short(self) -> bool:
         if self._request.is_free:
@@ -372,40 +331,43 @@ class _Search:
         ranking = race.ranking()
         has_trusted = any(self._is_trusted(timing.plan, race) for timing in ranking)
         for timing in ranking:
-            shared = [
-                f"{knob}={value}" for knob, value in faulty if getattr(timing.plan, knob) == value
-            ]
-            if shared:
-                struck[timing.plan] = (f"it has the knob at fault, {shared[0]}", {})
+            plan = timing.plan
+            if (reason := self._why_not_checked(plan, faulty)) is not None:
+                struck[plan] = (reason, {})
                 continue
-            if self._is_trusted(timing.plan, race):
-                chosen = timing.plan
+            if self._is_trusted(plan, race):
+                chosen = plan
                 break
-            if self._fits and self._cost_model.verdict(timing.plan) == "NO":
-                struck[timing.plan] = ("it does not fit the budget", {})
-                continue
             if has_trusted and not self._is_worth_checking(timing, race):
-                unchecked.append(timing.plan)
+                unchecked.append(plan)
                 continue
             self._request.observer.on_phase(
-                f"checking that {levers(timing.plan, self._space.base)} computes the same"
+                f"checking that {levers(plan, self._space.base)} computes the same"
             )
-            parity = self._guard.parity(timing.plan)
+            parity = self._guard.parity(plan)
             if parity.passed:
-                passed[timing.plan] = parity.figures
-                chosen = timing.plan
+                passed[plan] = parity.figures
+                chosen = plan
                 break
             # Up to a dozen more checks, each of which may compile.
             can_ask = self._time_budget.left > 0
-            knobs = self._guard.knobs_at_fault(timing.plan) if can_ask else ()
+            knobs = self._guard.knobs_at_fault(plan) if can_ask else ()
             fault = f"; at fault: {' with '.join(knobs)}" if knobs else ""
-            struck[timing.plan] = (f"{parity.reason}{fault}", parity.figures)
+            struck[plan] = (f"{parity.reason}{fault}", parity.figures)
             if len(knobs) == 1:
-                faulty.append((knobs[0], getattr(timing.plan, knobs[0])))
+                faulty.append((knobs[0], getattr(plan, knobs[0])))
         chosen = chosen or self._unguarded(struck)
         return self._findings(
             chosen, "raced", race, struck=struck, passed=passed, unchecked=unchecked
         )
+
+    def _why_not_checked(self, plan: Plan, faulty: list[tuple[str, Any]]) -> str | None:
+        """Returns why a plan is rejected without a look at it."""
+        for knob, value in faulty:
+            if getattr(plan, knob) == value:
+                return f"it has the knob at fault, {knob}={value}"
+        is_large = self._fits and self._cost_model.verdict(plan) == "NO"
+        return "it does not fit the budget" if is_large else None
 
     def _is_worth_checking(self, timing: Timing, race: CandidateRace) -> bool:
         """Checks whether there is time for the guard, and the run gains more than it takes."""
@@ -462,21 +424,16 @@ class _Search:
             return ()
         return (said_of_split(size, self._guard.divisible),)
 
-    def _said_of_prefix(self, found: PlanResult) -> tuple[str, ...]:
-        facts = self._profile.prefix
-        if found.plan.prefix == "computed" or isinstance(facts, str):
-            return ()
-        assert found.explanation is not None
-        return (said_of_prefix(self._task, facts, found.explanation.num_steps),)
-
     def _ended(self, found: PlanResult, *more: str, notice: str | None = None) -> PlanResult:
         """Completes the answer with all its reasons, and with threads as the ranks' plan names
         them."""
         plan = found.plan
         if self._request.world_size > 1 and plan.threads == self._space.base.threads:
             plan = plan.pin(threads=self._threads)
-        more += (*self._said_of_pinned_split(), *(said := self._said_of_prefix(found)))
         assert found.explanation is not None
+        num_steps = found.explanation.num_steps
+        said = said_of_prefix(self._task, self._profile, found.plan, num_steps)
+        more += (*self._said_of_pinned_split(), *said)
         explanation = dataclasses.replace(
             found.explanation,
             task=self._whole_task.name,
