@@ -199,15 +199,7 @@ class Explanation:
         memory = self.memory
         return {
             "schema_version": SCHEMA_VERSION,
-            **{
-                name: getattr(self, name)
-                for name in ("task", "device", "device_name", "is_present", "origin")
-            },
-            **{
-                name: getattr(self, name)
-                for name in ("num_steps", "num_examples", "planning_seconds")
-            },
-            **{name: getattr(self, name) for name in ("verdict", "budget", "needed", "measured")},
+            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
             "plan": self.plan.to_json(),
             "seconds": dict(self.seconds),
             "memory": None
@@ -301,6 +293,11 @@ def _is_of(value: Any, hint: Any) -> bool:
     return True
 
 
+# Fields of an explanation that stand in its JSON as they are.
+_PLAIN_FIELDS = (
+    "task", "device", "device_name", "is_present", "origin", "num_steps", "num_examples",
+    "planning_seconds", "verdict", "budget", "needed", "measured",
+)  # fmt: skip
 _MEMORY_FIELDS = ("peak", "lower", "upper", "operator", "host", "origin")
 
 

@@ -78,12 +78,6 @@ def reserve_on_accelerator(func: Any, args: tuple[Any, ...], result: Any) -> int
     return _KEPT_OF_LSTM * result[0].nbytes
 
 
-def with_reserve(func: Any, args: tuple[Any, ...], result: Any) -> Any:
-    """Does the same as :func:`with_workspace`, for accelerators."""
-    size = reserve_on_accelerator(func, args, result)
-    return (*result[:3], torch.empty(size, dtype=torch.uint8)) if size else result
-
-
 def reserve_on_cpu(peak: int, allocator: str) -> int:
     """Returns the bytes by which a process may grow beyond its live bytes.
 

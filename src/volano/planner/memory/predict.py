@@ -76,28 +76,10 @@ def predict(
         IsolatedError: the step cannot be captured; ``reason`` says why in one line. Measure the
             step instead.
     """
-    return prediction_of(
-        trace(task, plan, target=target, batch=batch, timeout=timeout), plan, target
-    )
-
-
-def trace(
-    task: Task,
-    plan: Plan,
-    *,
-    target: Target = "cpu",
-    batch: Batch | None = None,
-    timeout: float = _TIMEOUT,
-) -> TracedStep:
-    """Captures a step as :func:`predict` does; the plan's allocator is of no account.
-
-    Raises:
-        IsolatedError: as in :func:`predict`.
-    """
     (found,) = trace_each(task, [plan], target=target, batch=batch, timeout=timeout)
     if isinstance(found, IsolatedError):
         raise found
-    return found
+    return prediction_of(found, plan, target)
 
 
 def trace_each(
@@ -108,8 +90,9 @@ def trace_each(
     batch: Batch | None = None,
     timeout: float = _TIMEOUT,
 ) -> list[TracedStep | IsolatedError]:
-    """Captures a step under each plan as :func:`trace` does, as many at a time as there are cores;
-    the error stands for a plan whose step cannot be captured."""
+    """Captures a step under each plan as :func:`predict` does, as many at a time as there are
+    cores; the plans' allocators are of no account. The error stands for a plan whose step cannot
+    be captured."""
     load_libraries(compiles=any(plan.compile for plan in plans))
     functions = [partial(capture, task, plan, target=target, batch=batch) for plan in plans]
     return _aside(functions, timeout)

@@ -36,7 +36,6 @@ from volano.planner.memory.accelerator import AcceleratorChoices
 from volano.planner.memory.compiled import GraphCapture, activation_budget
 from volano.planner.memory.cpu_workspace import (
     reserve_on_accelerator,
-    with_reserve,
     with_workspace,
     workspace_on_cpu,
 )
@@ -138,8 +137,9 @@ class _Capture:
         self._assumed = 0
 
     def _with_reserve(self, func: Any, args: tuple[Any, ...], result: Any) -> Any:
-        self._assumed += reserve_on_accelerator(func, args, result)
-        return with_reserve(func, args, result)
+        size = reserve_on_accelerator(func, args, result)
+        self._assumed += size
+        return (*result[:3], torch.empty(size, dtype=torch.uint8)) if size else result
 
     def run(self, batch: Batch) -> TracedStep:
         tracker = self._tracker
@@ -157,7 +157,7 @@ class _Capture:
             tracker.adopt_results(self._state.optimizer)
             tracker.restart()
             self._assumed = 0
-            # While a batch is made, the one before it is still held; see run_loop.
+            # While a batch is made, the one before it is still held; see TrainingLoop.
             now = self._arrived(batch, "batch")
             step(now, 1)
             tracker.adopt_results(self._state.optimizer)

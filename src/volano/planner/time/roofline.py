@@ -85,8 +85,6 @@ class Rates:
         ahead: whether the host starts operations ahead of the device, so that only the slower of
             the two counts.
         link: bytes per second between host and device; None if they share memory.
-        interconnect: bytes per second of one device to its neighbours, in one direction; None if it
-            has no such links.
         origin: ``"prior"`` from tables, ``"calibrated"`` if the device itself was measured.
     """
 
@@ -99,7 +97,6 @@ class Rates:
     efficiency: Mapping[str, float] = field(default_factory=lambda: dict(_ACCELERATOR_COMPUTE))
     memory_efficiency: Mapping[str, float] = field(default_factory=dict)
     link: float | None = None
-    interconnect: float | None = None
     origin: Origin = "prior"
 
     @classmethod
@@ -114,7 +111,6 @@ class Rates:
             efficiency={**_ACCELERATOR_COMPUTE, "matmul": device.product_share},
             memory_efficiency=dict.fromkeys(KINDS, _ACCELERATOR_MEMORY),
             link=device.host_link,
-            interconnect=device.interconnect,
         )
 
     @classmethod
