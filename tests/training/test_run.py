@@ -119,26 +119,6 @@ def test_a_kept_last_batch_is_trained_on(make_task, quiet, tmp_path):
     assert sizes == [200, 200, 112]
 
 
-def test_corrupt_examples_are_listed_in_the_run(make_task, quiet, tmp_path, digits):
-    pixels, labels = digits
-
-    class Broken(torch.utils.data.Dataset):
-        def __len__(self):
-            return 128
-
-        def __getitem__(self, index):
-            if index == 77:
-                raise ValueError("bad header")
-            return pixels[index], labels[index]
-
-    run = volano.train(make_task(data=Broken(), valid=None), out=tmp_path / "run", observer=quiet)
-    (record,) = [
-        json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()
-    ]
-    assert record == {"set": "data", "index": 77, "path": None, "reason": "ValueError: bad header"}
-    assert any("example 77 of data: ValueError: bad header" in notice for notice in run.notices)
-
-
 class TestPins:
     def test_a_pin_is_taken(self, make_task, quiet, tmp_path):
         run = volano.train(

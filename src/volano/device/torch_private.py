@@ -8,6 +8,7 @@ does not load them.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -195,6 +196,25 @@ def dynamo_settings() -> Any:
     import torch._dynamo.config as settings
 
     return settings
+
+
+@contextlib.contextmanager
+def recompile_limits_heard(on_limit: Callable[[str], object]) -> Iterator[None]:
+    """Returns a context in which a function hears of each code that has come to its limit of
+    variants, by name and file: torch goes on uncompiled, and only logs that."""
+    logger = logging.getLogger("torch._dynamo.convert_frame")
+
+    def heard(record: logging.LogRecord) -> bool:
+        facts = record.args if isinstance(record.args, tuple) else ()
+        if len(facts) > 2 and str(facts[0]).endswith("recompile_limit"):
+            on_limit(str(facts[2]))
+        return True
+
+    logger.addFilter(heard)
+    try:
+        yield
+    finally:
+        logger.removeFilter(heard)
 
 
 def functorch_settings() -> Any:

@@ -12,6 +12,7 @@ from volano.training.checkpoints.weights import (
 )
 from volano.training.distributed.data_parallel import check_ranks
 from volano.training.evaluate import evaluate
+from volano.training.graphs.compiling import settings_of
 from volano.training.graphs.gradient_graph import check_recorded
 from volano.training.health.length_revision import LengthRule
 from volano.training.memory.out_of_memory import is_out_of_memory
@@ -20,13 +21,17 @@ from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.optim.make import choose_implementation, make_optimizer
 from volano.training.optim.muon import MuonAdamW
 from volano.training.progress import PlainProgress, RichProgress, make_progress
-from volano.training.quick_run import QuickRun, run_trial
-from volano.training.run import Run, load_run, prepare_run, run_task, settings_of
+from volano.training.run import Run, load_run, prepare_run, run_task
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.step import seed_of_augmentation
 from volano.training.step_timing import StepTime, StepTimer, measure_step_time
-from volano.training.throwaway import throwaway_session, throwaway_settings
+from volano.training.throwaway import (
+    QuickRun,
+    run_trial,
+    throwaway_session,
+    throwaway_settings,
+)
 
 __all__ = [
     "PREPARED",

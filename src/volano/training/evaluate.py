@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -51,8 +52,6 @@ def evaluate(
         ranks: the ranks with which this process evaluates together.
     """
     ranks = ranks or Ranks()
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     passes = _Passes(task, model, device, micro_batch, may_split)
     rows: list[tuple[Any, Any, Mapping[str, Any]]] = []
     keys = list(in_sequence(len(data), task.batch_size))
@@ -62,19 +61,15 @@ def evaluate(
         ranks.rank, -(-len(keys) // ranks.world_size) * ranks.world_size, ranks.world_size
     )
     mine = [turn if turn < len(keys) else 0 for turn in turns]
-    try:
-        # The last batch is smaller, and padded ones are all of other lengths.
-        shapes = device.attention_for_any_shape()
-        with torch.no_grad(), device.autocast(precision), shapes:
-            for turn, index, batch in zip(
-                turns, mine, feed.batches(keys[index] for index in mine), strict=True
-            ):
-                found = passes.rows(batch, index, len(keys[index].indices))
-                if turn == index:
-                    rows += found
-    finally:
-        for module, was_training in modes:  # one by one: a person may have frozen some of them
-            module.training = was_training
+    # The last batch is smaller, and padded ones are all of other lengths.
+    shapes = device.attention_for_any_shape()
+    with modes_kept(model), torch.no_grad(), device.autocast(precision), shapes:
+        model.eval()
+        batches = feed.batches(keys[index] for index in mine)
+        for turn, index, batch in zip(turns, mine, batches, strict=True):
+            found = passes.rows(batch, index, len(keys[index].indices))
+            if turn == index:
+                rows += found
     names = ranks.union(list(passes.names))
     values = [
         [weight, total, *(metrics.get(name, math.nan) for name in names)]
@@ -83,6 +78,18 @@ def evaluate(
     lacks = [[False, False, *(name not in metrics for name in names)] for *_, metrics in rows]
     sums = sums_of(read_scalars(values), 2 + len(names), lacks)
     return means_of(ranks.add_up(torch.tensor(sums, dtype=torch.float64)).tolist(), names)
+
+
+@contextlib.contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """A context after which every module is in the mode in which it was: one by one, for a person
+    may have frozen some of them."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def sums_of(
@@ -165,14 +172,10 @@ def read_scalars(rows: list[list[Any]]) -> list[list[Any]]:
         if tensors
         else []
     )
-    return [
-        [
-            next(flat)
-            if isinstance(value, torch.Tensor)
-            else None
-            if value is None
-            else float(value)
-            for value in row
-        ]
-        for row in rows
-    ]
+
+    def read(value: Any) -> float | None:
+        if isinstance(value, torch.Tensor):
+            return next(flat)
+        return None if value is None else float(value)
+
+    return [[read(value) for value in row] for row in rows]

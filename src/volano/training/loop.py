@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from volano.errors import DataError
@@ -28,92 +29,135 @@ from volano.training.step import StepResult
 _LOGS_PER_RUN, _MOST_STEPS_PER_LOG = 30, 100
 
 
-def run_loop(
-    session: Session,
-    folder: RunFolder,
-    observer: Observer,
-    stop: StopRequest,
-    log: TrainingLog,
-    policy: NumericsPolicy,
-    safety: Safety,
-    revision: LengthRevision,
-    watch: RankWatch,
-) -> str:
-    """Trains from ``session.step`` to the end, or until asked to stop: ``"finished"`` or
-    ``"stopped"``."""
-    task = session.task
+@dataclass(kw_only=True)
+class TrainingLoop:
+    """The loop of a run, and what stands beside its steps.
 
-    def state() -> dict[str, Any]:
-        folder.check_held()
-        policy.look(session.step)
-        return {**session.state_dict(), "log": log.state_dict(), "numerics": policy.state_dict()}
+    Attributes:
+        session: the model, its optimizer and its feed.
+        folder: the run's, which takes checkpoints.
+        observer: hears of it.
+        log: collects what steps say.
+        policy: what becomes of steps whose numbers are not finite.
+        safety: when to save.
+        revision: the one change of the run's length.
+        watch: names ranks that stand still.
+    """
 
-    saver = Saver(
-        folder,
-        safety,
-        state,
-        observer.on_notice,
-        synchronize=session.device.synchronize,
-        saved_step=session.step or None,
-        ranks=session.ranks,
-    )
-    # A rank that stopped or saved alone would leave the others waiting for it.
-    agree = session.ranks.agreement()
-    policy.before_stopping = saver.close
-    stalls = DataStalls(task, session.plan, session.device, session.step, observer.on_notice)
-    revision.take_up()
-    log.num_steps = session.task.num_steps
-    session.feed.is_stopping = lambda: stop.requested
-    batches = _until_no_more(saver, session, stop)
-    with (
-        contextlib.closing(saver),
-        contextlib.closing(watch),
-        session.phase("train"),
-        contextlib.closing(batches),  # its workers end, whatever happens
-    ):
-        for batch in batches:
-            watch.mark()
-            result = session.step_once(batch, session.step)
-            session.step += 1
-            watch.mark()
-            if result.is_bad:
-                # Rare, so the device may be waited for here.
-                policy.note_bad_step(session.step, result.loss.item())
-            else:
-                log.add(result)
-            revision.look()
-            num_steps = log.num_steps = session.task.num_steps
-            if log.is_due(session.step):
-                record = log.read(session, policy)
-                observer.on_log(record)
-                stalls.look(record)
-            if session.valid_feed is not None and (
-                session.step % session.task.evaluation_interval == 0 or session.step == num_steps
-            ):
-                with session.phase("evaluate"):
-                    metrics = session.evaluate()
-                    observer.on_evaluation({"step": session.step, **named_for_valid(metrics)})
-                    num_steps = _look_at_best(session, metrics, log, observer)
-                    if task.preview is not None:
-                        observer.on_preview({"step": session.step, **session.preview()})
-                log.restart_clock()
-                revision.restart_clock()
-            # After the last step the run ends and saves below, once.
-            if session.step < num_steps:
-                must_stop, is_late = agree(stop.requested, saver.is_late())
-                if must_stop:
-                    break
-                if is_late or saver.is_at(session.step):
-                    with session.phase("checkpoint"):
-                        saver.save()
-                    log.restart_clock()
-                    revision.restart_clock()
-        agree.finish()
-        stalls.finish()
-        is_finished = session.step == session.task.num_steps
-        with session.phase("checkpoint"):
-            saver.finish(must=not is_finished)
-    return "finished" if is_finished else "stopped"
+    session: Session
+    folder: RunFolder
+    observer: Observer
+    log: TrainingLog
+    policy: NumericsPolicy
+    safety: Safety
+    revision: LengthRevision
+    watch: RankWatch
+
+    def run(self, stop: StopRequest) -> str:
+        """Trains from ``session.step`` to the end, or until asked to stop: ``"finished"`` or
+        ``"stopped"``."""
+        session, saver = self.session, self._saver()
+        # A rank that stopped or saved alone would leave the others waiting for it.
+        agree = session.ranks.agreement()
+        self.policy.before_stopping = saver.close
+        on_notice = self.observer.on_notice
+        stalls = DataStalls(session.task, session.plan, session.device, session.step, on_notice)
+        self.revision.take_up()
+        self.log.num_steps = session.task.num_steps
+        session.feed.is_stopping = lambda: stop.requested
+        batches = _until_no_more(saver, session, stop)
+        with (
+            contextlib.closing(saver),
+            contextlib.closing(self.watch),
+            session.phase("train"),
+            contextlib.closing(batches),  # its workers end, whatever happens
+        ):
+            for batch in batches:
+                self._make_step(batch)
+                if self.log.is_due(session.step):
+                    record = self.log.read(session, self.policy)
+                    self.observer.on_log(record)
+                    stalls.look(record)
+                self._evaluate_if_due()
+                # After the last step the run ends and saves below, once.
+                if session.step < session.task.num_steps:
+                    must_stop, is_late = agree(stop.requested, saver.is_late())
+                    if must_stop:
+                        break
+                    if is_late or saver.is_at(session.step):
+                        with self._aside("checkpoint"):
+                            saver.save()
+            agree.finish()
+            stalls.finish()
+            is_finished = session.step == session.task.num_steps
+            with session.phase("checkpoint"):
+                saver.finish(must=not is_finished)
+        return "finished" if is_finished else "stopped"
+
+    def _saver(self) -> Saver:
+        session = self.session
+
+        def state() -> dict[str, Any]:
+            self.folder.check_held()
+            self.policy.look(session.step)
+            own = {"log": self.log.state_dict(), "numerics": self.policy.state_dict()}
+            return {**session.state_dict(), **own}
+
+        return Saver(
+            self.folder, self.safety, state, self.observer.on_notice,
+            synchronize=session.device.synchronize, saved_step=session.step or None,
+            ranks=session.ranks,
+        )  # fmt: skip
+
+    def _make_step(self, batch: Batch) -> None:
+        session = self.session
+        self.watch.mark()
+        result = session.step_once(batch, session.step)
+        session.step += 1
+        self.watch.mark()
+        if result.is_bad:
+            # Rare, so the device may be waited for here.
+            self.policy.note_bad_step(session.step, result.loss.item())
+        else:
+            self.log.add(result)
+        self.revision.look()
+        self.log.num_steps = session.task.num_steps
+
+    def _evaluate_if_due(self) -> None:
+        session, task = self.session, self.session.task
+        is_due = session.step % task.evaluation_interval == 0 or session.step == task.num_steps
+        if session.valid_feed is None or not is_due:
+            return
+        with self._aside("evaluate"):
+            metrics = session.evaluate()
+            self.observer.on_evaluation({"step": session.step, **named_for_valid(metrics)})
+            self._look_at_best(metrics)
+            if task.preview is not None:
+                self.observer.on_preview({"step": session.step, **session.preview()})
+
+    def _look_at_best(self, metrics: dict[str, float]) -> None:
+        """Keeps the weights if they are the best so far, and ends the run here if its patience is
+        at its end."""
+        session, best = self.session, self.session.best
+        if best is None:
+            return
+        best.look(session.step, metrics, session.kept_model)
+        if best.has_waited and session.step < session.task.num_steps:
+            self.observer.on_notice(
+                f"ended at step {session.step:,} of {session.task.num_steps:,}: no smaller valid "
+                f"loss since step {best.step:,}"
+            )
+            session.set_num_steps(session.step)
+            self.log.num_steps = session.step
+            self.observer.on_length(session.step)
+
+    @contextlib.contextmanager
+    def _aside(self, phase: str) -> Iterator[None]:
+        """A context for what is no step, and counts in no throughput."""
+        with self.session.phase(phase):
+            yield
+        self.log.restart_clock()
+        self.revision.restart_clock()
 
 
 def _until_no_more(
@@ -139,25 +183,6 @@ def _until_no_more(
             with session.phase("checkpoint"):
                 saver.finish(must=False)
         raise
-
-
-def _look_at_best(
-    session: Session, metrics: dict[str, float], log: TrainingLog, observer: Observer
-) -> int:
-    """Keeps the weights if they are the best so far, and ends the run here if its patience is at
-    its end; returns the number of steps."""
-    best = session.best
-    if best is not None:
-        best.look(session.step, metrics, session.kept_model)
-        if best.has_waited and session.step < session.task.num_steps:
-            observer.on_notice(
-                f"ended at step {session.step:,} of {session.task.num_steps:,}: no smaller valid "
-                f"loss since step {best.step:,}"
-            )
-            session.set_num_steps(session.step)
-            log.num_steps = session.step
-            observer.on_length(session.step)
-    return session.task.num_steps
 
 
 class TrainingLog:
@@ -236,6 +261,6 @@ class TrainingLog:
         self._spikes.load_state_dict(state.get("spikes", []))
 
 
-def named_for_valid(metrics: dict[str, float], prefix: str = "valid_") -> dict[str, float]:
+def named_for_valid(metrics: dict[str, float]) -> dict[str, float]:
     """Returns the metrics of an evaluation under the names of the figures of a run."""
-    return {prefix + name: value for name, value in metrics.items()}
+    return {f"valid_{name}": value for name, value in metrics.items()}

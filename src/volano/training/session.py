@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from volano.data import ORDER_VERSION, Fault, Feed, Key, Order, Quarantine, make_feed
-from volano.device import Device, Ranks
+from volano.device import Device, Ranks, random_state_kept
 from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.task import Task, describe, differences, num_bytes
@@ -31,7 +31,7 @@ from volano.training.distributed.data_parallel import (
     shard,
     whole_state,
 )
-from volano.training.evaluate import evaluate
+from volano.training.evaluate import evaluate, modes_kept
 from volano.training.graphs.compiling import why_not_as_said
 from volano.training.graphs.gradient_graph import why_not_graph
 from volano.training.memory.activations import Activations
@@ -74,18 +74,13 @@ class Session:
         ranks: Ranks | None = None,
         may_split: bool | None = None,
     ) -> None:
-        self.ranks = ranks = ranks or Ranks()
+        self.ranks = ranks or Ranks()
         on_notice = on_notice or (lambda _: None)
         self.task, self.plan = task, plan
         self.device = device = Device(plan.device)
         check_plan(task, plan)
-        check_ranks(task, plan, ranks.world_size)
-        if ranks.are_several and not device.is_cpu and ranks.local_rank >= Device.count():
-            raise PlanError(
-                "Each rank must have an accelerator of its own",
-                got=f"rank {ranks.local_rank} of this machine, which has {Device.count()}",
-                remedy="Start fewer ranks here",
-            )
+        check_ranks(task, plan, self.ranks.world_size)
+        self._check_device()
         self.step = 0
         self.seconds: dict[str, float] = {}
         self._phases: list[str] = []
@@ -93,23 +88,7 @@ class Session:
         self._on_fault, self._may_split = on_fault, bool(may_split)
         self.best = BestWeights(task.patience) if task.keep == "best" else None
         with self.phase("prepare"):
-            self.model = self.make_model(task)
-            # Described before ranks replace parameters by parts, so that a run can be resumed by
-            # any number of processes.
-            self.description = describe(task, self.model)
-            if not self._is_sharded:  # a sharded one may be larger than a device
-                self.model.to(device.torch_device)
-            if plan.memory_format == "channels_last":
-                self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            # The average is copied before ranks replace the model's parameters by parts of them.
-            average = None if task.ema_decay is None else copy.deepcopy(self.model)
-            parallel = None
-            if plan.sharding != "none" and not ranks.are_several:
-                on_notice(f"sharding={plan.sharding} has no effect: there is one process")
-            if ranks.are_several:
-                parallel = DataParallel(self.model, plan.sharding, device, ranks)
-                if average is not None and self._is_sharded:
-                    shard(average, device, ranks, plan.sharding)
+            average, parallel = self._prepare_model(on_notice)
             self.state = make_state(task, plan, device, self.model, average, on_notice=on_notice)
             self.optimizer = self.state.optimizer
             set_mode(self.optimizer, training=True)
@@ -118,24 +97,61 @@ class Session:
             self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
             self.activations = Activations(self.model, plan, device, on_notice)
             self.offloaded = self._offloaded(on_notice)
-            self.prefix = training_prefix(
-                task, plan, device, self.model, ranks.world_size, on_notice
-            )
-            self._valid_objective = (
-                None
-                if self.prefix is None or task.valid is None or average is not None
-                else PassedWithPrefix(task.objective, self.model, device, len(task.valid))
-            )
+            world_size = self.ranks.world_size
+            self.prefix = training_prefix(task, plan, device, self.model, world_size, on_notice)
+            self._valid_objective = self._passed_with_prefix(average)
             self.step_once = Step(
                 task, plan, device, self.state,
                 may_skip=may_skip, parallel=parallel, activations=self.activations,
                 offloaded=self.offloaded, prefix=self.prefix, relief=OutOfMemoryFallback(
-                    self.activations.start_recomputing, may_split=may_split, ranks=ranks.world_size
+                    self.activations.start_recomputing, may_split=may_split, ranks=world_size
                 ),
             )  # fmt: skip
             self._tell_of_graph(on_notice)
             if reason := why_not_as_said(self.model, plan):
                 on_notice(reason)
+
+    def _check_device(self) -> None:
+        ranks = self.ranks
+        if ranks.are_several and not self.device.is_cpu and ranks.local_rank >= Device.count():
+            raise PlanError(
+                "Each rank must have an accelerator of its own",
+                got=f"rank {ranks.local_rank} of this machine, which has {Device.count()}",
+                remedy="Start fewer ranks here",
+            )
+
+    def _prepare_model(
+        self, on_notice: Callable[[str], None]
+    ) -> tuple[nn.Module | None, DataParallel | None]:
+        """Makes the model on its device; returns the copy that is to be averaged, and what ranks do
+        together."""
+        task, plan, device = self.task, self.plan, self.device
+        self.model = self.make_model(task)
+        # Described before ranks replace parameters by parts, so that a run can be resumed by
+        # any number of processes.
+        self.description = describe(task, self.model)
+        if not self._is_sharded:  # a sharded one may be larger than a device
+            self.model.to(device.torch_device)
+        if plan.memory_format == "channels_last":
+            self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        # The average is copied before ranks replace the model's parameters by parts of them.
+        average = None if task.ema_decay is None else copy.deepcopy(self.model)
+        if not self.ranks.are_several:
+            if plan.sharding != "none":
+                on_notice(f"sharding={plan.sharding} has no effect: there is one process")
+            return average, None
+        parallel = DataParallel(self.model, plan.sharding, device, self.ranks)
+        if average is not None and self._is_sharded:
+            shard(average, device, self.ranks, plan.sharding)
+        return average, parallel
+
+    def _passed_with_prefix(self, average: nn.Module | None) -> PassedWithPrefix | None:
+        """Returns the objective for evaluations that take up what a frozen prefix computed; an
+        average has none."""
+        task = self.task
+        if self.prefix is None or task.valid is None or average is not None:
+            return None
+        return PassedWithPrefix(task.objective, self.model, self.device, len(task.valid))
 
     @property
     def kept_model(self) -> nn.Module:
@@ -145,22 +161,23 @@ class Session:
     def evaluate(self) -> dict[str, float]:
         """Returns loss and metrics of the validation set."""
         assert self.valid_feed is not None
-        set_mode(self.optimizer, training=False)
         task = self.task
         if self._valid_objective is not None and self.prefix is not None and self.prefix.is_on:
             task = dataclasses.replace(task, objective=self._valid_objective)
-        try:
+        with self._weights_to_evaluate():
             return evaluate(
-                task,
-                self.kept_model,
-                self.task.valid,
-                self.valid_feed,
-                self.device,
-                precision=self.plan.precision,
-                micro_batch=self._evaluated_together(),
-                may_split=self._may_split and not self._is_sharded,
-                ranks=self.ranks,
-            )
+                task, self.kept_model, self.task.valid, self.valid_feed, self.device,
+                precision=self.plan.precision, micro_batch=self._evaluated_together(),
+                may_split=self._may_split and not self._is_sharded, ranks=self.ranks,
+            )  # fmt: skip
+
+    @contextmanager
+    def _weights_to_evaluate(self) -> Iterator[None]:
+        """A context in which the kept model has the weights that are evaluated; nothing of it is
+        left in the training that follows."""
+        set_mode(self.optimizer, training=False)
+        try:
+            yield
         finally:
             resharded(self.kept_model)
             set_mode(self.optimizer, training=True)
@@ -213,20 +230,15 @@ class Session:
         """Returns what the task's ``preview`` makes of the kept model. Modes and random state are
         put back."""
         assert self.task.preview is not None
-        modes = [(module, module.training) for module in self.kept_model.modules()]
-        state = self.device.rng_state()
-        self.kept_model.eval()
-        set_mode(self.optimizer, training=False)
-        try:
-            with torch.no_grad(), self.device.autocast(self.plan.precision):
-                return dict(self.task.preview(self.kept_model))
-        finally:
-            # A preview must leave no trace in the training that follows.
-            resharded(self.kept_model)
-            set_mode(self.optimizer, training=True)
-            self.device.set_rng_state(state)
-            for module, was_training in modes:
-                module.training = was_training
+        model, precision = self.kept_model, self.plan.precision
+        with (
+            random_state_kept(self.device),
+            modes_kept(model),
+            self._weights_to_evaluate(),
+            torch.no_grad(),
+            self.device.autocast(precision),
+        ):
+            return dict(self.task.preview(model.eval()))
 
     def tell(self, on_notice: Callable[[str], None]) -> None:
         """Says who is to hear what happens to feeds and step from now on."""
@@ -255,10 +267,6 @@ class Session:
             with contextlib.closing(self.feed.batches(keys)) as batches:
                 for batch in batches:
                     self.step_once.learn(batch)
-
-    def take_plan(self, plan: Plan) -> None:
-        """Continues under another plan, under which the steps are made already."""
-        self.plan = plan
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

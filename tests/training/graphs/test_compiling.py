@@ -1,6 +1,7 @@
 """Compiled code is not used under settings under which it was not compiled; repeated blocks share
 theirs."""
 
+import contextlib
 import functools
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from volano import Plan
+from volano.device import Device
 from volano.device.torch_private import dynamo_settings
 from volano.training import Session
 from volano.training.graphs import compiling
@@ -17,6 +19,7 @@ from volano.training.graphs.compiling import (
     compiled_objective,
     num_repeats,
     repeated_blocks,
+    settings_of,
 )
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -71,6 +74,9 @@ class Block(nn.Module):
 
 def deep(num_blocks=3):
     return nn.Sequential(*[Block() for _ in range(num_blocks)], nn.Linear(8, 2))
+
+
+none = contextlib.nullcontext
 
 
 @pytest.fixture
@@ -129,6 +135,33 @@ class TestBlocks:
         assert torch.equal(*found)
         assert len(graphs) == 1
         assert notices == []
+
+    def test_more_kinds_of_blocks_than_torch_keeps_code_for_are_compiled(self, graphs):
+        model = nn.Sequential(*[Block(2 + width) for width in range(10)])
+        plan = Plan(compile=True, compile_mode="blocks")
+        with settings_of(plan, Device("cpu"), pytest.fail), CompiledBlocks(model).applied(none):
+            model(torch.randn(4, 8))
+        assert len(graphs) == 10
+
+    def test_a_limit_that_is_hit_is_said_in_training_and_an_error_elsewhere(
+        self, graphs, monkeypatch
+    ):
+        monkeypatch.setattr(compiling, "_MOST_VARIANTS", 2)
+        model, batch = nn.Sequential(*[Block(2 + width) for width in range(4)]), torch.randn(4, 8)
+        plan, told = Plan(compile=True, compile_mode="blocks"), []
+        with settings_of(plan, Device("cpu"), told.append), CompiledBlocks(model).applied(none):
+            model(batch)
+        assert len(graphs) == 2
+        (said,) = told
+        assert "forward" in said
+        assert "more than 2 variants" in said
+        torch._dynamo.reset()
+        with (
+            settings_of(plan, Device("cpu")),
+            CompiledBlocks(model).applied(none),
+            pytest.raises(RuntimeError, match="recompile"),
+        ):
+            model(batch)
 
     def test_what_has_no_effect_is_said(self, make_task):
         notices: list[str] = []

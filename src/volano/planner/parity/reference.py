@@ -15,7 +15,7 @@ from torch import Tensor
 
 from volano.device import Device
 from volano.device.isolated import reason_of
-from volano.device.torch_private import dynamo_settings, inductor_settings
+from volano.device.torch_private import inductor_settings
 from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, divisible
 from volano.planner.parity.float64 import Float64, SameDraws
@@ -37,9 +37,6 @@ _LEAST_EXAMPLES = 8
 # The fewest examples if memory is short: one example says nothing about a mean over several.
 _FEWEST_EXAMPLES = 2
 _NUM_STEPS = 3
-# The limit of compiled variants of one objective: each type, format, size and rate of dropout is
-# one. torch's own limit is 8.
-_MOST_VARIANTS = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +112,7 @@ class Reference:
     def kept(self, plan: Plan) -> Iterator[None]:
         """Returns a context in which the plan's settings hold; afterwards settings and random state
         are as before."""
-        with throwaway_settings(plan), _compiles_or_says(plan):
+        with throwaway_settings(plan):
             try:
                 yield
             except Exception as error:
@@ -333,19 +330,6 @@ def restore(session: Session, weights: dict[str, Tensor]) -> None:
     """Restores parameters and buffers: the inverse of :func:`weights_of`."""
     for name, tensor in [*session.model.named_parameters(), *session.model.named_buffers()]:
         tensor.copy_(weights[name])
-
-
-@contextmanager
-def _compiles_or_says(plan: Plan) -> Iterator[None]:
-    """Lifts torch's limit of recompilations, and makes reaching it an error. At that limit torch
-    continues uncompiled, and eager code would be found to agree with itself. Candidates are many
-    variants of one objective."""
-    if not plan.compile:
-        yield
-        return
-    limit = {"recompile_limit": _MOST_VARIANTS, "fail_on_recompile_limit_hit": True}
-    with dynamo_settings().patch(**limit):
-        yield
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from volano.device.random_state import random_state_kept
 from volano.errors import VolanoError
 from volano.plan import Plan
 from volano.task import Batch, Task, map_tensors
-from volano.training import Session, StepTimer, check_recorded, is_out_of_memory
-from volano.training.graphs.compiling import compiled_or_failed
+from volano.training import Session, StepTimer, check_recorded, is_out_of_memory, settings_of
 
 # Seconds of a block of steps: so long that a clock's tick and one wait for the device do not show
 # in it.
@@ -131,16 +130,9 @@ class TimingRun:
 
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
-        plan = self.plan
-        with (
-            random_state_kept(self._device),
-            self._device.settings(
-                precision=plan.precision,
-                threads=plan.threads,
-                conv_benchmark=plan.conv_benchmark,
-            ),
-            compiled_or_failed(plan),
-        ):
+        # The allocator is held from one timing run to the next.
+        plan = self.plan.pin(allocator="system")
+        with random_state_kept(self._device), settings_of(plan, self._device):
             yield
 
     def timing(self, *, is_stopped: bool = False) -> Timing:

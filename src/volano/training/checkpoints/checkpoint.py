@@ -31,6 +31,10 @@ from volano.training.checkpoints import shards
 SCHEMA_VERSION = 1
 NUM_KEPT = 2
 _MANIFEST = {"schema_version", "step", "state_sha256", "shards_sha256"}
+# What torch raises of a file that is none of its own.
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError,
+)  # fmt: skip
 _PREFIX, _PARTIAL, _DAMAGED = "step-", ".partial-", "damaged-"
 
 
@@ -189,30 +193,7 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
     Raises:
         CheckpointError: a file is missing or damaged, or it is of another schema version.
     """
-    try:
-        manifest = parse_json(files.read_bytes(path / "manifest.json"))
-        unknown = sorted(manifest.keys() - _MANIFEST)
-        if unknown:  # a name that lost a bit
-            raise KeyError(*unknown)
-        version, step = manifest["schema_version"], manifest["step"]
-        digests = {"state.pt": manifest["state_sha256"]}
-        digests |= {
-            f"{shards.FOLDER}/{name}": value
-            for name, value in manifest.get("shards_sha256", {}).items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            "A checkpoint must have a readable manifest.json", got=f"{path}: {error!r}"
-        ) from error
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"This version of Volano reads checkpoints of schema version {SCHEMA_VERSION}",
-            got=f"{version!r} in {path}",
-        )
-    if not isinstance(step, int) or path.name != f"{_PREFIX}{step:08d}":
-        raise CheckpointError(
-            "A checkpoint's folder must be named after its step", got=f"step {step!r} in {path}"
-        )
+    step, digests = _manifest(path)
     try:
         for name, digest in digests.items() if verify else ():
             if digest_of(path / name) != digest:
@@ -226,19 +207,39 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
         raise CheckpointError(
             "A checkpoint's files must be readable", got=f"{path}: {error}"
         ) from error
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ) as error:
+    except _UNREADABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             "A checkpoint must hold tensors and plain values, and nothing to execute",
             got=f"{path}: {first}",
         ) from error
+
+
+def _manifest(path: Path) -> tuple[int, dict[str, str]]:
+    """Returns the step of a checkpoint, and the digests of its files."""
+    try:
+        manifest = parse_json(files.read_bytes(path / "manifest.json"))
+        unknown = sorted(manifest.keys() - _MANIFEST)
+        if unknown:  # a name that lost a bit
+            raise KeyError(*unknown)
+        version, step = manifest["schema_version"], manifest["step"]
+        digests = {"state.pt": manifest["state_sha256"]}
+        parts = manifest.get("shards_sha256", {}).items()
+        digests |= {f"{shards.FOLDER}/{name}": value for name, value in parts}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            "A checkpoint must have a readable manifest.json", got=f"{path}: {error!r}"
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"This version of Volano reads checkpoints of schema version {SCHEMA_VERSION}",
+            got=f"{version!r} in {path}",
+        )
+    if not isinstance(step, int) or path.name != f"{_PREFIX}{step:08d}":
+        raise CheckpointError(
+            "A checkpoint's folder must be named after its step", got=f"step {step!r} in {path}"
+        )
+    return step, digests
 
 
 class _Watched:

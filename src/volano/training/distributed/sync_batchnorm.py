@@ -46,9 +46,7 @@ class SharedBatchNorm(AnyBatchNorm):
             origin.num_features, origin.eps, origin.momentum, False, origin.track_running_stats
         )
         self.affine = origin.affine
-        for name in ("weight", "bias"):
-            setattr(self, name, getattr(origin, name))
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             setattr(self, name, getattr(origin, name))
         self.training = origin.training
 

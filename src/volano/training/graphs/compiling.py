@@ -13,17 +13,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from volano.device import Device
 from volano.device.torch_private import (
     autotune_settings,
     compile_with_inductor,
     dynamo_settings,
     functorch_settings,
     inductor_settings,
+    recompile_limits_heard,
 )
 from volano.plan import Plan
 from volano.training.memory.recompute import blocks_of, forwards_replaced
 
 _Backend = Callable[..., Any]
+# The variants of one function for which code is kept: each type, format, size and rate of dropout
+# of an objective is one, and each kind of block of a class. torch's own limit is 8.
+_MOST_VARIANTS = 128
 
 
 class CompiledFunction:
@@ -150,12 +155,39 @@ def why_not_as_said(model: nn.Module, plan: Plan) -> str | None:
     return None
 
 
-def compiled_or_failed(plan: Plan) -> AbstractContextManager[None]:
-    """Returns a context in which blocks with more variants than torch keeps code for are an error.
-    Otherwise torch goes on uncompiled, and what is timed would not be what the plan says."""
-    if plan.compile and plan.compile_mode == "blocks":
-        return dynamo_settings().patch(fail_on_recompile_limit_hit=True)
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def settings_of(
+    plan: Plan, device: Device, on_limit: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Returns a context in which the plan's process-wide settings hold, the compiler's among them:
+    alike for what is timed, checked and trained.
+
+    If code has more variants than are kept, torch goes on uncompiled. ``on_limit`` then hears of it
+    in words; without it that is an error, for what is timed or checked would not be what the plan
+    says.
+    """
+    with device.settings(
+        precision=plan.precision, threads=plan.threads, allocator=plan.allocator,
+        conv_benchmark=plan.conv_benchmark,
+    ):  # fmt: skip
+        if not plan.compile:
+            yield
+            return
+        limits = {
+            "recompile_limit": _MOST_VARIANTS, "fail_on_recompile_limit_hit": on_limit is None,
+        }  # fmt: skip
+        heard = contextlib.nullcontext() if on_limit is None else _limits_heard(on_limit)
+        with dynamo_settings().patch(**limits), heard:
+            yield
+
+
+def _limits_heard(on_limit: Callable[[str], None]) -> AbstractContextManager[None]:
+    return recompile_limits_heard(
+        lambda function: on_limit(
+            f"{function} has more than {_MOST_VARIANTS} variants, for which compiled code is kept: "
+            "others run uncompiled"
+        )
+    )
 
 
 def compiled_objective(objective: Callable[..., Any], plan: Plan) -> Callable[..., Any]:

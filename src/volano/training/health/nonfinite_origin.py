@@ -16,6 +16,8 @@ from volano.task import Batch, as_loss, num_examples, tensors_of
 from volano.training.session import Session
 from volano.training.step import AUGMENT, MODEL
 
+_MOST_NAMED = 8  # examples
+
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
@@ -159,7 +161,6 @@ def _rows_that_are_not_finite(batch: Batch, count: int) -> list[int]:
     return rows.nonzero().flatten().tolist()
 
 
-def _some(examples: list[int], most: int = 8) -> str:
-    return ", ".join(map(str, examples[:most])) + (
-        f" and {len(examples) - most} more" if len(examples) > most else ""
-    )
+def _some(examples: list[int]) -> str:
+    more = len(examples) - _MOST_NAMED
+    return ", ".join(map(str, examples[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
