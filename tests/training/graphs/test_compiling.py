@@ -159,7 +159,7 @@ class TestBlocks:
         with (
             settings_of(plan, Device("cpu")),
             CompiledBlocks(model).applied(none),
-            pytest.raises(RuntimeError, match="recompile"),
+            pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit),
         ):
             model(batch)
 
