@@ -93,7 +93,7 @@ def predict(
     for notice in predictions.notices:
         output.warn(f"note: {notice}")
     for fault in predictions.unreadable:
-        output.warn(f"unreadable: {fault.path}: {fault.reason}")
+        output.warn(f"unreadable: {fault}")
     if json:
         output.print_json(predictions.to_json())
     elif csv is not None:

@@ -98,10 +98,8 @@ def read_run(path: str | Path) -> RunRecord:
             f"run.json is of schema version {run.get('schema_version')}; this page was made for "
             "version 1"
         )
-    source, is_finished = mapping(run.get("source")), run.get("status") == "finished"
-    tells_classes = source.get("kind") == "video" and source.get("goal") == "classes"
-    kind = "text" if tells_classes else str(source.get("kind"))
-    expected = _EXPECTED.get(kind, ()) if is_finished else ()
+    is_finished = run.get("status") == "finished"
+    expected = _expected_of(mapping(run.get("source"))) if is_finished else ()
     task = read_object(folder / "task.json", missing)
     plan = read_object(folder / "plan.json", missing)
     explanation = read_object(folder / "explanation.json", missing, is_expected=False)
@@ -130,3 +128,9 @@ def read_run(path: str | Path) -> RunRecord:
 
 def _is_absent_picture(path: Path) -> bool:
     return path.suffix != ".json" and not path.is_file()
+
+
+def _expected_of(source: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the files that a finished run of this source leaves."""
+    tells_classes = source.get("kind") == "video" and source.get("goal") == "classes"
+    return _EXPECTED.get("text" if tells_classes else str(source.get("kind")), ())

@@ -34,8 +34,7 @@ def write_scores(
     returns what the former holds.
 
     Raises:
-        RunError: the folder cannot be written to.
-        OSError: likewise.
+        RunError, OSError: the folder cannot be written to.
     """
     result = {"run": str(folder.path), "origin": origin, **scores}
     if target.picture:

@@ -28,8 +28,7 @@ class Corpus:
 
     Attributes:
         tokenizer: learned on the training part.
-        train: ids uint16 [N], mapped.
-        held: likewise.
+        train, held: ids uint16 [N], mapped.
         num_train_bytes: UTF-8 bytes of the training part.
         num_held_bytes: the bytes of the held-out part.
         baselines: bits per byte of xz and bz2, see ``CompressorFigures``.

@@ -31,8 +31,7 @@ class VideoSpec(ModelSpec):
         fps: frames a second.
         classes: the class names, empty for none.
         class_shares: the share of the training clips, one for each class.
-        mean: the mean of each channel's bytes over the training clips.
-        std: likewise.
+        mean, std: of each channel's bytes over the training clips.
         fit: see ``ClipFormat``.
     """
 

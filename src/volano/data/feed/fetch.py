@@ -44,6 +44,9 @@ class Fault:
     path: str | None
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.path or f'example {self.index}'}: {self.reason}"
+
 
 class Fetched(NamedTuple):
     """A batch on the host, and the examples that had to be replaced in it."""

@@ -16,7 +16,7 @@ _MOST_SAID = 3
 def fault_notices(faults: Sequence[Fault], said: str = "left out") -> list[str]:
     """Returns in words what could not be read of a source: the first ones, and how many more the
     run's list names; ``said``: what became of them."""
-    notices = [f"{said}: {fault.path}: {fault.reason}" for fault in faults[:_MOST_SAID]]
+    notices = [f"{said}: {fault}" for fault in faults[:_MOST_SAID]]
     if len(faults) > _MOST_SAID:
         notices.append(f"{len(faults) - _MOST_SAID} more are listed in quarantine.jsonl")
     return notices
@@ -26,8 +26,20 @@ def check_readable(num: int, what: str, faults: Sequence[Fault]) -> None:
     """Raises DataError if none of the examples that a person names could be read; ``what``: what
     they are ("images")."""
     if not num:
-        first = f"; the first: {faults[0].path}: {faults[0].reason}" if faults else ""
+        first = f"; the first: {faults[0]}" if faults else ""
         raise DataError(f"At least one of the {what} must be readable", got=f"none{first}")
+
+
+def check_share(
+    faults: Sequence[Fault], num_files: int, what: str, max_share: float = MAX_SHARE
+) -> None:
+    """Raises DataError if too large a share of files cannot be read; ``what``: what they hold."""
+    if len(faults) > max_share * num_files:
+        raise DataError(
+            f"At most {max_share:.0%} of the {what} may be unreadable",
+            got=f"{len(faults)} of {num_files}; the first: {faults[0]}",
+            remedy="Mend or remove them",
+        )
 
 
 class Quarantine:
@@ -60,7 +72,6 @@ class Quarantine:
             first = next(iter(self.faults.values()))
             raise DataError(
                 f"At most {MAX_SHARE:.0%} of the examples may be corrupt",
-                got=f"{len(self.faults)} of {self._num_seen} seen; the first: "
-                f"{first.path or f'example {first.index}'}: {first.reason}",
+                got=f"{len(self.faults)} of {self._num_seen} seen; the first: {first}",
                 remedy="Mend or remove them; the run's quarantine.jsonl lists all that were found",
             )

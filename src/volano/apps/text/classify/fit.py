@@ -4,6 +4,7 @@ is."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from volano.apps.application import Fitted
 from volano.apps.targets.target import Target
 from volano.apps.text.classify.encoder import MOST_EPOCHS
 from volano.apps.text.classify.model_spec import BAG, DEPTH, ENCODER, HEAD, choose_context
-from volano.apps.text.classify.read_head import ReadHead
+from volano.apps.text.classify.read_head import ReadHead, reading_task
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import choose_vocab_size, train_tokenizer
@@ -167,10 +168,14 @@ def _try_head(
         return None, f"{HEAD}: not tried, {len(tokens):,} tokens are too few"
     shape = DecoderShape(vocab_size=tokenizer.vocab_size, context=context, depth=DEPTH)
     left -= time.perf_counter() - mark
-    read = application.language_task(tokens, shape, 1000)
+    num_bytes = sum(len(text) for text in application.train.texts)
+    reading = functools.partial(
+        reading_task, tokens, shape, num_bytes=num_bytes, seed=application.options.seed
+    )
+    read = reading(num_steps=1000)
     most = _MOST_READ_EPOCHS * len(tokens) // read.batch_size
     read_steps = _affordable(limit, read, plan, _READ_SHARE * left, most=most)
-    trial = run_trial(application.language_task(tokens, shape, read_steps), plan)
+    trial = run_trial(reading(num_steps=read_steps), plan)
     weights = {
         name: tensor.detach().cpu().clone() for name, tensor in trial.model.state_dict().items()
     }

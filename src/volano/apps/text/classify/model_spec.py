@@ -40,10 +40,7 @@ class ClassesSpec(ModelSpec):
         candidates: accuracy (F1 of labels, mean absolute error of numbers) of each on the texts
             held back to choose.
         num_buckets: the number of buckets of the bag.
-        vocab_size: the vocabulary size of the decoder; None for a bag, as the following.
-        context: likewise.
-        depth: likewise.
-        tokenizer_digest: likewise.
+        vocab_size, context, depth, tokenizer_digest: of the decoder; None for a bag.
         encoder: what ``encoder.py`` says of a pretrained encoder; None without one.
         target: what ``Target.to_json`` says of labels or numbers; None of classes.
     """

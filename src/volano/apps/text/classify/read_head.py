@@ -1,19 +1,57 @@
-"""A decoder that has read the texts, as a run's folder keeps it."""
+"""A decoder that reads the texts before it learns their classes, and as a run's folder keeps it."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
+import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor
 
 from volano.apps.text.classify.model_spec import ClassesSpec
-from volano.apps.text.network import DecoderShape
+from volano.apps.text.network import Decoder, DecoderShape, parameter_groups
+from volano.apps.text.objective import NextToken, RandomOffsets
+from volano.apps.text.recipe import choose_recipe
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
+from volano.data import TokenWindows
 from volano.errors import CheckpointError
-from volano.training import RunFolder, load_tensors
+from volano.record.files import write_bytes
+from volano.task import Task, trapezoid
+from volano.training import MuonAdamW, RunFolder, load_tensors, save_tensors
 
 PRETRAINED = "pretrained.safetensors"
+_TOKENIZER = "tokenizer.json"
+_TOKENS_PER_STEP = 2048
+
+
+def reading_task(
+    tokens: np.ndarray, shape: DecoderShape, *, num_bytes: int, num_steps: int, seed: int
+) -> Task:
+    """The Task in which a decoder reads the texts; ``tokens`` are ids uint16 with separators."""
+    batch_size = max(1, min(_TOKENS_PER_STEP // shape.context, len(tokens) // shape.context - 1))
+    num_tokens = batch_size * shape.context
+    recipe = choose_recipe(
+        shape=shape, num_bytes=num_bytes, tokens_per_step=num_tokens,
+        epochs=num_steps * num_tokens / len(tokens), num_steps=num_steps,
+    )  # fmt: skip
+    rates = {
+        name: getattr(recipe, name)
+        for name in ("matrix_lr", "embedding_lr", "head_lr", "weight_decay")
+    }
+    return Task(
+        name="text",
+        model=functools.partial(Decoder, shape),
+        objective=NextToken(train_bytes_per_token=1.0, valid_bytes_per_token=1.0),
+        data=TokenWindows(tokens, shape.context),
+        augment=RandomOffsets(context=shape.context),
+        optimizer=MuonAdamW,
+        parameter_groups=functools.partial(parameter_groups, ns_steps=recipe.ns_steps, **rates),
+        schedule=trapezoid(decay=0.6),
+        batch_size=batch_size,
+        duration=f"{num_steps}st",
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +71,7 @@ class ReadHead:
         """
         if spec.tokenizer_digest is None:
             return None
-        tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
+        tokenizer = load_tokenizer(folder.path / _TOKENIZER, spec.tokenizer_digest)
         try:
             weights = load_tensors(folder.path / PRETRAINED)
         except (OSError, SafetensorError) as error:
@@ -41,3 +79,8 @@ class ReadHead:
                 f"{PRETRAINED} of a run must be readable", got=f"{folder.path}: {error}"
             ) from error
         return cls(tokenizer=tokenizer, shape=spec.shape(), weights=weights)
+
+    def save(self, folder: RunFolder) -> None:
+        """Writes the tokenizer and the weights into a run's folder."""
+        write_bytes(folder.path / _TOKENIZER, self.tokenizer.to_bytes())
+        save_tensors(self.weights, folder.path / PRETRAINED)

@@ -43,13 +43,10 @@ from volano.apps.text.classify.encoder import (
 )
 from volano.apps.text.classify.model_spec import BAG, ENCODER, HEAD, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
-from volano.apps.text.classify.read_head import PRETRAINED, ReadHead
+from volano.apps.text.classify.read_head import ReadHead
 from volano.apps.text.classify.splits import read_again, together
 from volano.apps.text.model_spec import CLASSES as GOAL
-from volano.apps.text.network import Decoder, DecoderShape, parameter_groups
-from volano.apps.text.objective import NextToken, RandomOffsets
-from volano.apps.text.recipe import choose_recipe
-from volano.data import Fault, TokenWindows, fault_notices, permutation
+from volano.data import Fault, fault_notices, permutation
 from volano.data.sources import (
     CLASSES,
     SPLITS_NAME,
@@ -71,12 +68,11 @@ from volano.errors import UsageError
 from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe
 from volano.pretrained.text_encoders import TOKENIZER, TextEncoder, TokenTexts, TokenTextsDataset
 from volano.record.files import write_bytes
-from volano.task import Task, linear, trapezoid
+from volano.task import Task, linear
 from volano.training import MuonAdamW, RunFolder, save_tensors
 
 # Of the training texts, held back to choose between the two.
 _CHOICE_SHARE = 0.1
-_TOKENS_PER_STEP = 2048
 _BAG_EPOCHS = 10
 
 
@@ -268,36 +264,6 @@ class ClassifyTraining(Application):
             seed=self.options.seed,
         )
 
-    def language_task(self, tokens: np.ndarray, shape: DecoderShape, num_steps: int) -> Task:
-        """The Task in which a decoder reads the texts; ``tokens`` are ids uint16 with
-        separators."""
-        batch_size = max(
-            1, min(_TOKENS_PER_STEP // shape.context, len(tokens) // shape.context - 1)
-        )
-        num_tokens = batch_size * shape.context
-        num_bytes = sum(len(text) for text in self.train.texts)
-        recipe = choose_recipe(
-            shape=shape, num_bytes=num_bytes, tokens_per_step=num_tokens,
-            epochs=num_steps * num_tokens / len(tokens), num_steps=num_steps,
-        )  # fmt: skip
-        rates = {
-            name: getattr(recipe, name)
-            for name in ("matrix_lr", "embedding_lr", "head_lr", "weight_decay")
-        }
-        return Task(
-            name="text",
-            model=functools.partial(Decoder, shape),
-            objective=NextToken(train_bytes_per_token=1.0, valid_bytes_per_token=1.0),
-            data=TokenWindows(tokens, shape.context),
-            augment=RandomOffsets(context=shape.context),
-            optimizer=MuonAdamW,
-            parameter_groups=functools.partial(parameter_groups, ns_steps=recipe.ns_steps, **rates),
-            schedule=trapezoid(decay=0.6),
-            batch_size=batch_size,
-            duration=f"{num_steps}st",
-            seed=self.options.seed,
-        )
-
     def head_task(self, head: ReadHead, num_steps: int, *, everything: bool) -> Task:
         """The Task in which a decoder that has read the texts learns the classes; its rates are
         half of those with which it read, so that it does not forget."""
@@ -394,8 +360,7 @@ class ClassifyTraining(Application):
             write_bytes(folder.path / TOKENIZER, self.encoder.tokenizer.content)
             self.probe.save(folder.path / PROBE, save_tensors)
         if self.head is not None:
-            write_bytes(folder.path / "tokenizer.json", self.head.tokenizer.to_bytes())
-            save_tensors(self.head.weights, folder.path / PRETRAINED)
+            self.head.save(folder)
 
     @classmethod
     def from_run(cls, folder: RunFolder) -> Self:

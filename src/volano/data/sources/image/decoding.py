@@ -70,7 +70,7 @@ class PixelFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class WantedFormat:
-    """What is asked of the format of a set; what is left open is read off its files.
+    """The wishes for the format of a set; what is left open is read off its files.
 
     Attributes:
         size: height and width in pixels.

@@ -166,7 +166,7 @@ def _from_table(
 
     rows = list(read_rows(path, on_fault=note, names=target.columns))
     if not rows:
-        reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
+        reason = f"; {faults[0]}" if faults else ""
         raise DataError("A table of images must have rows", got=f"{path}, which has none{reason}")
     first = rows[0][1]
     path_column = find_column(first, PATH_COLUMNS, path, "images")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from volano.data.arrays import Arrays
 from volano.data.feed.fetch import Fault
-from volano.data.feed.quarantine import MAX_SHARE
+from volano.data.feed.quarantine import MAX_SHARE, check_share
 from volano.data.sources.image.decoding import ImageFile, PixelFormat, decode
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.in_threads import in_threads
@@ -164,7 +164,7 @@ class LabelledImages:
         )
         rows = range(0, len(self), -(-len(self) // most))
         pixels, about = self.in_memory(rows)
-        _check_share(about.faults, len(rows), MAX_SHARE)
+        check_share(about.faults, len(rows), "images")
         return pixels, about
 
 
@@ -236,7 +236,7 @@ def decode_all(
         for row, reason in enumerate(outcomes)
         if reason is not None
     )
-    _check_share(faults, len(files), max_share)
+    check_share(faults, len(files), "images", max_share)
     good = [row for row, reason in enumerate(outcomes) if reason is None]
     labels = [-1 if file.label is None else file.label for file in files]
     return LabelledImages(
@@ -248,15 +248,6 @@ def decode_all(
         fault_labels=tuple(labels[fault.index] for fault in faults),
         keys=tuple(in_threads(file_key, [files[row].path for row in good])),
     )
-
-
-def _check_share(faults: Sequence[Fault], num_files: int, max_share: float) -> None:
-    if len(faults) > max_share * num_files:
-        raise DataError(
-            f"At most {max_share:.0%} of the images may be unreadable",
-            got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
-            remedy="Mend or remove them",
-        )
 
 
 def _read_all(

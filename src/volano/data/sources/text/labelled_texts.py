@@ -147,34 +147,21 @@ def read_labelled_texts(
     refuse_run(path)
     faults: list[Fault] = []
     notices: list[str] = []
-    targets = None
-    if path.is_dir():
-        target.check_no_table(f"the folder {path}")
-        rows = list(_folder_rows(path, faults, notices))
-    elif path.suffix.lower() in TABLE_SUFFIXES:
-        rows, targets = _table_rows(path, faults, notices, classes or (), target)
-    else:
-        raise UsageError(
-            "Labelled texts must come from a .csv, .jsonl or .parquet table or a folder of class "
-            "folders",
-            got=str(path),
-        )
+    rows, targets = _rows_of(path, faults, notices, classes or (), target)
     if targets is not None:
         known: tuple[str, ...] = targets.names
     else:
         known = class_names(row.label for row in rows) if classes is None else classes
     if not rows or (targets is None and len(known) < least_classes):
         found = f"{len(rows):,} labelled texts of {len(known)} classes ({', '.join(known[:3])})"
-        reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
+        reason = f"; {faults[0]}" if faults else ""
         raise DataError(
             f"There must be labelled texts of at least {least_classes} classes",
             got=f"{found if rows else 'none'} in {path}{reason}",
         )
     if targets is None:
         rows = _of_classes(rows, known, notices if leaves_out_unknown else None)
-    train, valid, test = (
-        [row for row in rows if row.split == split] for split in (TRAIN, VALID, TEST)
-    )
+    train, valid, test = ([row for row in rows if row.split == at] for at in (TRAIN, VALID, TEST))
     if not test:
         test, valid = valid, []
     if not train and not leaves_out_unknown:  # a table of only test texts
@@ -203,6 +190,26 @@ class _Row:
     name: str
     split: str
     place: int = 0  # among the targets of a table
+
+
+def _rows_of(
+    path: Path,
+    faults: list[Fault],
+    notices: list[str],
+    known: Sequence[str],
+    wanted: TargetFormat,
+) -> tuple[list[_Row], Targets | None]:
+    """Returns the rows of a source, and their targets if they are of another kind than classes."""
+    if path.is_dir():
+        wanted.check_no_table(f"the folder {path}")
+        return list(_folder_rows(path, faults, notices)), None
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return _table_rows(path, faults, notices, known, wanted)
+    raise UsageError(
+        "Labelled texts must come from a .csv, .jsonl or .parquet table or a folder of class "
+        "folders",
+        got=str(path),
+    )
 
 
 def _of_classes(rows: list[_Row], known: tuple[str, ...], notices: list[str] | None) -> list[_Row]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from volano.data.feed.fetch import Fault
-from volano.data.feed.quarantine import MAX_SHARE
+from volano.data.feed.quarantine import check_share
 from volano.data.sources.fitting import CUT
 from volano.data.sources.in_threads import in_threads
 from volano.data.sources.split import BY_CONTENT
@@ -92,7 +92,7 @@ class ClipSets:
 
 @dataclass(frozen=True, kw_only=True)
 class WantedClips:
-    """What is asked of the format of clips; what is left open is read off the files.
+    """The wishes for the format of clips; what is left open is read off the files.
 
     Attributes:
         size: pixels a side; None takes the median of the shorter sides, at most 64.
@@ -138,12 +138,8 @@ def read_clip_folder(
     """
     found = _found_in(root, may_be_table=whole)
     root, files, classes = found.root, found.files, found.classes
-    if whole and not classes:
-        raise DataError(
-            "Clips to classify must lie in class folders, or stand in a table with their labels",
-            got=f"{len(files)} in {root} without",
-            remedy="Put the clips of each class into a folder of its own, and none beside them",
-        )
+    if whole:
+        _check_classes(found)
     members = clip_members(files, classes, root)
     said: tuple[str, ...] = ()
     if recorded is not None:
@@ -169,8 +165,7 @@ def read_clip_folder(
     _check_trained(some, train_rows, test_rows, each_class=whole)
     num_left = len(some.frames) - len(train_rows) - len(test_rows)
     left = [f"left out: {num_left:,} exact copies of held-out clips"] if num_left else []
-    rows = {TRAIN: train_rows, TEST: test_rows}
-    parts = {split: [members[row] for row in own] for split, own in rows.items()}
+    parts = {TRAIN: [members[row] for row in train_rows], TEST: [members[row] for row in test_rows]}
     return ClipSets(
         train=some.packed(train_rows, budget),
         test=some.windows(test_rows),
@@ -195,13 +190,21 @@ def _found_in(root: Path, *, may_be_table: bool, known: Sequence[str] = ()) -> F
     return find_clips(root)
 
 
+def _check_classes(found: FoundClips) -> None:
+    if not found.classes:
+        raise DataError(
+            "Clips to classify must lie in class folders, or stand in a table with their labels",
+            got=f"{len(found.files)} in {found.root} without",
+            remedy="Put the clips of each class into a folder of its own, and none beside them",
+        )
+
+
 def _check_trained(
     some: _Decoded, train_rows: list[int], test_rows: list[int], *, each_class: bool
 ) -> None:
     """Raises DataError if there is nothing to train on or to test on, or of a class nothing to
     train on."""
-    first = some.faults[0] if some.faults else None
-    why = "" if first is None else f"; left out: {first.path}: {first.reason}"
+    why = f"; left out: {some.faults[0]}" if some.faults else ""
     if not train_rows or not test_rows:
         raise DataError(
             "There must be at least two different clips, one to train on and one held out",
@@ -317,24 +320,16 @@ def _decode_all(
 
     outcomes = dict(enumerate(in_threads(decode, range(len(files)))))
     decoded = {row: frames for row, frames in outcomes.items() if not isinstance(frames, str)}
-    short = {row: len(frames) for row, frames in decoded.items() if len(frames) < num_frames}
     unreadable = [
         Fault(row, str(files[row].path), f"unreadable: {reason}")
         for row, reason in outcomes.items()
         if isinstance(reason, str)
     ]
-    _check_share(unreadable, len(files))
-    rate = f"{clip_format.fps:g} a second"
-    too_short = [
-        Fault(row, str(files[row].path), f"too short: {n} frames at {rate}, asked {num_frames}")
-        for row, n in short.items()
-    ]
-    if len(short) == len(decoded):
-        raise DataError(
-            f"A clip must have at least {num_frames} frames",
-            got=f"{max(short.values(), default=0)} in the longest, at {rate}",
-            remedy="Choose fewer `frames`, or a higher `fps`",
-        )
+    if len(unreadable) > 1:  # a single one of a few is left out as well
+        check_share(unreadable, len(files), "clips")
+    lengths = {row: len(frames) for row, frames in decoded.items()}
+    too_short = _too_short(files, lengths, num_frames, clip_format.fps)
+    short = {fault.index for fault in too_short}
     notices = [
         *_fault_notices(unreadable, "could not be read"),
         *_fault_notices(too_short, "are too short"),
@@ -352,22 +347,33 @@ def _decode_all(
     )
 
 
-def _check_share(faults: Sequence[Fault], num_files: int) -> None:
-    if faults and len(faults) > MAX_SHARE * max(num_files, 10):
+def _too_short(
+    files: Sequence[ClipFile], lengths: dict[int, int], num_frames: int, fps: float
+) -> list[Fault]:
+    """Returns the readable files of fewer than T frames.
+
+    Raises:
+        DataError: all are.
+    """
+    rate = f"{fps:g} a second"
+    if all(length < num_frames for length in lengths.values()):
         raise DataError(
-            f"At most {MAX_SHARE:.0%} of the clips may be unreadable",
-            got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
-            remedy="Mend or remove them",
+            f"A clip must have at least {num_frames} frames",
+            got=f"{max(lengths.values(), default=0)} in the longest, at {rate}",
+            remedy="Choose fewer `frames`, or a higher `fps`",
         )
+    return [
+        Fault(row, str(files[row].path), f"too short: {n} frames at {rate}, asked {num_frames}")
+        for row, n in lengths.items()
+        if n < num_frames
+    ]
 
 
 def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
     if not faults:
         return []
-    first = faults[0]
     return [
-        f"left out, listed in quarantine.jsonl: {len(faults)} clips {words}; the first: "
-        f"{first.path}: {first.reason}"
+        f"left out, listed in quarantine.jsonl: {len(faults)} clips {words}; the first: {faults[0]}"
     ]
 
 
