@@ -86,6 +86,7 @@ class TableApplication(volano.Application):
     default_minutes = 0.5
     final_metric = "test_r2"
     data_name = "rows"
+    next_words = ("predict RUN FILE", "eval RUN FILE")
 
     options: TableOptions
     spec: TableSpec
@@ -190,10 +191,6 @@ class TableApplication(volano.Application):
         return [
             f"R2 {run.metrics['test_r2']:.4f} on rows held out (1 is perfect, 0 is the mean of all)"
         ]
-
-    @classmethod
-    def next_commands(cls, path):
-        return [f"volano predict {path} FILE", f"volano eval {path} FILE"]
 
 
 class TableModel(volano.TrainedModel):

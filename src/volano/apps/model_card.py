@@ -22,7 +22,11 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
     record = folder.read_json("run.json")
     source, verdict = mapping(record.get("source")), mapping(record.get("verdict"))
     figures = mapping(record.get("metrics"))
-    rows = [f"| {n.replace('_', ' ')} | {_short(v)} |" for n, v in figures.items() if _is_one(v)]
+    rows = [
+        f"| {name.replace('_', ' ')} | {_short(value)} |"
+        for name, value in figures.items()
+        if isinstance(value, int | float | str)
+    ]
     dials = mapping(source.get("dials"))
     lines = [
         "---", "library_name: transformers", "---", "",
@@ -39,10 +43,6 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
         "pretrained network has learned of its own data, wanted or not, is in it.", "",
     ]  # fmt: skip
     (target / "README.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def _is_one(value: Any) -> bool:
-    return isinstance(value, int | float | str)
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -69,12 +69,12 @@ def measure_some_limits(device: Device, names: Collection[str]) -> dict[str, flo
 def _limit(device: Device, name: str) -> float | None:
     sizes = (128, 256, 512, 1024) if device.is_cpu else (256, 512, 1024, 2048, 4096)
     if name == "matmul_fp32":
-        return _in_ieee(device, sizes)
+        return _fp32_rate(device, sizes, "ieee")
     if name == "matmul_bf16":
         has_it = device.supports("bf16")
         return _rate(device, _product, sizes, torch.bfloat16) if has_it else None
     if name == "matmul_tf32":
-        return _in_tf32(device, sizes) if device.supports("tf32") else None
+        return _fp32_rate(device, sizes, "tf32") if device.supports("tf32") else None
     if name == "memory_copy":
         # The last size is four times a large last-level cache, so that the copy reaches memory.
         num_copied = (2**21, 2**24, 2**27) if device.is_cpu else (2**22, 2**25, 2**28)
@@ -111,13 +111,8 @@ def _bf16_speed(name: str) -> float:
     return narrow / wide
 
 
-def _in_ieee(device: Device, sizes: Sequence[int]) -> float:
-    with fp32_products("ieee"):
-        return _rate(device, _product, sizes, torch.float32)
-
-
-def _in_tf32(device: Device, sizes: Sequence[int]) -> float:
-    with fp32_products("tf32"):
+def _fp32_rate(device: Device, sizes: Sequence[int], precision: Literal["ieee", "tf32"]) -> float:
+    with fp32_products(precision):
         return _rate(device, _product, sizes, torch.float32)
 
 

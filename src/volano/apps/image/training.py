@@ -86,10 +86,6 @@ class ImageTraining(Application):
         valid: images evaluated during the run.
         test: images of the final figures; the same as ``valid`` if the source has one split
             only.
-        is_held_out: whether ``test`` was split off by Volano.
-        origin: the source of the images, in words.
-        faults: files that could not be read, left out.
-        notices: texts that a person should read.
         own_model: the function that ``options.model`` names.
         network: the pretrained network that ``options.from_`` names.
         start: the solved head with which it is trained; None: found when it is needed.

@@ -65,8 +65,6 @@ class TextTraining(Application):
         tokenizer: the tokenizer of the tokens.
         train: ids uint16 [N] to train on.
         held: ids held out.
-        faults: the examples that could not be read.
-        notices: texts that a person should read.
     """
 
     kind: ClassVar[str] = "text"

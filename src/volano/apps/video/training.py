@@ -57,14 +57,9 @@ class VideoTraining(Application):
     """The clips and a model to train on them; :meth:`task` makes the Task for a number of steps.
 
     Attributes:
-        options: the options as given.
         spec: the description of the model.
         sets: clips to train on and to test on.
         flip: whether clips are mirrored.
-        origin: the source of the clips, in words.
-        is_held_out: whether the test clips were split off by Volano.
-        faults: the examples that could not be read.
-        notices: texts that a person should read.
     """
 
     kind: ClassVar[str] = "video"

@@ -85,10 +85,6 @@ class ClassifyTraining(Application):
         choice: rows of ``train`` held back to choose between classifiers, int64: the source's own,
             or a tenth.
         test: the texts of the final figures.
-        is_held_out: whether ``test`` was split off by Volano.
-        origin: the source of the texts, in words.
-        faults: the examples that could not be read.
-        notices: texts that a person should read.
         kept: the one of the two that is trained on everything, and its accuracy with that of the
             other; None before the choice.
         head: the decoder that has read the texts, if it is kept.

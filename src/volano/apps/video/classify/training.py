@@ -62,17 +62,12 @@ class ClipClassifyTraining(Application):
     number of steps.
 
     Attributes:
-        options: the options as given.
         spec: the description of the classifier.
         train: clips to train on.
         valid: clips evaluated during the run: some of the test clips, or with ``keep`` best some
             that are neither trained on nor tested.
         test: clips of the final figures.
         splits: which file is in which split.
-        is_held_out: whether the test clips were split off by Volano.
-        origin: the source of the clips, in words.
-        faults: the files that could not be read.
-        notices: texts that a person should read.
         network: the pretrained network of images that ``options.from_`` names.
         start: the solved head with which it is trained; None: solved when it is needed.
     """
