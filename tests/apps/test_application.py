@@ -153,7 +153,7 @@ class TestOfARun:
         assert Dots.next_commands(Path("runs/1")) == ["volano eval runs/1"]
 
     def test_one_that_cannot_be_used_says_so(self, tmp_path):
-        with pytest.raises(UsageError, match="can be used if its application has `load`.*Dots"):
+        with pytest.raises(UsageError, match="must have `model_type` or `load`.*Dots"):
             Dots.load(RunFolder(tmp_path))
 
 

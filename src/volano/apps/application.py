@@ -190,7 +190,7 @@ class Application(ABC):
         """
         if cls.model_type is None:
             raise UsageError(
-                "A run can be used if its application has `load`",
+                "For its runs to be used, an application must have `model_type` or `load`",
                 got=f"{cls.__name__} of {folder.path}",
             )
         return cls.model_type.open(folder, device)

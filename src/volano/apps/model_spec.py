@@ -54,10 +54,10 @@ class ModelSpec:
         version, goal = fields.pop("schema_version", None), fields.pop("goal", None)
         if version != SCHEMA_VERSION:
             raise CheckpointError(
-                f"{cls.file} must be of schema version {SCHEMA_VERSION}", got=version
+                f"{cls.file} must be of schema version {SCHEMA_VERSION}", got=str(version)
             )
         if goal != cls.goal:
-            raise CheckpointError(f"{cls.file} must describe {cls.what}", got=goal)
+            raise CheckpointError(f"{cls.file} must describe {cls.what}", got=str(goal))
         check_dimensions(fields, cls.bounds, cls.file)
         length = cls.num_channels(fields)
         check_figures(fields, {"mean": length, "std": length}, cls.file)
