@@ -3,7 +3,7 @@ once instead of at each step: of a small member that gathering takes as long as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,55 +28,74 @@ class _Group:
 
 
 class FusedSteps:
-    """The updates of one member whose optimizer has made a step before.
+    """The updates of members whose optimizers have made a step before.
 
-    Attributes:
-        counters: the optimizer's counters of steps, which the caller raises before each update.
+    The optimizers' counters of steps become views of one tensor, which is raised in one operation.
     """
 
-    def __init__(self, groups: list[_Group]) -> None:
-        self._groups = groups
-        self.counters = [counter for group in groups for counter in group.state[2]]
+    def __init__(self, groups: list[list[_Group]], counters: Tensor) -> None:
+        self._groups, self._counters = groups, counters
 
     @classmethod
-    def of(cls, solo: MemberState, gradients: Mapping[str, Tensor]) -> Self | None:
-        """Returns the updates of a member for gradients of these names; None if its optimizer is
-        another, has hooks or other forms, or has not begun."""
-        optimizer = solo.optimizer
-        if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+    def of(cls, solos: Sequence[MemberState], names: Collection[str]) -> Self | None:
+        """Returns the updates for gradients of these names; None if an optimizer is another, has
+        hooks or other forms, or has not begun."""
+        if not all(_is_fused(solo) for solo in solos):
             return None
-        if solo.task.clip_norm is not None or has_step_hooks(optimizer):
+        groups = [_groups(solo, names) for solo in solos]
+        counters = [c for own in groups for group in own if group for c in group.state[2]]
+        if not counters or not all(group for own in groups for group in own):
             return None
-        names: dict[Tensor, str] = {p: name for name, p in solo.model.named_parameters()}
-        groups = [_group(optimizer, group, names, gradients) for group in optimizer.param_groups]
-        found = [group for group in groups if group is not None]
-        return cls(found) if len(found) == len(groups) else None
+        whole = torch.stack(counters)
+        views = iter(whole.unbind(0))
+        for solo, own in zip(solos, groups, strict=True):
+            for group in own:
+                assert group is not None
+                group.state[2][:] = [next(views) for _ in group.parameters]
+                for parameter, counter in zip(group.parameters, group.state[2], strict=True):
+                    solo.optimizer.state[parameter]["step"] = counter
+        return cls([[group for group in own if group] for own in groups], whole)
 
-    def update(self, gradients: Mapping[str, Tensor]) -> None:
-        """Updates the member's parameters; ``gradients`` are its own, by name."""
-        for group in self._groups:
+    def count(self) -> None:
+        """Counts a step of all members, which is then made by :meth:`update` for each."""
+        self._counters.add_(1)
+
+    def update(self, slices: Mapping[str, Sequence[Tensor]], slot: int) -> None:
+        """Updates a member's parameters; ``slices`` are the gradients by name and member."""
+        for group in self._groups[slot]:
             options = group.options
             beta1, beta2 = options["betas"]
             averages, squares, counters = group.state
             group.update(
-                group.parameters, [gradients[name] for name in group.names], averages, squares,
+                group.parameters, [slices[name][slot] for name in group.names], averages, squares,
                 [], counters, lr=options["lr"], beta1=beta1, beta2=beta2,
                 weight_decay=options["weight_decay"], eps=options["eps"], amsgrad=False,
                 maximize=False, grad_scale=None, found_inf=None,
             )  # fmt: skip
 
 
+def _is_fused(solo: MemberState) -> bool:
+    is_adam = type(solo.optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+    return is_adam and solo.task.clip_norm is None and not has_step_hooks(solo.optimizer)
+
+
+def _groups(solo: MemberState, with_gradient: Collection[str]) -> list[_Group | None]:
+    """Returns a member's groups; None for one that is not updated by the fused kernel."""
+    names: dict[Tensor, str] = {p: name for name, p in solo.model.named_parameters()}
+    return [_group(solo.optimizer, g, names, with_gradient) for g in solo.optimizer.param_groups]
+
+
 def _group(
     optimizer: torch.optim.Optimizer,
     options: dict[str, Any],
     names: Mapping[Tensor, str],
-    gradients: Mapping[str, Tensor],
+    with_gradient: Collection[str],
 ) -> _Group | None:
     numbers = (options["lr"], *options["betas"])
     is_other = any(options.get(name) for name in _OTHER_FORMS)
     if not options.get("fused") or is_other or any(isinstance(n, Tensor) for n in numbers):
         return None
-    trained = [p for p in options["params"] if names.get(p) in gradients]
+    trained = [p for p in options["params"] if names.get(p) in with_gradient]
     states = [optimizer.state.get(parameter, {}) for parameter in trained]
     kinds = {(parameter.dtype, parameter.device) for parameter in trained}
     if len(kinds) != 1 or not all("exp_avg_sq" in state for state in states):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from volano.device.torch_private import foreach_add_
 from volano.packing.member import MemberState
 from volano.packing.optim.fused_steps import FusedSteps
 from volano.task import progress_at
@@ -26,7 +25,7 @@ class StockOptimizer:
         self._solos = solos
         # The names of the gradients for which fused steps were looked for, and those found.
         self._fused_for: frozenset[str] | None = None
-        self._fused: list[FusedSteps] | None = None
+        self._fused: FusedSteps | None = None
         self._parameters = [dict(solo.model.named_parameters()) for solo in solos]
         self._grouped = [
             [p for group in solo.optimizer.param_groups for p in group["params"]] for solo in solos
@@ -44,22 +43,17 @@ class StockOptimizer:
         """
         slices = {name: gradient.unbind(0) for name, gradient in gradients.items()}
         if self._fused is not None and self._fused_for == gradients.keys():
-            self._step_fused(self._fused, slices, steps)
+            with torch.no_grad():
+                self._fused.count()
+                for slot, (solo, step) in enumerate(zip(self._solos, steps, strict=True)):
+                    set_learning_rates(solo.optimizer, multiplier_at(solo, step))
+                    self._fused.update(slices, slot)
             return None
         norms = self._step_each(slices, steps)
         if self._fused_for != gradients.keys():  # after the first step of each optimizer
             self._fused_for = frozenset(gradients)
-            found = [FusedSteps.of(solo, gradients) for solo in self._solos]
-            fused = [steps for steps in found if steps is not None]
-            self._fused = fused if len(fused) == len(found) else None
+            self._fused = FusedSteps.of(self._solos, self._fused_for)
         return norms
-
-    def _step_fused(self, fused: list[FusedSteps], slices: _Slices, steps: Sequence[int]) -> None:
-        with torch.no_grad():
-            foreach_add_([counter for one in fused for counter in one.counters], 1)
-            for slot, (solo, one, step) in enumerate(zip(self._solos, fused, steps, strict=True)):
-                set_learning_rates(solo.optimizer, multiplier_at(solo, step))
-                one.update({name: rows[slot] for name, rows in slices.items()})
 
     def _step_each(self, slices: _Slices, steps: Sequence[int]) -> Tensor | None:
         norms: dict[int, Tensor] = {}

@@ -8,6 +8,7 @@ it belongs, it is several times as fast as K of them (``benchmarks/pack_speed.py
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ class StackedUpdate:
         self._places: list[dict[str, int]] = []
         self.vectors([solo.step for solo in solos])
 
-    @property
+    @functools.cached_property
     def signature(self) -> tuple[object, ...]:
         """The part of the function that is not in its tensors; it distinguishes compiled
         programs."""

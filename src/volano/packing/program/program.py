@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from volano.device import Device
+from volano.device import Device, random_state_kept
 from volano.device.torch_private import (
     FakeTensorMode,
     TorchDispatchMode,
@@ -36,6 +36,9 @@ from volano.packing.structure.side_effects import (
 )
 from volano.task import Batch, Loss, as_loss, check_objective_result, map_tensors, num_examples
 from volano.training import is_out_of_memory
+
+# The seed while draws are noted; a task that sets another one shows by that.
+_SEED_OF_NONE = 0x6E6F_2073_6565_6421
 
 
 class Inputs(NamedTuple):
@@ -138,28 +141,32 @@ class Structure:
             NotPackable: the pass makes draws that packs do not support, or depends on values of
                 tensors.
         """
-        fake = FakeTensorMode(allow_non_fake_inputs=True)
-        others = host_generators()
-        try:
-            self._noted(inputs, torch.clone, is_shared=is_shared, training=training)
-            self._held = self._leaves()
-            unseen = unseen_leaf(self._held)
-            if unseen is not None:
-                raise NotPackable(f"{unseen} cannot be looked into, and may change with each pass")
-            with fake:
-                draws = self._noted(
-                    inputs, fake.from_tensor, is_shared=is_shared, training=training
-                )
-        except NotPackable:
-            raise
-        except Exception as error:  # a model may raise anything under fake tensors
-            if is_out_of_memory(error):
+        with random_state_kept(self._device):
+            # Whatever ran before in this process may have left the very seed that the task sets.
+            torch.default_generator.manual_seed(_SEED_OF_NONE)
+            others = host_generators()
+            try:
+                draws = self._noted_twice(inputs, is_shared=is_shared, training=training)
+            except NotPackable:
                 raise
-            raise NotPackable(first_line(error)) from error
-        self.check_unchanged()
-        if others != host_generators():
-            raise NotPackable("random numbers of Python's or NumPy's")
+            except Exception as error:  # a model may raise anything under fake tensors
+                if is_out_of_memory(error):
+                    raise
+                raise NotPackable(first_line(error)) from error
+            self.check_unchanged()
+            if others != host_generators():
+                raise NotPackable("random numbers of Python's or NumPy's")
         return draws
+
+    def _noted_twice(self, inputs: Inputs, *, is_shared: bool, training: bool) -> list[Draw]:
+        self._noted(inputs, torch.clone, is_shared=is_shared, training=training)
+        self._held = self._leaves()
+        unseen = unseen_leaf(self._held)
+        if unseen is not None:
+            raise NotPackable(f"{unseen} cannot be looked into, and may change with each pass")
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with fake:
+            return self._noted(inputs, fake.from_tensor, is_shared=is_shared, training=training)
 
     def _noted(
         self, inputs: Inputs, copied: Callable[[Tensor], Tensor], *, is_shared: bool, training: bool
@@ -289,6 +296,7 @@ class Graph:
             raise
         except Exception as error:  # a model may raise anything while it is traced
             raise NotPackable(first_line(error)) from error
+        _without_idle_nodes(self._module)
 
     def compile(self, *given: Any) -> Graph:
         """Compiles the graph by Inductor.
@@ -308,6 +316,26 @@ class Graph:
     def __call__(self, *given: Any) -> Any:
         with torch.no_grad():
             return tree_unflatten(self._module(*tree_flatten(given)[0]), self._out)
+
+
+def _without_idle_nodes(module: torch.fx.GraphModule) -> None:
+    """Takes out of a traced graph what changes no number: results that are not used, and views of
+    a tensor that are that tensor. Each costs microseconds at every step."""
+    aten = torch.ops.aten
+    for node in module.graph.nodes:
+        if node.target in (aten.detach.default, aten.permute.default, aten.view.default):
+            (given, is_same) = node.args[0], node.target == aten.detach.default
+            if not is_same:
+                before, after = given.meta["val"], node.meta["val"]
+                is_same = before.shape == after.shape and before.stride() == after.stride()
+            if is_same and (node.target != aten.permute.default or _is_in_order(node.args[1])):
+                node.replace_all_uses_with(given)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _is_in_order(dims: Sequence[int]) -> bool:
+    return list(dims) == list(range(len(dims)))
 
 
 class NoOtherDraws(TorchDispatchMode):
