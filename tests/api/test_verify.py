@@ -17,7 +17,7 @@ from packing.structures import CONFIGS, STRUCTURES, sgd
 from volano import Task
 from volano.errors import UsageError
 from volano.packing import Member, Pack
-from volano.packing.equality import Shown
+from volano.packing.replay import Shown
 from volano.record.study_folder import StudyFolder
 from volano.running.trust import name_code
 from volano.study.run_study import run_study

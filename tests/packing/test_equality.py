@@ -4,9 +4,7 @@ that it does not, nor does rounding make it seem so."""
 from __future__ import annotations
 
 import functools
-import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,16 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import volano
-from packing.structures import CONFIGS, STRUCTURES, Language, ManyHeads, Structure, plain_mlp
+from packing.structures import STRUCTURES, Language, ManyHeads, Structure, plain_mlp
 from volano.device import Device
-from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
-from volano.packing.equality import UNIT_OF_PRECISION, MemberAlone, plan_of_replays, replay
+from volano.packing.equality import MemberAlone
 from volano.packing.feed import PackFeed, Place
 from volano.packing.optim.stacked_update import StackedUpdate
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
-from volano.training import MuonAdamW, RunFolder
+from volano.training import MuonAdamW
 
 
 @pytest.fixture(autouse=True)
@@ -216,9 +213,9 @@ def test_the_state_of_a_member_has_the_same_parts(monkeypatch):
 class Keeping(choose_engine.ENGINES["lowered"]):
     """Its program for evaluations keeps what the first batch gave."""
 
-    def _program(self, inputs: Any, *, is_shared: bool, training: bool) -> Any:
-        program = super()._program(inputs, is_shared=is_shared, training=training)
-        if training:
+    def _program(self, key: Any, make: Any) -> Any:
+        program = super()._program(key, make)
+        if key[0] != "evaluation":
             return program
         kept = self.__dict__.setdefault("kept", [])
 
@@ -234,9 +231,7 @@ def test_an_evaluation_that_says_something_else_is_made_alone(monkeypatch, slow_
     tasks = STRUCTURES["mlp"].tasks(dtype=torch.float32)
     pack = pack_of(tasks)
     assert pack.engine == "lowered"  # the training keeps its pace
-    assert re.match(
-        r"(loss|accuracy) of member 0 is \S+ and alone", pack.choice.refused["evaluation"]
-    )
+    assert re.match(r"(loss|accuracy) of member 0 is \S+ and alone", pack.refused["evaluation"])
     loop = Pack(
         [Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine="loop"
     )
@@ -248,8 +243,7 @@ def test_an_evaluation_that_says_something_else_is_made_alone(monkeypatch, slow_
 def test_an_evaluation_that_agrees_is_made_together(slow_loop):
     pack = pack_of(STRUCTURES["convolutional"].tasks(dtype=torch.float32))
     assert pack.engine == "lowered"
-    assert "evaluation" not in pack.choice.refused
-    assert pack.family.why_evaluated_alone is None
+    assert "evaluation" not in pack.refused
 
 
 def test_where_a_gradient_is_nought_others_say_what_rounding_is():
@@ -277,59 +271,3 @@ def test_where_a_gradient_is_nought_others_say_what_rounding_is():
 
 
 # ---- a task trained alone, to given steps
-
-
-def test_a_replay_shows_what_a_run_shows(tmp_path: Path) -> None:
-    task = STRUCTURES["mlp"].task(
-        CONFIGS[1], dtype=torch.float32, duration="24st", evaluate_every="12st"
-    )
-    plan = Plan.baseline()
-    volano.train(task, plan=plan, out=tmp_path / "run")
-    shown = replay(task, [12, 24], plan=plan)
-    assert [stop.step for stop in shown] == [12, 24]
-    records = RunFolder.open(tmp_path / "run").read_lines("metrics.jsonl")
-    evaluations = [record for record in records if "valid_loss" in record]
-    assert [dict(stop.metrics) for stop in shown] == [
-        {"loss": record["valid_loss"], "accuracy": record["valid_accuracy"]}
-        for record in evaluations
-    ]
-
-
-def test_evaluations_between_change_nothing() -> None:
-    task = STRUCTURES["convolutional"].task(CONFIGS[2], dtype=torch.float32)
-    once, often = replay(task, [20]), replay(task, [1, 7, 8, 20])
-    assert once[-1].metrics == often[-1].metrics
-    means = [stop.training_loss * count for stop, count in zip(often, (1, 6, 1, 12), strict=True)]
-    assert sum(means) / 20 == pytest.approx(once[0].training_loss, rel=1e-12)
-
-
-def test_a_unit_of_precision_moves_a_training_by_rounding() -> None:
-    task = STRUCTURES["mlp"].task(CONFIGS[1], dtype=torch.float32)
-    steps = list(range(3, 24, 3))  # a single figure may round to the same number
-    plain, shaken = replay(task, steps), replay(task, steps, shake=UNIT_OF_PRECISION["fp32"])
-    pairs = zip(plain, shaken, strict=True)
-    assert 0 < max(abs(one.metrics["loss"] - other.metrics["loss"]) for one, other in pairs) < 1e-4
-
-
-def test_training_ends_where_numbers_end() -> None:
-    task = STRUCTURES["mlp with SGD"].task(CONFIGS[1], dtype=torch.float32, optimizer=_far)
-    stops = replay(task, [1, 20, 24])
-    assert math.isfinite(stops[0].training_loss)
-    assert math.isnan(stops[1].training_loss)
-    assert math.isnan(stops[2].training_loss)
-
-
-def _far(parameters: object) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=1e30)  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize("steps", [[], [0], [3, 3], [5, 2], [101]])
-def test_steps_rise_within_the_run(steps: list[int]) -> None:
-    with pytest.raises(UsageError, match="rising steps of the task's run; got"):
-        replay(STRUCTURES["mlp"].task(CONFIGS[0]), steps)
-
-
-def test_replays_train_as_packs_do() -> None:
-    assert plan_of_replays("cpu", "bf16") == Plan.baseline().pin(
-        precision="bf16", optimizer="fused"
-    )

@@ -34,7 +34,8 @@ from packing.structures import (
 from volano import Task
 from volano.errors import UsageError
 from volano.packing import Member, Pack
-from volano.packing.equality import UNIT_OF_PRECISION, plan_of_replays, replay
+from volano.packing.equality import UNIT_OF_PRECISION
+from volano.packing.replay import plan_of_replays, replay
 
 _MARKS = (pytest.mark.compiles, pytest.mark.slow)
 _COMPILED = ("compiled", "each")

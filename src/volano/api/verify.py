@@ -12,7 +12,7 @@ from typing import Any
 from volano.apps.study_build import build_of
 from volano.data import counter_hash
 from volano.errors import UsageError
-from volano.packing.equality import Compared, compare_figures, plan_of_replays
+from volano.packing.replay import Compared, compare_figures, plan_of_replays
 from volano.record.study import TrialResult
 from volano.running.references import load_reference
 from volano.running.trust import name_code, trust_folder

@@ -3,32 +3,24 @@ same as the reference."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from volano.data import Feed
 from volano.device import Device
 from volano.packing.engines.compiled_in_turn import CompiledInTurn
 from volano.packing.engines.engine import Engine
 from volano.packing.engines.sequential import Sequential
 from volano.packing.engines.stacked import CompiledStack, Stacked
-from volano.packing.equality import (
-    WARM_STEPS,
-    MemberAlone,
-    check_steps,
-    timed_steps,
-    why_evaluated_alone,
-)
+from volano.packing.equality import MemberAlone, check_steps, timed_steps, why_evaluated_alone
 from volano.packing.feed import PackBatch, PackFeed, Place
 from volano.packing.member import Member, MemberState
 from volano.packing.program_cache import ProgramCache
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
+from volano.planner.time.compile_time import CompileTime, processor_slowness
 
 ENGINES: dict[str, type[Stacked] | type[CompiledInTurn]] = {
     "lowered": Stacked,
@@ -52,7 +44,8 @@ _NUM_CHECKED = 2
 _COMPILE_SECONDS, _GAIN = 10.0, 2.0
 # On an accelerator Triton compiles each kernel: 20 to 60 s were seen for programs of packs.
 _TIMES_ON_ACCELERATOR = 4.0
-# Tracing a program takes 0.1 to 0.3 s; what the loop does in less than this is not worth it.
+# Tracing a program takes 0.1 to 0.3 s, and a pack of another size needs one to train and one or two
+# to evaluate; what is done in less than this is not worth it.
 _WORTH_TRACING = 0.5
 # Packs at most so many times larger or smaller keep the same engine without timing it again.
 _LIKE_SIZES = 2.0
@@ -68,11 +61,10 @@ class EngineChoice:
     Attributes:
         engine: the engine's name.
         seconds: engine that was tried -> seconds of one step of the whole pack under it.
-        refused: engine -> why it was not taken; ``"evaluation"`` -> why each member is evaluated
-            alone.
+        refused: engine -> why it was not taken.
         num_members: number of members of the pack.
-        solo_seconds: seconds of a typical step of one member trained alone, see
-            :func:`seconds_alone`; None if the loop was chosen, which trains each member alone.
+        solo_seconds: seconds of a typical step of one member trained alone; None if the loop was
+            chosen, which trains each member alone, or no step was left to time.
         is_refused: whether no faster engine takes the members.
     """
 
@@ -85,15 +77,9 @@ class EngineChoice:
 
 
 def choose_engine(
-    members: Sequence[Member],
-    family: ProgramCache,
-    feed: PackFeed,
-    plan: Plan,
-    device: Device,
-    *,
-    num_steps: int,
-    on_notice: Callable[[str], None],
-) -> tuple[EngineChoice, int]:
+    members: Sequence[Member], family: ProgramCache, feed: PackFeed, plan: Plan, device: Device,
+    *, num_steps: int, on_notice: Callable[[str], None],
+) -> tuple[EngineChoice, int]:  # fmt: skip
     """Returns the engine for a pack, and the number of members for which it has or makes a program.
 
     The engine is the one of other packs of the family of about as many members. If there are none,
@@ -108,104 +94,123 @@ def choose_engine(
             it is decided whether compiling pays.
         on_notice: called with the reason if no engine but the loop is taken.
     """
-    known = family.choices.get(len(members))
-    if known is not None:
-        return known, len(members)
-    size = size_that_fits(family.choices, len(members))
+    num_members, choices = len(members), family.choices
+    if num_members in choices:
+        return choices[num_members], num_members
+    size = size_that_fits(choices, num_members, num_steps)
     if size is not None:
-        return family.choices[size], size
-    choice = like_choice(family.choices, len(members))
+        return choices[size], size
+    choice = like_choice(choices, num_members)
     if choice is not None:
-        return choice, len(members)
-    places = [Place(m.task.order_seed, 0 if m.state is None else m.state["step"]) for m in members]
-    left = min(m.task.num_steps - place.step for m, place in zip(members, places, strict=True))
-    if left < num_alone(1, 0):  # the trial steps are steps of their runs
-        num_steps = min(num_steps, left)
-    ahead = feed.first_batches(places, min(NUM_STEPS, left))
-    choice = _timed(
-        members, family, plan, device, ahead, num_steps=num_steps, valid=feed.part_of_valid()
-    )
-    if choice.engine != "loop":
-        fed = feed.batches(places[:1], min(num_alone(len(members), num_steps), left))
-        choice = dataclasses.replace(
-            choice, solo_seconds=seconds_alone(members[0], plan, device, fed)
-        )
+        return choice, num_members
+    choice = _Trials(members, family, feed, plan, device).choice(num_steps)
     if len(choice.seconds) > 1:  # else there were too few steps to try others
-        family.choices[len(members)] = choice
+        choices[num_members] = choice
     if choice.engine == "loop" and (len(choice.seconds) > 1 or choice.is_refused):
-        notice = why_one_by_one(choice)
-        family.tell_once(on_notice, notice)
-    return choice, len(members)
+        family.tell_once(on_notice, why_one_by_one(choice))
+    return choice, num_members
 
 
-def _timed(
-    members: Sequence[Member],
-    family: ProgramCache,
-    plan: Plan,
-    device: Device,
-    batches: Sequence[PackBatch],
-    *,
-    num_steps: int,
-    valid: tuple[Any, Feed] | None,
-) -> EngineChoice:
-    references = _alone(members, batches, plan, device)
-    seconds = {"loop": min(reference.seconds for reference in references.values()) * len(members)}
-    refused: dict[str, str] = {}
-    why_loop = "one member" if len(members) == 1 else None
-    if num_steps < _LEAST_SHARE * NUM_STEPS or seconds["loop"] * num_steps < _WORTH_TRACING:
-        why_loop = "its steps are too few to look for a faster engine"
-    if why_loop is not None:
+class _Trials:
+    """Steps of engines on copies of a pack's members, and of members alone beside them."""
+
+    def __init__(
+        self, members: Sequence[Member], family: ProgramCache, feed: PackFeed, plan: Plan,
+        device: Device,
+    ) -> None:  # fmt: skip
+        self._members, self._family, self._feed = members, family, feed
+        self._plan, self._device = plan, device
+        steps = [0 if m.state is None else m.state["step"] for m in members]
+        self._places = [Place(m.task.order_seed, n) for m, n in zip(members, steps, strict=True)]
+        # The trial steps are steps of their runs.
+        self._left = min(m.task.num_steps - n for m, n in zip(members, steps, strict=True))
+        self._batches = feed.first_batches(self._places, min(NUM_STEPS, self._left))
+        self._alone = alone(members, self._batches, plan, device)
+
+    def choice(self, num_steps: int) -> EngineChoice:
+        """Returns the engine that takes the least time a step, with what it gains."""
+        if self._left < _LEAST_ALONE + NUM_STEPS:
+            num_steps = min(num_steps, self._left)
+        choice = self._timed(num_steps)
+        if choice.engine == "loop":
+            return choice
+        reference, first = self._alone[0], self._places[0]
+        num = min(num_alone(len(self._members), num_steps), self._left - reference.num_steps)
+        if num <= 0:
+            return choice
+        later = first._replace(step=first.step + reference.num_steps)
+        solo_seconds = reference.seconds_of_next(self._feed.batches([later], num))
+        return dataclasses.replace(choice, solo_seconds=solo_seconds)
+
+    def _timed(self, num_steps: int) -> EngineChoice:
+        num_members = len(self._members)
+        seconds = {"loop": min(one.seconds for one in self._alone.values()) * num_members}
+        refused: dict[str, str] = {}
+        why_loop = "one member" if num_members == 1 else None
+        if num_steps < _LEAST_SHARE * NUM_STEPS or seconds["loop"] * num_steps < _WORTH_TRACING:
+            why_loop = "its steps are too few to look for a faster engine"
+        if why_loop is not None:
+            refused["lowered"] = why_loop
+            return EngineChoice(
+                engine="loop", seconds=seconds, refused=refused, num_members=num_members
+            )
+        try:
+            seconds["lowered"] = self._seconds_of("lowered", _HOPELESS * seconds["loop"])
+            self._try_compiling(seconds, refused, num_steps)
+        except NotPackable as reason:
+            refused["lowered"] = str(reason)
         return EngineChoice(
-            engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members)
-        )
+            engine=min(seconds, key=lambda name: seconds[name]), seconds=seconds, refused=refused,
+            num_members=num_members, is_refused="lowered" not in seconds,
+        )  # fmt: skip
 
-    def seconds_of(name: str, *, hopeless: float = math.inf) -> float:
-        # On members that start from their first step: the compiled program too must show that it
-        # computes the same as a training alone.
-        solos = [MemberState(member, plan, device) for member in members]
-        engine = make_engine(name, solos, family, plan, device)
-        rows, found = timed_steps(engine, device, batches, hopeless=hopeless)
-        check_steps(engine, rows, references)
-        if valid is not None and family.why_evaluated_alone is None and len(rows) == len(batches):
-            family.why_evaluated_alone = why_evaluated_alone(engine, references, *valid)
-        return found
-
-    try:
-        seconds["lowered"] = seconds_of("lowered", hopeless=_HOPELESS * seconds["loop"])
-    except NotPackable as reason:
-        refused["lowered"] = str(reason)
-    else:
-        name = "compiled" if seconds["lowered"] <= _COMPILED_UNTIL * seconds["loop"] else "each"
-        saved = (
-            seconds["lowered"] * (1.0 - 1.0 / _GAIN)
-            if name == "compiled"
-            else seconds["loop"] * _GAIN_OF_ONE
-        )
-        startup = compile_seconds(device)
+    def _try_compiling(
+        self, seconds: dict[str, float], refused: dict[str, str], num_steps: int
+    ) -> None:
+        if seconds["lowered"] <= _COMPILED_UNTIL * seconds["loop"]:
+            name, saved = "compiled", seconds["lowered"] * (1.0 - 1.0 / _GAIN)
+        else:
+            name, saved = "each", seconds["loop"] * _GAIN_OF_ONE
+        startup = compile_seconds(self._device)
         if saved * num_steps < startup:
             refused["compiled"] = f"its steps are too few to win back about {startup:.0f} s"
-        else:
-            try:
-                seconds[name] = seconds_of(name)
-            except NotPackable as reason:
-                refused[name] = str(reason)
-    if family.why_evaluated_alone is not None and len(seconds) > 1:
-        refused["evaluation"] = family.why_evaluated_alone
-    return EngineChoice(
-        engine=min(seconds, key=lambda name: seconds[name]),
-        seconds=seconds,
-        refused=refused,
-        num_members=len(members),
-        is_refused="lowered" not in seconds,
-    )
+            return
+        begun = time.perf_counter()
+        try:
+            seconds[name] = self._seconds_of(name)
+        except NotPackable as reason:
+            refused[name] = str(reason)
+            return
+        took = time.perf_counter() - begun - len(self._batches) * seconds[name]
+        CompileTime(self._device).note(expected_compile_seconds(self._device), took)
+
+    def _seconds_of(self, name: str, hopeless: float = math.inf) -> float:
+        # On members that start from their first step: the compiled program too must show that it
+        # computes the same as a training alone.
+        solos = [MemberState(member, self._plan, self._device) for member in self._members]
+        family, valid = self._family, self._feed.part_of_valid()
+        engine = make_engine(name, solos, family, self._plan, self._device)
+        rows, found = timed_steps(engine, self._device, self._batches, hopeless=hopeless)
+        check_steps(engine, rows, self._alone)
+        is_whole = len(rows) == len(self._batches)
+        if valid is not None and "evaluation" not in family.refused and is_whole:
+            reason = why_evaluated_alone(engine, self._alone, *valid)
+            family.refused |= {} if reason is None else {"evaluation": reason}
+        return found
 
 
 def compile_seconds(device: Device) -> float:
-    """Returns the seconds that compiling a pack's program takes, as far as is known beforehand."""
+    """Returns the seconds that compiling a pack's program takes, by what compilations took on this
+    machine before."""
+    return expected_compile_seconds(device) * CompileTime(device).factor
+
+
+def expected_compile_seconds(device: Device) -> float:
+    """The same on the processor on which it was measured."""
     return _COMPILE_SECONDS * (1.0 if device.is_cpu else _TIMES_ON_ACCELERATOR)
 
 
-def _alone(
+def alone(
     members: Sequence[Member], batches: Sequence[PackBatch], plan: Plan, device: Device
 ) -> dict[int, MemberAlone]:
     """Trains some members alone. Returns them by slot."""
@@ -219,40 +224,9 @@ def _alone(
 
 
 def num_alone(num_members: int, num_steps: int) -> int:
-    """Returns the number of steps to give to :func:`seconds_alone`.
-
-    Args:
-        num_members: number of members of the pack.
-        num_steps: number of expected pack-steps, as for :func:`choose_engine`.
-    """
-    return WARM_STEPS + min(
-        max(num_members * num_steps // _ONE_ALONE_IN, _LEAST_ALONE), _MOST_ALONE
-    )
-
-
-def seconds_alone(
-    member: Member, plan: Plan, device: Device, batches: Generator[PackBatch, None, None]
-) -> float:
-    """Returns the seconds of a typical step of a member trained alone, timed as a pack's training
-    is: the mean of steps in a row with their feeding, waiting for the device only at the end.
-    Making programs and warming caches comes before and is not counted.
-
-    Args:
-        member, plan, device: the member, its plan and device, as for a training alone.
-        batches: the batches of its next steps, only its own, as a feed makes them; more than two.
-    """
-    solo = MemberState(member.with_private_code(), plan, device)
-    engine = Sequential([solo], plan, device)
-    start, timed = 0.0, -WARM_STEPS
-    with contextlib.closing(batches):
-        for batch in batches:
-            if timed == 0:
-                device.synchronize()
-                start = time.perf_counter()
-            engine.step(batch)
-            timed += 1
-        device.synchronize()
-    return (time.perf_counter() - start) / timed
+    """Returns the number of steps of a member alone that show what a pack of so many members
+    gains, of which so many pack-steps are expected."""
+    return min(max(num_members * num_steps // _ONE_ALONE_IN, _LEAST_ALONE), _MOST_ALONE)
 
 
 def like_choice(choices: Mapping[int, EngineChoice], num_members: int) -> EngineChoice | None:
@@ -272,30 +246,52 @@ def like_choice(choices: Mapping[int, EngineChoice], num_members: int) -> Engine
     return dataclasses.replace(choice, engine="lowered")  # another size would have to be compiled
 
 
-def size_that_fits(choices: Mapping[int, EngineChoice], num_members: int) -> int | None:
-    """Returns the size of a program that was compiled for more members and trains these few sooner
-    than the traced one would, or None. Its empty slots are computed for nothing."""
+def size_that_fits(
+    choices: Mapping[int, EngineChoice], num_members: int, num_steps: int
+) -> int | None:
+    """Returns the size of a program that was made for more members and trains these few sooner
+    than one of their own, or None. Its empty slots are computed for nothing."""
     for size, choice in sorted(choices.items()):
-        if size > num_members and choice.engine == "compiled":
-            others = [
-                seconds / size * num_members
-                for name, seconds in choice.seconds.items()
-                if name != "compiled"
-            ]
-            if choice.seconds["compiled"] < min(others):
-                return size
+        if size <= num_members or choice.engine not in ("compiled", "lowered"):
+            continue
+        # A compiled program is held against the traced one that these would have.
+        others = [
+            seconds / size * num_members
+            for name, seconds in choice.seconds.items()
+            if name not in ("compiled", choice.engine)
+        ]
+        is_sooner = choice.seconds[choice.engine] < min(others, default=math.inf)
+        is_made_anew = choice.engine == "lowered" and pays_to_compact(
+            choice, size, num_members, num_steps
+        )
+        if is_sooner and not is_made_anew:
+            return size
     return None
+
+
+def pays_to_compact(choice: EngineChoice, num_slots: int, num_members: int, num_steps: int) -> bool:
+    """Checks whether tracing a program for these members alone takes less time than computing the
+    empty slots of the one that there is, for so many steps."""
+    seconds = choice.seconds.get("lowered")
+    if seconds is None:
+        return True
+    saved = seconds / choice.num_members * num_slots * (1.0 - _share(num_members, num_slots))
+    return saved * num_steps > _WORTH_TRACING * processor_slowness()
+
+
+def _share(num_members: int, num_slots: int) -> float:
+    """The time of a traced step of fewer members as a share of one with all slots in use: half of
+    it is assumed to be the same for any number, between a device bound by launches and one bound
+    by arithmetic."""
+    return (1.0 + num_members / num_slots) / 2
 
 
 def is_loop_sooner(choice: EngineChoice, num_members: int) -> bool:
     """Checks whether so few of the members for which an engine was chosen train sooner one by one.
-
-    A compiled program keeps its size. For a traced program, half of the time is assumed to be the
-    same for any number of members: between a device bound by launches and one bound by arithmetic.
-    """
+    A compiled program keeps its size."""
     if choice.engine in ("loop", "each") or "loop" not in choice.seconds:
         return False
-    share = 1.0 if choice.engine == "compiled" else (1.0 + num_members / choice.num_members) / 2
+    share = 1.0 if choice.engine == "compiled" else _share(num_members, choice.num_members)
     loop = choice.seconds["loop"] * num_members / choice.num_members
     return loop < choice.seconds[choice.engine] * share
 
@@ -313,9 +309,7 @@ def why_one_by_one(choice: EngineChoice) -> str:
     """Returns in words why members are trained in turn."""
     times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in choice.seconds.items())
     reasons = "; ".join(
-        f"{name}: {reason}"
-        for name, reason in choice.refused.items()
-        if name not in ("compiled", "evaluation")
+        f"{name}: {reason}" for name, reason in choice.refused.items() if name != "compiled"
     )
     return (
         f"members are trained one after the other ({times} a "

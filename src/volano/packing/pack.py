@@ -19,13 +19,13 @@ from volano.packing.choose_engine import (
     choose_engine,
     is_loop_sooner,
     make_engine,
+    pays_to_compact,
     why_one_by_one,
 )
 from volano.packing.feed import PackFeed, Place
 from volano.packing.member import Member, MemberState
 from volano.packing.program_cache import ProgramCache
 from volano.packing.refusal import NotPackable
-from volano.packing.structure.grouping import groups_of
 from volano.plan import Plan
 
 # Losses are read from the device together, after this many steps at the latest.
@@ -71,18 +71,17 @@ class Pack:
         if not members or len(set(numbers)) < len(numbers):
             raise UsageError("A pack needs members, each with a number of its own", got=numbers)
         self._device = Device(device)
-        self.choice: EngineChoice | None = (
-            None  # the choice of the engine; None if the engine was given
-        )
+        # The choice of the engine; None if the engine was given.
+        self.choice: EngineChoice | None = None
         self._plan = Plan.baseline(self._device.name).pin(precision=precision, optimizer="fused")
         self._task = members[0].task
         self._on_notice = on_notice
         with random_state_kept(self._device):
             solos = [MemberState(member, self._plan, self._device) for member in members]
             self._feed = PackFeed(self._task, self._plan, self._device, on_notice)
-            if family is None or any(family.numbers(solo) is None for solo in solos):
-                family = _family_of(solos, self._device, precision, may_differ=engine == "loop")
-            self.family = family
+            self.family = family = ProgramCache.of(
+                solos, family, self._device, precision, may_differ=engine == "loop"
+            )
             name, size = engine, len(solos)
             if name is None:
                 self.choice, size = choose_engine(
@@ -90,7 +89,7 @@ class Pack:
                     num_steps=num_steps or self._task.num_steps, on_notice=on_notice,
                 )  # fmt: skip
                 name = self.choice.engine
-            # Copies of the first member fill a compiled program up to its size.
+            # Copies of the first member fill a program up to its size.
             fillers = [
                 dataclasses.replace(members[0], number=-1 - place)
                 for place in range(size - len(solos))
@@ -117,6 +116,11 @@ class Pack:
         return self._engine.name
 
     @property
+    def refused(self) -> dict[str, str]:
+        """The engines that were not taken and why, and what does not run as the engine does."""
+        return {**(self.choice.refused if self.choice else {}), **self.family.refused}
+
+    @property
     def steps(self) -> dict[int, int]:
         """The step at which each member stands."""
         return {solo.number: solo.step for solo in self._members}
@@ -135,6 +139,7 @@ class Pack:
             )
         goal = self._members[0].step + num_steps
         with random_state_kept(self._device):
+            self._fit_members(num_steps)
             while self._members[0].step < goal:
                 self._go(goal - self._members[0].step)
 
@@ -227,17 +232,24 @@ class Pack:
                 got=sorted(numbers),
                 remedy=f"Name some of {self.numbers}",
             )
-        live = [slot for slot in self._live if self._engine.solos[slot].number in numbers]
-        if self.choice is not None and is_loop_sooner(self.choice, len(live)):
-            self._live = live
+        self._live = [slot for slot in self._live if self._engine.solos[slot].number in numbers]
+
+    def _fit_members(self, num_steps: int) -> None:
+        """Makes members that were left behind train as soon as they can for so many steps."""
+        num_slots, num_live = len(self._engine.solos), len(self._live)
+        if num_live == num_slots:
+            return
+        if self.choice is not None and is_loop_sooner(self.choice, num_live):
             self._take_loop()
-        elif (
-            self.engine == "compiled"
-        ):  # another size would have to be compiled, and would round differently
-            self._live = live
-        else:
-            self._engine.keep(live)
-            self._live = list(range(len(live)))
+        # Another size would have to be compiled, and would round differently.
+        elif self.engine != "compiled" and (
+            self.engine != "lowered"
+            or self.choice is None
+            or pays_to_compact(self.choice, num_slots, num_live, num_steps)
+        ):
+            self._read()
+            self._engine.keep(self._live)
+            self._live = list(range(num_live))
 
     def _read(self) -> None:
         if not self._unread:
@@ -247,18 +259,3 @@ class Pack:
             self._sums[number] += losses.sum().item()
             self._counts[number] += len(losses)
         self._unread = []
-
-
-def _family_of(
-    solos: Sequence[MemberState], device: Device, precision: str, *, may_differ: bool
-) -> ProgramCache:
-    first, *others = groups_of(
-        [s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos]
-    )
-    if others and not may_differ:
-        raise UsageError(
-            "The members of a pack must have one structure",
-            got="; ".join(first.reasons),
-            remedy="Make a pack of each structure: volano.packing.groups_of tells them apart",
-        )
-    return ProgramCache(solos[0], first, device, precision)

@@ -18,7 +18,7 @@ _COPIES = 4
 # On a CPU, members' state is read and written at each step: packs whose state stays within the
 # caches train fastest. Digits' MLP (0.4 MB a member) measured 114, 104, 142 and 134 us a
 # member-step at K = 8, 16, 32, 64 (docs/log.md).
-_CACHED_BYTES = 8 * 2**20
+_CACHED_BYTES = 10 * 2**20
 _FEWEST, _MOST_ON_CPU, _MOST = 8, 32, 256
 # The share of the free memory that is left alone, for the allocator and for what a prediction does
 # not see.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from volano.device import Device
+from volano.errors import UsageError
 from volano.packing.member import MemberState
 from volano.packing.program.program import Structure
 from volano.packing.structure.grouping import TaskGroup, groups_of
@@ -36,20 +37,44 @@ class ProgramCache:
         # The choices by the number of members; of type
         # :class:`volano.packing.choose_engine.EngineChoice`.
         self.choices: dict[int, Any] = {}
-        # Why no program evaluates the members, in words; None as long as one may.
-        self.why_evaluated_alone: str | None = None
+        # What of these packs does not run as their engine does, and why: ``"evaluation"``, if each
+        # member is evaluated alone, or ``"other batches"``.
+        self.refused: dict[str, str] = {}
         self._was_told = False
+
+    @classmethod
+    def of(
+        cls,
+        solos: Sequence[MemberState],
+        known: ProgramCache | None,
+        device: Device,
+        precision: str,
+        *,
+        may_differ: bool = False,
+    ) -> ProgramCache:
+        """Returns the family of members: ``known``, if it is theirs, or a new one.
+
+        Raises:
+            UsageError: they are of several structures, and ``may_differ`` is not set.
+        """
+        if known is not None and all(known.numbers(solo) is not None for solo in solos):
+            return known
+        first, *others = _groups_of(solos)
+        if others and not may_differ:
+            raise UsageError(
+                "The members of a pack must have one structure",
+                got="; ".join(first.reasons),
+                remedy="Make a pack of each structure: volano.packing.groups_of tells them apart",
+            )
+        return cls(solos[0], first, device, precision)
 
     def numbers(self, solo: MemberState) -> dict[str, float] | None:
         """Returns the numbers of a member; None if it is not of the family, or differs in something
         that is the same for the whole family."""
-        pair = [self._first, solo]
-        groups = groups_of(
-            [s.task for s in pair], [s.model for s in pair], [s.optimizer for s in pair]
-        )
-        if len(groups) > 1:
+        group, *others = _groups_of([self._first, solo])
+        if others:
             return None
-        own = groups[0].varying.of(1)
+        own = group.varying.of(1)
         if not own.keys() <= self.structure.names:
             return None
         return {**self._varying.of(0), **own}
@@ -72,3 +97,8 @@ class ProgramCache:
         if key not in self.programs:
             self.programs[key] = make()
         return self.programs[key]
+
+
+def _groups_of(solos: Sequence[MemberState]) -> list[TaskGroup]:
+    tasks, models, optimizers = zip(*((s.task, s.model, s.optimizer) for s in solos), strict=True)
+    return groups_of(tasks, models, optimizers)

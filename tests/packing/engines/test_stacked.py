@@ -12,6 +12,7 @@ from packing.structures import Structure, digits, plain_mlp, sgd
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
 from volano.packing.engines import stacked
+from volano.packing.program import program
 
 
 def made(change, **fields):
@@ -243,6 +244,19 @@ def test_batches_of_too_many_lengths_are_trained_one_by_one(monkeypatch, slow_lo
     assert len([text for text in heard if "batches of more than 4 shapes" in text]) == 1
     for mine, task in zip(results(pack), tasks, strict=True):
         assert deviation(mine, alone(task, 24)) <= 1e-10
+
+
+def test_batches_that_run_uncompiled_are_said(monkeypatch):
+    monkeypatch.setattr(program.Graph, "compile", lambda graph, *_: graph)
+    data = volano.Arrays((torch.rand(40, 64), torch.randint(10, (40,))))
+    tasks = Structure(model=lambda _: nn.Linear(64, 10), optimizer=sgd).tasks(
+        data=data, valid=data, batch_size=16, last_batch="keep", dtype=torch.float32
+    )
+    pack = Pack([Member(number=n, task=t) for n, t in enumerate(tasks)], engine="compiled")
+    pack.advance(dict.fromkeys(pack.numbers, 2))
+    assert "other batches" not in pack.refused
+    pack.advance(dict.fromkeys(pack.numbers, 3))  # the last of the epoch has eight examples
+    assert pack.refused["other batches"] == "only those of 16 examples run the compiled program"
 
 
 # ---- what members keep from one pass to the next

@@ -19,7 +19,7 @@ from volano.packing.feed import PackBatch, copy_of, shape_of
 from volano.packing.member import MemberState
 from volano.packing.optim.per_member import StockOptimizer
 from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
-from volano.packing.program.program import Graph, Inputs, NoOtherDraws, Outputs, numbers_as_tensors
+from volano.packing.program.program import Graph, Inputs, NoOtherDraws, numbers_as_tensors
 from volano.packing.program.random_draws import Draws, is_dropout_fused
 from volano.packing.program.stack import Stack, StackedEma
 from volano.packing.program_cache import Key, ProgramCache
@@ -92,11 +92,13 @@ class Stacked(Engine):
     def _trainer(
         self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool
     ) -> Callable[[], Tensor]:
+        key = (is_shared, shape_of(inputs.batch))
         if self._update is not None:
             vectors, state = self._update.vectors(steps), self._update.state
-            whole_step = self._whole_step(inputs, vectors, is_shared=is_shared)
+            whole_step = self._whole_step(key, inputs, vectors)
             return lambda: whole_step(inputs, state, vectors)
-        program = self._program(inputs, is_shared=is_shared, training=True)
+        passes = self._family.structure.training(is_shared=is_shared)
+        program = self._program(("step", *key), lambda: self._prepared(passes, inputs))
 
         def train() -> Tensor:
             outputs = program(inputs)
@@ -116,12 +118,12 @@ class Stacked(Engine):
         return num_elements <= _MOST_ELEMENTS
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
-        if self._family.why_evaluated_alone is None:
+        if "evaluation" not in self._family.refused:
             try:
                 return self.evaluate_together(data, feed)
             except NotPackable as reason:
                 # Evaluations alone fall back: a metric that calls ``.item()`` slows no training.
-                self._family.why_evaluated_alone = str(reason)
+                self._family.refused["evaluation"] = str(reason)
         precision = self._plan.precision
         held = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
         rows = [
@@ -142,9 +144,11 @@ class Stacked(Engine):
         for index, batch in enumerate(feed.batches(keys)):
             seeds = [counter_hash(EVALUATION, solo.task.seed, index) for solo in self.solos]
             inputs = self._inputs(stack, batch, seeds, is_shared=True, training=False)
-            for name, values in self._program(inputs, is_shared=True, training=False)(
-                inputs
-            ).items():
+            program = self._program(
+                ("evaluation", shape_of(batch)),
+                lambda i=inputs: self._graph(self._family.structure.evaluation(), i),
+            )
+            for name, values in program(inputs).items():
                 tables.setdefault(name, []).append(values.float())
         # Values stay on the device until here: one transfer, and no wait for each batch.
         names = [name for name in tables if name not in ("weight", "total")]
@@ -194,8 +198,7 @@ class Stacked(Engine):
         self._update = StackedUpdate(solos, self._stack.parameters) if is_flat else None
         # Made for these members: draws hold their numbers, programs are of their count.
         self._draws: dict[Key, Draws] = {}
-        self._programs: dict[Key, Callable[[Inputs], Any]] = {}
-        self._num_shapes = {True: 0, False: 0}  # for training, for evaluation
+        self._programs: dict[Key, Any] = {}
 
     def _inputs(
         self, stack: Stack, batch: Batch, seeds: Sequence[int], *, is_shared: bool, training: bool
@@ -219,65 +222,44 @@ class Stacked(Engine):
             draws.fill(seeds)
         return inputs._replace(noise=draws.tensors)
 
-    def _program(
-        self, inputs: Inputs, *, is_shared: bool, training: bool
-    ) -> Callable[[Inputs], Any]:
-        key = (is_shared, training, shape_of(inputs.batch))
+    def _program(self, key: Key, make: Callable[[], Any]) -> Any:
+        """Returns the program of a key, made once for all packs of this size of the family."""
         if key not in self._programs:
-            self._note_shape(training=training)
-            self._programs[key] = self._family.program(
-                (self.name, *key, len(self.solos)),
-                lambda: self._make(inputs, is_shared=is_shared, training=training),
-            )
+            is_evaluation = key[0] == "evaluation"
+            if sum((k[0] == "evaluation") == is_evaluation for k in self._programs) >= _MOST_SHAPES:
+                raise NotPackable(f"batches of more than {_MOST_SHAPES} shapes")
+            name = (self.name, *key, len(self.solos))
+            self._programs[key] = self._family.program(name, make)
         return self._programs[key]
 
-    def _note_shape(self, *, training: bool) -> None:
-        self._num_shapes[training] += 1
-        if self._num_shapes[training] > _MOST_SHAPES:
-            raise NotPackable(f"batches of more than {_MOST_SHAPES} shapes")
-
-    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
-        structure = self._family.structure
-        graph = Graph(
-            structure.training(is_shared=is_shared) if training else structure.evaluation(), inputs
-        )
-        structure.check_unchanged()
-        return self._prepared(graph, inputs) if training else graph
-
-    def _prepared(self, graph: Graph, inputs: Inputs, *others: Any) -> Graph:  # noqa: ARG002
-        """Returns the graph of a training step as it is run."""
+    def _graph(self, function: Callable[..., Any], *given: Any) -> Graph:
+        graph = Graph(function, *given)
+        self._family.structure.check_unchanged()
         return graph
 
-    def _whole_step(
-        self, inputs: Inputs, vectors: Tensor, *, is_shared: bool
-    ) -> Callable[..., Tensor]:
-        key = ("whole step", is_shared, shape_of(inputs.batch))
-        if key not in self._programs:
-            self._note_shape(training=True)
-            update = self._update
-            assert update is not None
-            passes = self._family.structure.training(is_shared=is_shared)
+    def _prepared(self, function: Callable[..., Any], *given: Any) -> Graph:
+        """Returns the graph of a training step as it is run; the first of ``given`` are inputs."""
+        return self._graph(function, *given)
 
-            def whole(
-                inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor
-            ) -> Tensor:
-                outputs: Outputs = passes(inputs)
-                for name, tensor in outputs.buffers.items():
-                    inputs.buffers[name].copy_(tensor)
-                return _marked(
-                    outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors)
-                )
+    def _whole_step(self, key: Key, inputs: Inputs, vectors: Tensor) -> Callable[..., Tensor]:
+        update = self._update
+        assert update is not None
 
-            def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
-                graph = Graph(whole, inputs, update.state, vectors)
-                self._family.structure.check_unchanged()
-                program = self._prepared(graph, inputs, update.state, vectors)
-                return program, frozenset(update.updated)
+        def whole(inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor) -> Tensor:
+            outputs = self._family.structure.training(is_shared=key[0])(inputs)
+            for name, tensor in outputs.buffers.items():
+                inputs.buffers[name].copy_(tensor)
+            return _marked(
+                outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors)
+            )
 
-            name = (self.name, *key, len(self.solos), update.signature)
-            self._programs[key], updated = self._family.program(name, make)
-            update.updated |= updated  # the program may have been made for other members
-        return self._programs[key]
+        def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
+            program = self._prepared(whole, inputs, update.state, vectors)
+            return program, frozenset(update.updated)
+
+        program, updated = self._program(("whole step", *key, update.signature), make)
+        update.updated |= updated  # the program may have been made for other members
+        return program
 
     def _augmented(self, batch: PackBatch) -> tuple[Batch, bool]:
         """Returns the batch that the members see: one for all that see the same, or one each."""
@@ -317,12 +299,16 @@ class CompiledStack(Stacked):
     def _is_flat_sooner(self) -> bool:
         return True  # compiled with the step
 
-    def _prepared(self, graph: Graph, inputs: Inputs, *others: Any) -> Graph:
-        first = next(t for t in tensors_of(inputs.batch) if t.dim())
+    def _prepared(self, function: Callable[..., Any], *given: Any) -> Graph:
+        graph, batch = self._graph(function, *given), given[0].batch
+        first = next(t for t in tensors_of(batch) if t.dim())
         # [batch, ...] if shared, else [K, batch, ...]: a smaller last batch is not worth compiling.
         is_whole = self.solos[0].task.batch_size in first.shape[:2]
-        is_worth_it = is_whole and self._family.is_worth_compiling((shape_of(inputs.batch),))
-        return graph.compile(inputs, *others) if is_worth_it else graph
+        if is_whole and self._family.is_worth_compiling((shape_of(batch),)):
+            return graph.compile(*given)
+        which = "the first lengths" if is_whole else f"{self.solos[0].task.batch_size} examples"
+        self._family.refused["other batches"] = f"only those of {which} run the compiled program"
+        return graph
 
 
 def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:

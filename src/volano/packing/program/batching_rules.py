@@ -22,7 +22,9 @@ from torch import Tensor
 from volano.device.torch_private import is_batchedtensor
 from volano.packing.refusal import NotPackable
 
-_Rule = Callable[..., tuple[Tensor, int]]
+_Dims = tuple[int | None, ...]  # where the members' dimension of each operand is
+_Ruled = tuple[Tensor, int]
+_Rule = Callable[..., _Ruled]
 
 
 def _by_rule(rule: _Rule, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -39,7 +41,7 @@ def _by_rule(rule: _Rule, plain: Callable[..., Tensor]) -> Callable[..., Tensor]
             raise AssertionError("only under vmap")
 
         @staticmethod
-        def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Any) -> tuple[Tensor, int]:
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Any) -> _Ruled:
             return rule(info.batch_size, in_dims, *operands)
 
     def function(*operands: Any) -> Tensor:
@@ -54,6 +56,13 @@ def _first(tensor: Tensor, dim: int | None, num: int) -> Tensor:
     """Returns the tensor as [K, ...]; a tensor that all members share is expanded without a
     copy."""
     return tensor.expand(num, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _second(tensor: Tensor, dim: int | None, num: int) -> Tensor:
+    """Returns the tensor as [N, K, ...] in the same way."""
+    if dim is None:
+        return tensor.unsqueeze(1).expand(tensor.shape[0], num, *tensor.shape[1:])
+    return tensor.movedim(dim, 1)
 
 
 def _narrowed(tensor: Tensor) -> Tensor:
@@ -116,9 +125,7 @@ class _WideLinear(torch.autograd.Function):
         )
 
 
-def _linear(
-    num: int, dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, int]:
+def _linear(num: int, dims: _Dims, x: Tensor, weight: Tensor, bias: Tensor | None) -> _Ruled:
     x, weight, bias = _narrowed(x), _narrowed(weight), None if bias is None else _narrowed(bias)
     weight_KOI = _first(weight, dims[1], num)
     bias_KO = None if bias is None else _first(bias, dims[2], num)
@@ -132,14 +139,8 @@ def _linear(
 
 
 def _convolution(
-    num: int,
-    dims: tuple[int | None, ...],
-    plain: Any,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *options: Any,
-) -> tuple[Tensor, int]:
+    num: int, dims: _Dims, plain: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any
+) -> _Ruled:
     stride, padding, dilation, groups = options
     weight_K = _first(weight, dims[2], num)
     wide = weight_K.reshape(num * weight_K.shape[1], *weight_K.shape[2:])
@@ -147,31 +148,16 @@ def _convolution(
     if dims[1] is None and groups == 1:  # one wide convolution over the shared input
         y = plain(x, wide, bias_all, stride, padding, dilation, 1)
     else:
-        x_NKC = (
-            x.unsqueeze(1).expand(x.shape[0], num, *x.shape[1:])
-            if dims[1] is None
-            else x.movedim(dims[1], 1)
-        )
+        x_NKC = _second(x, dims[1], num)
         x_all = x_NKC.reshape(x_NKC.shape[0], num * x_NKC.shape[2], *x_NKC.shape[3:])
         y = plain(x_all, wide, bias_all, stride, padding, dilation, num * groups)
     return y.view(y.shape[0], num, -1, *y.shape[2:]), 1
 
 
 def _batch_norm(
-    num: int,
-    dims: tuple[int | None, ...],
-    x: Tensor,
-    mean: Any,
-    var: Any,
-    weight: Any,
-    bias: Any,
-    *options: Any,
-) -> tuple[Tensor, int]:
-    x_NKC = (
-        x.unsqueeze(1).expand(x.shape[0], num, *x.shape[1:])
-        if dims[0] is None
-        else x.movedim(dims[0], 1)
-    )
+    num: int, dims: _Dims, x: Tensor, mean: Any, var: Any, weight: Any, bias: Any, *options: Any
+) -> _Ruled:
+    x_NKC = _second(x, dims[0], num)
     merged = x_NKC.reshape(x_NKC.shape[0], num * x_NKC.shape[2], *x_NKC.shape[3:])
 
     def all_of(tensor: Tensor | None, dim: int | None) -> Tensor | None:
@@ -193,14 +179,8 @@ def _batch_norm(
 
 
 def _layer_norm(
-    num: int,
-    dims: tuple[int | None, ...],
-    x: Tensor,
-    shape: Any,
-    weight: Any,
-    bias: Any,
-    eps: float,
-) -> tuple[Tensor, int]:
+    num: int, dims: _Dims, x: Tensor, shape: Any, weight: Any, bias: Any, eps: float
+) -> _Ruled:
     x_K = _first(x, dims[0], num)
     y = F.layer_norm(x_K, tuple(shape), None, None, eps)
     ones = [1] * (x_K.dim() - 1 - len(shape))
@@ -211,9 +191,7 @@ def _layer_norm(
     return y, 0
 
 
-def _embedding(
-    num: int, dims: tuple[int | None, ...], ids: Tensor, weight: Tensor, padding: int | None
-) -> tuple[Tensor, int]:
+def _embedding(num: int, dims: _Dims, ids: Tensor, weight: Tensor, padding: int | None) -> _Ruled:
     weight_KVD = _first(weight, dims[1], num)
     length = weight_KVD.shape[1]
     ids_K = _first(ids, dims[0], num)
@@ -228,14 +206,8 @@ def _embedding(
 
 
 def _attention(
-    num: int,
-    dims: tuple[int | None, ...],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Any,
-    *options: Any,
-) -> tuple[Tensor, int]:
+    num: int, dims: _Dims, query: Tensor, key: Tensor, value: Tensor, mask: Any, *options: Any
+) -> _Ruled:
     is_causal, scale, enable_gqa = options
     heads = [_first(x, dim, num) for x, dim in zip((query, key, value), dims[:3], strict=True)]
     flat = [x.reshape(num * x.shape[1], *x.shape[2:]) for x in heads]

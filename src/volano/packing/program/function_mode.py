@@ -85,13 +85,9 @@ class PackedFunctions(TorchFunctionMode):
         return noise_of(self._given[len(self.draws) - 1])
 
     def _dropout(
-        self,
-        dims: int | None,
-        input: Tensor,
-        p: Any = 0.5,
-        training: bool = True,
+        self, dims: int | None, input: Tensor, p: Any = 0.5, training: bool = True,
         inplace: bool = False,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         if not training or (not isinstance(p, Tensor) and p == 0):
             return input
         shape = tuple(input.shape)
@@ -176,15 +172,9 @@ class PackedFunctions(TorchFunctionMode):
             )
         with self:
             return _opened(F.cross_entropy)(
-                input,
-                target,
-                weight,
-                size_average,
-                ignore_index,
-                reduce,
-                reduction,
+                input, target, weight, size_average, ignore_index, reduce, reduction,
                 label_smoothing,
-            )
+            )  # fmt: skip
 
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None,
@@ -202,16 +192,9 @@ class PackedFunctions(TorchFunctionMode):
         return batching_rules.attention(query, key, value, attn_mask, is_causal, scale, enable_gqa)
 
     def _attention_with_dropout(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Any,
-        drop: Any,
-        is_causal: bool,
-        scale: Any,
-        gqa: bool,
-    ) -> Tensor:
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Any, drop: Any, is_causal: bool,
+        scale: Any, gqa: bool,
+    ) -> Tensor:  # fmt: skip
         # In its parts, as torch computes it if weights are dropped; the formula of its
         # documentation.
         if gqa:
@@ -244,11 +227,8 @@ def _draw_in_order(
     generator: torch.Generator,
 ) -> Tensor:
     empty = torch.empty_strided(shape, strides, **kwargs)
-    return (
-        empty.uniform_(generator=generator)
-        if func is torch.rand
-        else empty.normal_(generator=generator)
-    )
+    draw = empty.uniform_ if func is torch.rand else empty.normal_
+    return draw(generator=generator)
 
 
 def _shape_of_draw(func: Any, args: Sequence[Any], kwargs: Any) -> tuple[int, ...]:

@@ -231,7 +231,7 @@ class Worker:
             structure=self._candidates.structure(kind),
             engine=pack.engine,
             apart=self._candidates.reasons(kind),
-            refused=failed if choice is None else dict(choice.refused),
+            refused={**pack.refused, **failed},
             steps=sum(
                 candidate.standing.until - candidate.standing.step for candidate in candidates
             ),
