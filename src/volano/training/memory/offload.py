@@ -105,7 +105,11 @@ class OffloadedState:
     @contextmanager
     def fetched(self) -> Iterator[None]:
         """A context in which the optimizer may update; afterwards its state is on its way to the
-        host again, beside the next forward pass if the device can."""
+        host again, beside the next forward pass if the device can.
+
+        It is not fetched ahead: during the backward pass there would have to be room for it, which
+        is what is saved, and what that pass has given back may be in use by what is still queued.
+        """
         if self._copies is not None:
             self._copies.wait()  # for the way out
         for state, name, tensor in self._tensors():
