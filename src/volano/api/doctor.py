@@ -15,7 +15,7 @@ from volano.device import (
     measure_limits,
     versions,
 )
-from volano.device.machine import Machine
+from volano.device.machine import Machine, untested_torch
 
 # A load above this share of the cores before anything is measured is that of other programs.
 _BUSY = 0.5
@@ -53,6 +53,8 @@ def doctor(device: str | None = None) -> dict[str, Any]:
 def _verdict(machine: Machine, limits: Limits, load: float) -> Iterator[str]:
     """Returns sentences: what is slow here, and what to set."""
     is_cpu, cores = machine.device == "cpu", machine.num_cores
+    if (untested := untested_torch()) is not None:
+        yield f"{untested}: where something fails, try one of these."
     if is_cpu and machine.num_accelerators == 0:
         plural = "" if cores == 1 else "s"
         yield (

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from volano.device.torch_private import draws_within, undone_if_failed
+
 
 class DeviceGraph:
     """A sequence of kernels, recorded once and then launched by one call of the host.
@@ -42,15 +44,26 @@ class DeviceGraph:
         Raises:
             RuntimeError: something inside waits for the device, or cannot be recorded.
         """
-        for generator in generators:
-            self._graph.register_generator_state(generator)
-        if self._module is None:
+        generators = list(generators)
+        draws_within(self._graph, generators)
+        module = self._module
+        if module is None:
             with torch.Stream(), self._graph:
                 yield
-        else:
+            return
+        pool, index = module.graph_pool_handle(), module.current_device()
+        generators.append(module.default_generators[index])
+        with (
+            # The stream that torch chooses by itself may be another device's; and if recording
+            # fails, it would stay the current one.
+            module.stream(module.current_stream()),
+            undone_if_failed(self._graph, index, pool, generators),
             # Other threads (those that fill the next batch's memory) may go on meanwhile.
-            with self._module.graph(self._graph, capture_error_mode="thread_local"):
-                yield
+            module.graph(
+                self._graph, pool=pool, stream=module.Stream(), capture_error_mode="thread_local"
+            ),
+        ):
+            yield
 
     def replay(self) -> None:
         """Queues all that was recorded."""

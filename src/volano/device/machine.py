@@ -19,6 +19,8 @@ CORE_PACKAGES = (
     "torch", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib",
     "rich", "typer", "jinja2", "tokenizers", "av",
 )  # fmt: skip
+# The oldest and the newest torch with which the tests were run (docs/decisions/dependencies.md).
+TESTED_TORCH = ((2, 9), (2, 14))
 # package -> (extra that brings it, what it is for)
 OPTIONAL_PACKAGES = {
     "pyarrow": ("data", "Parquet tables"),
@@ -75,6 +77,20 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def untested_torch() -> str | None:
+    """Returns how this torch lies outside of those that Volano was tested with, in words; None if
+    it does not."""
+    oldest, newest = TESTED_TORCH
+    own = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if oldest <= own <= newest:
+        return None
+    tested = " to ".join(".".join(map(str, version)) for version in TESTED_TORCH)
+    return (
+        f"torch {torch.__version__} is {'older' if own < oldest else 'newer'} than those that this "
+        f"version of Volano was tested with ({tested})"
+    )
 
 
 def num_cores() -> int:

@@ -1,8 +1,8 @@
 """The private names of torch, each under a public one: the only module that imports or reads them.
 
-Read in torch 2.13; tests/device/test_torch_private.py shows what each does, so that a torch that
-changes one fails there. The compilers' parts are imported when they are needed: ``import torch``
-does not load them.
+Read in torch 2.9, 2.13 and 2.14; tests/device/test_torch_private.py shows what each does, so that a
+torch that changes one fails there. The compilers' parts are imported when they are needed: ``import
+torch`` does not load them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -154,6 +154,58 @@ def operation_name(operation: OpOverload) -> str:
 def sequence_number(node: Any) -> int:
     """Returns the place of an autograd node in the order in which nodes were made."""
     return node._sequence_nr()
+
+
+# ---- graphs of a device
+
+
+def draws_within(graph: Any, generators: Iterable[torch.Generator]) -> None:
+    """Tells a graph which generators are drawn from while it records, besides the device's default
+    one. From torch 2.14 on a graph finds out by itself, and warns whoever tells it."""
+    register = getattr(graph, "register_generator_state", None)
+    if register is not None and torch.__version__ < (2, 14):
+        for generator in generators:
+            register(generator)
+
+
+@contextlib.contextmanager
+def undone_if_failed(
+    graph: Any, device_index: int, pool: Any, generators: Iterable[torch.Generator]
+) -> Iterator[None]:
+    """Returns a context for a recording of CUDA's that may fail; nothing of it is left then.
+
+    Before 2.14 torch itself leaves much (pytorch#180395, #190308): its allocator takes a recording
+    to be under way for ever, and raises an assertion where memory is short; it keeps the memory of
+    the pool; and generators refuse to draw (until 2.12).
+
+    Args:
+        graph: the graph, which records into ``pool``.
+        device_index: number of its device.
+        pool: the handle of a pool that no other graph has.
+        generators: all generators that are drawn from inside.
+    """
+    states = [(generator, generator.clone_state()) for generator in generators]
+    try:
+        yield
+    except BaseException:
+        if not _has_recorded(graph):
+            graph.reset()
+            if torch.__version__ < (2, 14):
+                for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+                    with contextlib.suppress(RuntimeError):  # done already, or not begun
+                        getattr(torch._C, name)(device_index, pool)
+                for generator, state in states:
+                    generator.graphsafe_set_state(state)
+        raise
+
+
+def _has_recorded(graph: Any) -> bool:
+    """Returns whether a recording ended well, whatever was raised inside of it."""
+    try:
+        graph.pool()
+    except RuntimeError:
+        return False
+    return True
 
 
 # ---- the processor
