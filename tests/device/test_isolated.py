@@ -1,10 +1,12 @@
 """Whatever happens to the child, the parent hears of it in one line and goes on."""
 
+import functools
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 
 from children import PATIENCE_SECONDS
 from volano.device import isolated
-from volano.device.isolated import IsolatedError, run_isolated, run_isolated_each
+from volano.device.isolated import IsolatedError, run_here, run_isolated, run_isolated_each
 from volano.errors import ObjectiveError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
@@ -164,3 +166,13 @@ def test_nothing_is_left_of_several_that_are_interrupted(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_isolated_each([lambda: time.sleep(60)] * 2, timeout=PATIENCE_SECONDS)
     assert children() <= before
+
+
+def warned() -> str:
+    warnings.warn("of torch's own", DeprecationWarning, stacklevel=1)
+    return "answer"
+
+
+@pytest.mark.parametrize("run", [run_here, functools.partial(run_isolated, timeout=60.0)])
+def test_a_warning_is_no_error_aside(run):
+    assert run(warned) == "answer"  # where it is one in this process

@@ -149,7 +149,8 @@ def run_here(function: Callable[..., Any], *args: Any) -> Any:
     """Returns ``function(*args)``, computed in this process; errors are reported as from a
     child."""
     try:
-        with random_state_kept(Device("cpu")):
+        with random_state_kept(Device("cpu")), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in a child
             return function(*args)
     except Exception as error:
         raise _failure(reason_of(error)) from error
@@ -245,6 +246,8 @@ def _detach() -> None:
     faulthandler.disable()  # a death is reported in one line, not by a stack on the parent's screen
     # Hooks that would write to what the parent watches.
     sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
+    # The run itself gives them; and where they are errors, torch's own would hide the answer.
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
 
 
