@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def threads_since(before: set[threading.Thread]) -> list[str]:
     return [name for name in names if name.startswith(("Thread-", "ThreadPool"))]
 
 
+def matmul_precision() -> str:
+    with warnings.catch_warnings():  # torch 2.9 warns whoever asks
+        warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+        return torch.get_float32_matmul_precision()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compares the process before and after a test."""
@@ -64,7 +71,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
                 if k not in ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
             },
             "torch threads": torch.get_num_threads(),
-            "matmul precision": torch.get_float32_matmul_precision(),
+            "matmul precision": matmul_precision(),
             "grad mode": torch.is_grad_enabled(),
             "hooks on all optimizers": (
                 *_global_optimizer_pre_hooks,

@@ -24,6 +24,13 @@ from torch import Tensor
 NAME = "standin"
 
 
+def can_be_installed() -> bool:
+    """Returns whether this torch takes a device that is written in Python; 2.9 does not."""
+    import torch.utils.backend_registration as registration
+
+    return hasattr(registration, "_setup_privateuseone_for_python_backend")
+
+
 class Counters(dict[str, int]):
     """What a training loop did that costs time on a real device.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -18,24 +19,36 @@ _PLACES = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.co
 def fp32_products(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
     """Returns a context in which all products of fp32 numbers are rounded alike; afterwards each
     setting is as before, whichever of torch's two interfaces it was made by."""
-    places = {name: _place(name) for name in _PLACES}
     # Read by the newer interface: the older one raises if the two were mixed.
-    before = {name: place.fp32_precision for name, place in places.items()}
-    put_back = [*_older_settings()]
-    # Set by the older one, which keeps both in step: libraries may read either.
-    _set_matrices("high" if precision == "tf32" else "highest")
-    _set_cudnn(precision == "tf32")
-    for place in places.values():
-        if place.fp32_precision != precision:
-            place.fp32_precision = precision
+    before = {name: _place(name).fp32_precision for name in _PLACES}
+    with _unwarned():
+        put_back = [*_older_settings()]
+        # Set by the older one, which keeps both in step: libraries may read either.
+        _set_matrices("high" if precision == "tf32" else "highest")
+        _set_cudnn(precision == "tf32")
+    _set_places(dict.fromkeys(_PLACES, precision))
     try:
         yield
     finally:
-        for set_older in put_back:
-            set_older()
-        for name, place in places.items():
-            if place.fp32_precision != before[name]:
-                place.fp32_precision = before[name]
+        with _unwarned():
+            for set_older in put_back:
+                set_older()
+        _set_places(before)
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    # torch 2.9 says once in a process that the older interface will go; no person here has used it.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+        yield
+
+
+def _set_places(precisions: Mapping[str, str]) -> None:
+    for name, precision in precisions.items():
+        place = _place(name)
+        if place.fp32_precision != precision:
+            place.fp32_precision = precision
 
 
 def _older_settings() -> Iterator[Callable[[], None]]:
