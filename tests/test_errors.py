@@ -29,6 +29,11 @@ def test_an_error_travels_between_processes(kind):
         (ValueError("\n  one \ntwo"), "one", "ValueError: one"),
         (KeyError(), "KeyError", "KeyError"),
         (OSError(" "), "OSError", "OSError"),
+        (
+            OSError("backend raised:\nKeyError: 1\n2"),
+            "backend raised: KeyError: 1",
+            "OSError: backend raised: KeyError: 1",
+        ),
         (ValueError("x" * 999), "x" * 999, "ValueError: " + "x" * 999),
     ],
 )

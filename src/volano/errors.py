@@ -104,10 +104,10 @@ class ScriptError(RunError):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an exception's message, or the name of its class."""
-    return next(
-        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-    )
+    """Returns the first line of an exception's message, or the name of its class; with the next one
+    if that is what it announces (``backend='inductor' raised:``)."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or type(error).__name__
 
 
 def reason_of(error: BaseException) -> str:

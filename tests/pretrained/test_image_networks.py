@@ -61,17 +61,18 @@ def test_a_classifier_of_transformers_is_taken_with_its_processor(tmp_path):
 def test_a_network_of_timm_is_made_by_timm(monkeypatch):
     config = {"input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3}
     fake = types.SimpleNamespace(
-        list_models=lambda pretrained: ["small18"],
+        list_models=lambda pretrained: ["small18.of_digits"],
         create_model=lambda name, pretrained: small(),
         data=types.SimpleNamespace(
             resolve_data_config=lambda args, model: {**config, "interpolation": "bicubic"}
         ),
     )
     monkeypatch.setitem(sys.modules, "timm", fake)
-    network = loaded("timm:small18")
+    network = loaded("timm:small18.of_digits")
+    same_again(loaded("timm:small18"))
     assert network.preprocessing.in_words().startswith("8 px, bicubic, mean 127.5")
     same_again(network)
-    with pytest.raises(UsageError, match="Nearest: small18"):
+    with pytest.raises(UsageError, match="Nearest: small18.of_digits"):
         loaded("timm:small8")
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match="volano\\[timm\\]"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from volano.pretrained.transformers_library import (
 )
 from volano.pretrained.weights import digest_of_weights, load_fitting, read_weights
 from volano.running.references import load_reference
+
+_LONGEST_REASON = 160  # characters of another library's error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +190,7 @@ def _of_timm(name: str) -> _Loaded:
     except Exception as error:
         raise UsageError(
             "The weights must be in timm's cache on this machine",
-            got=f"{name}: {' '.join(str(error).split())[:160]}",
+            got=f"{name}: {textwrap.shorten(str(error), _LONGEST_REASON, placeholder=' ...')}",
             remedy=f"Fetch them with: python -c \"import timm; timm.create_model('{name}', "
             'pretrained=True)"',
         ) from error
@@ -202,8 +205,10 @@ def _of_timm(name: str) -> _Loaded:
 
 
 def _known(timm: Any, name: str) -> str:
-    """Returns a name if it is that of a network; others may lead timm to the net."""
-    if name not in (names := timm.list_models(pretrained=True)):
+    """Returns a name if it is that of a network, with or without the tag of its weights; others may
+    lead timm to the net."""
+    names = timm.list_models(pretrained=True)
+    if name not in {*names, *(tagged.partition(".")[0] for tagged in names)}:
         raise UsageError(
             "timm must have the network with weights",
             got=name,

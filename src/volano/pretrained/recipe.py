@@ -58,7 +58,7 @@ def choose_tune(
             f"(from {_LEAST_A_CLASS} on)",
         )
     one = STEP_IN_PASSES * pass_seconds
-    found = epochs if seconds is None else _TRAINING_SHARE * seconds / one
+    found = epochs if seconds is None else max(0.0, _TRAINING_SHARE * seconds / one)
     said = f"about {one:.0f} s a pass of all layers, so there is time for {found or 0:.1f}"
     said = said if epochs is None else f"{epochs:g} epochs were asked for"
     many = "; from nothing may do as well with so many examples" if num_examples >= _MANY else ""
