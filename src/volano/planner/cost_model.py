@@ -28,6 +28,7 @@ from volano.planner.time.compile_time import CompileTime
 from volano.planner.time.device_rates import keep_calibration, kept_calibration, rates_of
 from volano.planner.time.roofline import Rates, predict_time, rates_needed
 from volano.task import Task, num_bytes, tensors_of
+from volano.training.prefix.feature_room import FeatureRoom
 
 # Parameters, gradients, two moments, and activations of twice as much: if six times the parameters
 # plus a hundred times the batch, and the activations of a batch of indices, stay below this share
@@ -275,7 +276,8 @@ class CostModel:
         prediction, facts = self._capture(plan), self.profile.prefix
         if prediction is None or plan.prefix == "computed" or isinstance(facts, str):
             return prediction
-        kept = int(facts.row_bytes * len(self._task.data))
+        room = FeatureRoom.of(self.profile.device, self._given_budget)
+        kept = room.in_memory(int(facts.row_bytes * len(self._task.data)))
         return dataclasses.replace(prediction, memory=prediction.memory.with_data(kept))
 
     def _capture_eager(self, plan: Plan) -> Prediction | None:

@@ -259,11 +259,22 @@ def test_a_corrupt_example_s_substitute_has_its_own_features(make_task, tmp_path
     assert_equal_weights(kept, plain, **ROUNDING)
 
 
-def test_it_takes_no_more_memory_than_there_is(make_task, tmp_path, monkeypatch):
-    monkeypatch.setattr("volano.training.prefix.prefix.FEATURES_SHARE", 1e-9)
+def test_what_does_not_fit_into_memory_lies_in_files(make_task, tmp_path, monkeypatch):
+    monkeypatch.setattr("volano.training.prefix.feature_room.FEATURES_SHARE", 1e-9)
+    monkeypatch.setattr("volano.training.prefix.feature_room._LEAST_GAIN", 0.0)
     task = make_task(model=Frozen, duration="3ep")
-    run, notices = train(task, CACHED, tmp_path / "kept")
-    assert "takes more than the 0 MiB" in notices[0]
+    plain, _ = train(task, Plan.baseline(), tmp_path / "plain")
+    kept, notices = train(task, CACHED, tmp_path / "kept")
+    assert "the rest lies in files without a name" in notices[0]
+    assert kept.plan == CACHED
+    assert_equal_weights(kept, plain, **ROUNDING)
+
+
+def test_it_takes_no_more_memory_and_disk_than_there_are(make_task, tmp_path, monkeypatch):
+    for share in ("FEATURES_SHARE", "_DISK_SHARE"):
+        monkeypatch.setattr(f"volano.training.prefix.feature_room.{share}", 1e-9)
+    run, notices = train(make_task(model=Frozen, duration="3ep"), CACHED, tmp_path / "kept")
+    assert "and the rest is more than 0 MiB of disk" in notices[0]
     assert run.plan.prefix == "computed"
 
 

@@ -15,7 +15,7 @@ from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 from volano.training.graphs.gradient_graph import why_not_graph
 from volano.training.prefix.apply import why_not_cached
-from volano.training.prefix.prefix import FEATURES_SHARE
+from volano.training.prefix.feature_room import FeatureRoom
 
 # The knobs that the race decides; those of memory are in fit_memory.py, those of the feed in
 # feed.py.
@@ -217,14 +217,9 @@ def _prefixes(
     if isinstance(facts, str):
         yield "cached", facts
         return
-    reason = why_not_cached(task, base, world_size)
-    most = int(FEATURES_SHARE * (budget or profile.device.free_bytes() or 2**62))
-    if (kept := int(facts.row_bytes * len(task.data))) > most:
-        reason = reason or (
-            f"{kept / 2**20:,.0f} MiB of what it computes are more than the "
-            f"{most / 2**20:,.0f} MiB that there are for it"
-        )
-    yield "cached", reason
+    room = FeatureRoom.of(profile.device, budget)
+    no_room = room.why_not(facts.row_bytes, len(task.data), facts.computing)
+    yield "cached", why_not_cached(task, base, world_size) or no_room
 
 
 def _threads(

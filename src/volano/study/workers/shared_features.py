@@ -20,6 +20,7 @@ from volano.packing.structure.callable_tree import Comparison
 from volano.task import Batch, Task, as_loss, map_tensors, num_bytes, num_examples, tensors_of
 from volano.training import Session, StepTimer
 from volano.training.evaluate import modes_kept
+from volano.training.prefix.feature_room import FEATURES_SHARE
 from volano.training.prefix.find_prefix import (
     FrozenPrefixFacts,
     allowed_difference,
@@ -34,7 +35,6 @@ from volano.training.prefix.on_features import (
     on_features,
     without_units,
 )
-from volano.training.prefix.prefix import FEATURES_SHARE
 from volano.training.prefix.row_digests import RowDigests
 from volano.training.prefix.units import PrefixMismatchError
 

@@ -146,7 +146,7 @@ class _Finder:
             boundary=boundary,
             num_layers=len(layers),
             num_frozen=sum(id(layer) in inside for layer in layers),
-            row_bytes=self._kept.allowance.taken / self._count,
+            row_bytes=self._kept.room.taken / self._count,
             is_exact=not change and not difference,
             computing=first.computing / self._count,
             looking=again.looking / self._count,

@@ -9,43 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volano.training.prefix.feature_room import FeatureRoom, NoRoomError
 from volano.training.prefix.frozen_value import Source
+from volano.training.prefix.mapped_rows import MappedRows
 from volano.training.prefix.row_digests import Digest
 
 # Memory is taken in pieces of this size, so that filling needs no more than what is kept.
 _PIECE_BYTES = 256 * 2**20
 
 
-class NoRoomError(Exception):
-    """The error of features that take more bytes than they may."""
+class ResidentRows:
+    """Rows of one shape and type in memory; see :class:`MappedRows`."""
 
+    def __init__(self, num_rows: int, shape: Sequence[int], like: Tensor) -> None:
+        self._rows = torch.empty(num_rows, *shape, dtype=like.dtype, device=like.device)
 
-class Allowance:
-    """The bytes that features may take.
+    def put(self, first: int, rows: Tensor) -> None:
+        """Writes rows from place ``first`` on."""
+        self._rows[first : first + len(rows)].copy_(rows)
 
-    Args:
-        num_bytes: at most; None for no limit.
-    """
-
-    def __init__(self, num_bytes: int | None = None) -> None:
-        self._most, self.taken = num_bytes, 0
-
-    def take(self, num_bytes: int) -> None:
-        """Takes so many more.
-
-        Raises:
-            NoRoomError: they are too many.
-        """
-        self.check(num_bytes)
-        self.taken += num_bytes
-
-    def check(self, num_bytes: int) -> None:
-        """Raises NoRoomError if so many more are too many."""
-        if self._most is not None and self.taken + num_bytes > self._most:
-            raise NoRoomError(
-                f"what it computes takes more than the {self._most / 2**20:,.0f} MiB that there "
-                "are for it"
-            )
+    def take(self, places: Tensor) -> Tensor:
+        """Returns the rows at places int64 [N], a copy."""
+        return self._rows.index_select(0, places.to(self._rows.device))
 
 
 class FeatureColumn:
@@ -54,10 +39,10 @@ class FeatureColumn:
     Args:
         like: the tensor of some rows, whose layout rows that are taken have as well.
         capacity: the most rows that are expected.
-        allowance: the bytes of all columns.
+        room: of all columns.
     """
 
-    def __init__(self, like: Tensor, capacity: int, allowance: Allowance) -> None:
+    def __init__(self, like: Tensor, capacity: int, room: FeatureRoom) -> None:
         strides = like.stride()
         order = sorted(range(like.ndim), key=lambda place: -strides[place])
         # The layout is kept (channels_last has another order of dimensions) if rows lie in one
@@ -65,40 +50,46 @@ class FeatureColumn:
         self._order = order if order[0] == 0 else list(range(like.ndim))
         self._back = [self._order.index(place) for place in range(like.ndim)]
         self._shape = [like.shape[place] for place in self._order[1:]]
-        self._dtype, self._device, self._allowance = like.dtype, like.device, allowance
-        row_bytes = max(1, like[:1].numel() * like.element_size())
-        self._rows = max(1, min(capacity, _PIECE_BYTES // row_bytes))
-        self._row_bytes = row_bytes
-        self._pieces: list[Tensor] = []
+        self._like, self._room = like.new_empty(0), room
+        self._row_bytes = max(1, like[:1].numel() * like.element_size())
+        self._rows = max(1, min(capacity, _PIECE_BYTES // self._row_bytes))
+        self._pieces: list[ResidentRows | MappedRows] = []
 
     def put(self, first: int, rows: Tensor) -> None:
-        """Writes rows from place ``first`` on."""
+        """Writes rows from place ``first`` on.
+
+        Raises:
+            NoRoomError: there is no room for them.
+        """
         rows = rows.permute(self._order)
         done = 0
         while done < len(rows):
             piece, place = divmod(first + done, self._rows)
             while piece >= len(self._pieces):
-                self._allowance.take(self._rows * self._row_bytes)
-                self._pieces.append(
-                    torch.empty(self._rows, *self._shape, dtype=self._dtype, device=self._device)
-                )
+                self._pieces.append(self._new_piece())
             count = min(self._rows - place, len(rows) - done)
-            self._pieces[piece][place : place + count].copy_(rows[done : done + count])
+            self._pieces[piece].put(place, rows[done : done + count])
             done += count
+
+    def _new_piece(self) -> ResidentRows | MappedRows:
+        if self._room.take(self._rows * self._row_bytes):
+            return ResidentRows(self._rows, self._shape, self._like)
+        try:
+            return MappedRows(self._rows, self._shape, self._like, self._room.folder)
+        except OSError as error:
+            raise NoRoomError(f"what it computes cannot be written: {error}") from error
 
     def take(self, places: Sequence[int]) -> Tensor:
         """Returns the rows at places, a copy."""
-        wanted = torch.tensor(places, device=self._device)
+        wanted = torch.tensor(places)
         if len(self._pieces) == 1:
-            found = self._pieces[0].index_select(0, wanted)
-        else:
-            shape = (len(places), *self._shape)
-            found = torch.empty(shape, dtype=self._dtype, device=self._device)
-            of = wanted // self._rows
-            for number in set(of.tolist()):
-                mine = (of == number).nonzero()[:, 0]
-                rows = wanted.index_select(0, mine) % self._rows
-                found.index_copy_(0, mine, self._pieces[number].index_select(0, rows))
+            return self._pieces[0].take(wanted).permute(self._back)
+        found = self._like.new_empty(len(places), *self._shape)
+        of = wanted // self._rows
+        for number in of.unique().tolist():
+            mine = (of == number).nonzero()[:, 0]
+            rows = self._pieces[number].take(wanted[mine] % self._rows)
+            found.index_copy_(0, mine.to(found.device), rows)
         return found.permute(self._back)
 
 
@@ -124,11 +115,11 @@ class KeptFeatures:
 
     Args:
         capacity: the examples that are expected.
-        allowance: the bytes that they may take.
+        room: that they may take; None for all that there is.
     """
 
-    def __init__(self, capacity: int, allowance: Allowance | None = None) -> None:
-        self._capacity, self.allowance = capacity, allowance or Allowance()
+    def __init__(self, capacity: int, room: FeatureRoom | None = None) -> None:
+        self._capacity, self.room = capacity, room or FeatureRoom()
         self._by_signature: dict[Any, Features] = {}
 
     def of(self, signature: Any) -> Features:
@@ -150,5 +141,5 @@ class KeptFeatures:
     def column(self, features: Features, source: Source, like: Tensor) -> FeatureColumn:
         """Returns the column of an output, a new one if there is none."""
         if source not in features.columns:
-            features.columns[source] = FeatureColumn(like, self._capacity, self.allowance)
+            features.columns[source] = FeatureColumn(like, self._capacity, self.room)
         return features.columns[source]

@@ -13,6 +13,7 @@ from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import version_of
 from volano.task import Batch, map_tensors, num_examples, pick, split
+from volano.training.prefix.feature_room import FeatureRoom, NoRoomError
 from volano.training.prefix.find_prefix import (
     FrozenPrefixFacts,
     Objective,
@@ -20,14 +21,12 @@ from volano.training.prefix.find_prefix import (
     find_prefix,
     off,
 )
-from volano.training.prefix.kept_features import Allowance, KeptFeatures, NoRoomError
+from volano.training.prefix.kept_features import KeptFeatures
 from volano.training.prefix.kept_pass import AllKnownError, KeptPass, PartlyKnownError
 from volano.training.prefix.observe_pass import constants_of
 from volano.training.prefix.row_digests import Digest, RowDigests
 from volano.training.prefix.units import PrefixMismatchError
 
-# The share of the device's free memory that may be taken, as by resident data.
-FEATURES_SHARE = 0.4
 # Examples of a spot check.
 _NUM_CHECKED = 2
 # Examples that are new once so many times the data's were looked up are other ones in each epoch.
@@ -52,14 +51,15 @@ class FrozenPrefix:
         facts: what was found; None before the first batch.
         use: what was taken up so far.
         on_stop: hears why it is used no longer.
+        on_mapped: hears that what is kept does not fit into memory.
     """
 
     def __init__(self, model: nn.Module, device: Device, capacity: int) -> None:
         self._model, self._device, self._capacity = model, device, capacity
         self._digests = RowDigests(device.torch_device)
-        free = device.free_bytes()
-        self._allowance = Allowance(None if free is None else int(FEATURES_SHARE * free))
-        self._kept = KeptFeatures(capacity, self._allowance)
+        self._room = FeatureRoom.of(device)
+        self._room.on_mapped = lambda said: self.on_mapped(said)
+        self._kept = KeptFeatures(capacity, self._room)
         self._constants: set[int] = set()
         self._weights: list[_Weight] = []
         self._num_new = 0
@@ -67,6 +67,7 @@ class FrozenPrefix:
         self.facts: FrozenPrefixFacts | None = None
         self.use = FeatureUse()
         self.on_stop: Callable[[str], None] = lambda _: None
+        self.on_mapped: Callable[[str], None] = lambda _: None
 
     def stop(self, reason: str) -> None:
         """Uses the prefix no longer, and frees what is kept."""
@@ -83,10 +84,9 @@ class FrozenPrefix:
         if isinstance(found, str):
             self.stop(found)
             return
-        try:
-            self._allowance.check(int(found.row_bytes * self._capacity))
-        except NoRoomError as error:
-            self.stop(str(error))
+        reason = self._room.why_not(found.row_bytes, self._capacity, found.computing)
+        if reason is not None:
+            self.stop(reason)
             return
         self.facts = found
         self._constants = constants_of(self._model)

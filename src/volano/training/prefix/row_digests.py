@@ -35,7 +35,7 @@ class RowDigests:
     def __call__(self, tensors: Sequence[Tensor]) -> list[Digest]:
         """Returns a digest for each row of tensors of equal length, all of them together."""
         if self.device.type == "cpu":
-            return _sha256([_as_rows(tensor).view(torch.uint8) for tensor in tensors])
+            return _sha256([bytes_of_rows(tensor) for tensor in tensors])
         return [tuple(row) for row in self.multilinear(tensors).tolist()]
 
     def multilinear(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -77,6 +77,11 @@ def _words(tensor: Tensor) -> Tensor:
     if rows.shape[1] and rows.shape[1] * rows.element_size() % 4 == 0:
         return rows.view(torch.int32)
     return rows.view(torch.uint8)
+
+
+def bytes_of_rows(tensor: Tensor) -> Tensor:
+    """Returns the bytes of each row, uint8 [rows, bytes]."""
+    return _as_rows(tensor).view(torch.uint8)
 
 
 def _as_rows(tensor: Tensor) -> Tensor:
