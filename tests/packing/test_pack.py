@@ -326,3 +326,9 @@ def test_weights_that_lost_their_tie_show(engine: str) -> None:
         <= MOST_IN_FLOAT64
     )
     assert max(difference(wrong["model"][name], solo["model"][name]) for name in names) > 1e-3
+
+
+def test_members_that_keep_their_best_weights_are_refused() -> None:
+    task = dataclasses.replace(tasks_of("mlp")[0], keep="best", patience=2)
+    with pytest.raises(UsageError, match="must keep their last weights.*of members \\[3\\]"):
+        Pack([Member(number=3, task=task)], device="cpu")

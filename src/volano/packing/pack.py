@@ -52,8 +52,8 @@ class Pack:
         on_notice: called with notices for the user.
 
     Raises:
-        UsageError: there are no members, two have the same number, they have several structures, or
-            the engine does not take them.
+        UsageError: there are no members, two have the same number, they have several structures,
+            one keeps its best weights, or the engine does not take them.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Pack:
         numbers = [member.number for member in members]
         if not members or len(set(numbers)) < len(numbers):
             raise UsageError("A pack needs members, each with a number of its own", got=numbers)
+        _check_kept(members)
         self._device = Device(device)
         # The choice of the engine; None if the engine was given.
         self.choice: EngineChoice | None = None
@@ -259,3 +260,13 @@ class Pack:
             self._sums[number] += losses.sum().item()
             self._counts[number] += len(losses)
         self._unread = []
+
+
+def _check_kept(members: Sequence[Member]) -> None:
+    best = [member.number for member in members if member.task.keep == "best"]
+    if best:
+        raise UsageError(
+            "The members of a pack must keep their last weights: you say when they are evaluated",
+            got=f"tasks with keep='best' of members {best}",
+            remedy="Leave `keep` and `patience` out, call `evaluate`, and take the best `states`",
+        )

@@ -117,14 +117,6 @@ def _called(func: Any, args: Any, kwargs: Any, frozen: list[FrozenValue]) -> Any
     return func(*args, **kwargs)
 
 
-def stand_in(count: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Returns rows that nothing has computed: one number seen as many, which takes no memory. What
-    gets past all checks is a loss of NaN."""
-    value = float("nan") if dtype.is_floating_point or dtype.is_complex else 0
-    one = torch.full((1,) * (1 + len(shape)), value, dtype=dtype, device=device)
-    return one.expand(count, *shape)
-
-
 def marked(
     tensor: Tensor, watcher: Watcher, region: object, sources: frozenset[Source], is_real: bool
 ) -> FrozenValue:
