@@ -1,20 +1,27 @@
 """Pretrained networks fine-tuned by `volano train ... --from`, beside the same from nothing and
-beside scikit-learn on the same features.
+beside scikit-learn on the same features. In parts of a few minutes, whose figures are kept:
 
-    python benchmarks/finetune.py photographs head         # five folds, about three minutes
-    python benchmarks/finetune.py photographs nothing      # the first fold, three minutes
-    python benchmarks/finetune.py photographs all --minutes 10
-    python benchmarks/finetune.py texts                    # 8, 32 and 128 a class, three minutes
+    python benchmarks/finetune.py photographs head --parts 0 1 --keep found.jsonl
+    python benchmarks/finetune.py photographs nothing --parts 0       # three minutes
+    python benchmarks/finetune.py photographs all --parts 0 --minutes 10
+    python benchmarks/finetune.py texts subjects --parts 0 1 2        # about five minutes
+    python benchmarks/finetune.py texts glosses --parts 0 --sizes 8
+    python benchmarks/finetune.py summary found.jsonl
 
 Photographs and drawings: Debian's package tuxpaint-stamps-default, the folders with at least 15
-pictures, at most 40 of each; EfficientNet-Lite0 with the weights of ImageNet. `head` is compared
-over five folds with scikit-learn's logistic regression on the same frozen features, standardised,
-its C tuned by five folds within each training part.
+pictures, at most 40 of each; EfficientNet-Lite0 with the weights of ImageNet. A part is one of five
+folds. `head` is compared with scikit-learn's logistic regression on the same frozen features,
+standardised, its C tuned by five folds within each training part.
 
-Texts: one-line descriptions of Debian's packages by section (`apt-cache dumpavail`), eleven
-sections that are subjects, 60 others of each to test on; all-MiniLM-L6-v2 beside TF-IDF of words
-and pairs with a tuned logistic regression. (Among sections that are kinds of packages, such as
-libdevel, single words tell more than meaning: there TF-IDF was as good from 32 a class on.)
+Texts, a part is a draw of 8, 32 and 128 a class and of 60 others of each to test on;
+all-MiniLM-L6-v2 beside TF-IDF of words and pairs with a tuned logistic regression, and beside a
+tuned logistic regression on the same features:
+
+- subjects: one-line descriptions of Debian's packages by section (`apt-cache dumpavail`), eleven
+  sections that are subjects. (Among those that are kinds of packages, such as libdevel, single
+  words tell more than meaning: `largest` are the eleven largest.)
+- glosses: WordNet's definitions of nouns by their field (Debian's package wordnet-base), eleven
+  fields.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ import argparse
 import collections
 import csv
 import hashlib
+import json
 import random
 import shutil
 import subprocess
@@ -30,23 +38,31 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-STAMPS = Path("/usr/share/tuxpaint/stamps")
+STAMPS, NOUNS = Path("/usr/share/tuxpaint/stamps"), Path("/usr/share/wordnet/data.noun")
 MOST, LEAST, NUM_FOLDS = 40, 15, 5
-SECTIONS = (
+SUBJECTS = (
     "admin", "electronics", "games", "graphics", "mail", "math", "net", "science", "sound", "video",
     "web",
 )  # fmt: skip
+# Numbers of WordNet's files of nouns.
+FIELDS = {
+    "04": "act", "05": "animal", "06": "artifact", "08": "body", "10": "communication",
+    "13": "food", "15": "location", "18": "person", "20": "plant", "26": "state", "27": "substance",
+}  # fmt: skip
 NUM_TESTED = 60
 REFERENCE = "pretrained_networks:lite0"
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 
-def write_folds(root: Path) -> tuple[list[Path], int]:
-    """Writes a folder with train/ and test/ for each fold, and returns them with the number of
-    pictures."""
+# ---- photographs
+
+
+def write_fold(root: Path, fold: int) -> None:
+    """Writes a folder with train/ and test/ of one of five folds."""
     found = {
         folder.name: sorted(
             (path for path in folder.rglob("*.png") if "mirror" not in path.stem),
@@ -55,56 +71,46 @@ def write_folds(root: Path) -> tuple[list[Path], int]:
         for folder in sorted(STAMPS.iterdir())
     }
     found = {name: paths for name, paths in found.items() if len(paths) >= LEAST}
-    if not found:
-        raise SystemExit("no pictures: apt-get install tuxpaint-stamps-default")
     for name, paths in found.items():
         for number, path in enumerate(paths):
-            for fold in range(NUM_FOLDS):
-                split = "test" if number % NUM_FOLDS == fold else "train"
-                target = root / str(fold) / split / name
-                target.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, target / f"{number:02}-{path.name}")
+            split = "test" if number % NUM_FOLDS == fold else "train"
+            target = root / split / name
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target / f"{number:02}-{path.name}")
     sizes = {name: len(paths) for name, paths in found.items()}
     print(f"{sum(sizes.values())} pictures in {len(sizes)} classes: {sizes}")
-    return [root / str(fold) for fold in range(NUM_FOLDS)], sum(sizes.values())
 
 
-def photographs(what: str, minutes: float, num_folds: int) -> None:
-    """Trains on folds and prints the accuracy over all of them."""
+def photographs(what: str, fold: int, minutes: float, scratch: Path) -> list[dict[str, Any]]:
+    """Trains on one fold and returns its figures."""
     import volano
 
-    with tempfile.TemporaryDirectory() as scratch:
-        folds, _ = write_folds(Path(scratch))
-        right, theirs, total = 0.0, 0.0, 0
-        for number, fold in enumerate(folds[:num_folds]):
-            own = {} if what == "nothing" else {"from_": REFERENCE, "tune": what}
-            mark = time.perf_counter()
-            run = volano.train("image", fold, minutes=minutes, out=fold / "run", **own)
-            seconds = time.perf_counter() - mark
-            num = run.metrics["num_test"]
-            right, total = right + run.metrics["test_accuracy"] * num, total + num
-            line = f"fold {number}: {what} {run.metrics['test_accuracy']:.3f} in {seconds:.0f} s"
-            if what == "head":
-                there = of_scikit_learn(fold)
-                theirs += there * num
-                line += f", scikit-learn {there:.3f}"
-            print(line, flush=True)
-        print(f"{what}: {right / total:.3f} on {total} test pictures")
-        if what == "head":
-            print(f"scikit-learn on the same features: {theirs / total:.3f}")
+    if not STAMPS.is_dir():
+        raise SystemExit("no pictures: apt-get install tuxpaint-stamps-default")
+    write_fold(scratch / "data", fold)
+    own = {} if what == "nothing" else {"from_": REFERENCE, "tune": what}
+    mark = time.perf_counter()
+    run = volano.train("image", scratch / "data", minutes=minutes, out=scratch / "run", **own)
+    found = {
+        "volano": run.metrics["test_accuracy"], "num_tested": run.metrics["num_test"],
+        "seconds": time.perf_counter() - mark,
+    }  # fmt: skip
+    if what == "head":
+        found["scikit-learn"] = of_scikit_learn(scratch / "data")
+    return [found]
 
 
 def of_scikit_learn(fold: Path) -> float:
     """Test accuracy of a tuned logistic regression on the same frozen features."""
     import torch
 
-    from volano.apps.image.fine_tuning.network import network_of
+    from volano.apps.image.fine_tuning.network import input_of, network_of
     from volano.apps.image.options import ImageOptions
-    from volano.data.sources import WantedFormat, read_image_sets
+    from volano.data.sources import read_image_sets
 
     network = network_of(ImageOptions(from_=REFERENCE))
     assert network is not None
-    sets = read_image_sets(fold, WantedFormat(own_size=network.preprocessing.size))
+    sets = read_image_sets(fold, **input_of(network))
     assert sets.test is not None
     parts = []
     with torch.inference_mode():
@@ -127,41 +133,77 @@ def tuned(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray) 
     return float(GridSearchCV(pipeline, grid, cv=5).fit(X, y).score(X_test, y_test))
 
 
-def texts(minutes: float, sizes: list[int]) -> None:
-    """Trains on so many texts a class and prints both sides' accuracy on the same others."""
+# ---- texts
+
+Rows = list[tuple[str, str]]  # class and text
+
+
+def texts(
+    which: str, part: int, minutes: float, scratch: Path, sizes: list[int]
+) -> list[dict[str, Any]]:
+    """Trains on so many texts a class of one draw, and returns all sides' accuracy on the same
+    others."""
     import volano
     from pretrained_networks import folder_of_minilm
 
-    by_section = sections()
-    names = [name for name in SECTIONS if len(by_section[name]) >= NUM_TESTED + max(sizes)]
-    if len(names) < len(SECTIONS):
+    by_class = glosses() if which == "glosses" else sections(which)
+    num = NUM_TESTED + max(sizes)
+    if any(len(found) < num for found in by_class.values()):
         raise SystemExit("apt-cache knows too few packages; run apt-get update first")
-    draw = random.Random(0)
-    drawn = {name: draw.sample(by_section[name], NUM_TESTED + max(sizes)) for name in names}
-    print("texts a class | MiniLM | TF-IDF | seconds")
+    draw = random.Random(part)
+    drawn = {name: draw.sample(found, num) for name, found in by_class.items()}
+    test = [(name, text) for name, found in drawn.items() for text in found[:NUM_TESTED]]
+    rows = []
     for size in sizes:
-        train = [(n, t) for n in names for t in drawn[n][NUM_TESTED : NUM_TESTED + size]]
-        test = [(n, t) for n in names for t in drawn[n][:NUM_TESTED]]
-        with tempfile.TemporaryDirectory() as scratch:
-            table = Path(scratch) / "table.csv"
-            with table.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(["label", "text", "split"])
-                writer.writerows((*row, "train") for row in train)
-                writer.writerows((*row, "test") for row in test)
-            mark = time.perf_counter()
-            run = volano.train(
-                "text", table, classify=True, from_=f"hf:{folder_of_minilm()}", minutes=minutes,
-                tune="head", out=Path(scratch) / "run",
-            )  # fmt: skip
-            seconds = time.perf_counter() - mark
-        other = of_words(train, test)
-        print(
-            f"{size} | {run.metrics['test_accuracy']:.3f} | {other:.3f} | {seconds:.0f}", flush=True
-        )
+        train = [(n, t) for n, found in drawn.items() for t in found[NUM_TESTED:][:size]]
+        table = scratch / f"{size}.csv"
+        write_table(table, train, test)
+        mark = time.perf_counter()
+        run = volano.train(
+            "text", table, classify=True, from_=f"hf:{folder_of_minilm()}", minutes=minutes,
+            tune="head", out=scratch / f"run{size}",
+        )  # fmt: skip
+        seconds = time.perf_counter() - mark
+        found = {
+            "size": size, "volano": run.metrics["test_accuracy"], "tf-idf": of_words(train, test),
+            "scikit-learn": of_features(run.path, train, test), "num_tested": len(test),
+            "seconds": seconds,
+        }  # fmt: skip
+        rows.append(found)
+    return rows
 
 
-def of_words(train: list[tuple[str, str]], test: list[tuple[str, str]]) -> float:
+def write_table(path: Path, train: Rows, test: Rows) -> None:
+    """Writes texts with their split."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", "text", "split"])
+        writer.writerows((*row, split) for split, own in (("train", train), ("test", test))
+                         for row in own)  # fmt: skip
+
+
+def of_features(run: Path, train: Rows, test: Rows) -> float:
+    """Test accuracy of a tuned logistic regression on the features of a run's frozen trunk."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    from volano.apps.text.classify.begin import encoder_of
+    from volano.apps.text.classify.encoder import encoder_features
+    from volano.device import Device
+
+    record = json.loads((run / "text.json").read_text())
+    encoder = encoder_of(record["encoder"]["reference"])
+    assert encoder is not None
+    parts = []
+    for rows in (train, test):
+        tokens = encoder.tokenizer.encode([text for _, text in rows])
+        features, _ = encoder_features(encoder, tokens, np.arange(len(rows)), Device("cpu"))
+        parts += [features.numpy(), [name for name, _ in rows]]
+    search = GridSearchCV(LogisticRegression(max_iter=500), {"C": (0.1, 1, 10, 100)}, cv=4)
+    return float(search.fit(*parts[:2]).score(*parts[2:]))
+
+
+def of_words(train: Rows, test: Rows) -> float:
     """Test accuracy of TF-IDF of words and pairs with a tuned logistic regression."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -177,8 +219,8 @@ def of_words(train: list[tuple[str, str]], test: list[tuple[str, str]]) -> float
     return float(search.score([text for _, text in test], [label for label, _ in test]))
 
 
-def sections() -> dict[str, list[str]]:
-    """Returns descriptions by section, each once."""
+def sections(which: str) -> dict[str, list[str]]:
+    """Returns descriptions of eleven sections, each once."""
     command = ["apt-cache", "dumpavail"]
     dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: dict[str, set[str]] = collections.defaultdict(set)
@@ -188,24 +230,70 @@ def sections() -> dict[str, list[str]]:
         )
         if "Section" in fields and "Description" in fields:
             found[fields["Section"]].add(fields["Description"])
-    return {name: sorted(texts) for name, texts in found.items()}
+    names = SUBJECTS
+    if which == "largest":
+        names = sorted(found, key=lambda name: -len(found[name]))[: len(SUBJECTS)]
+    return {name: sorted(found[name]) for name in names}
+
+
+def glosses() -> dict[str, list[str]]:
+    """Returns WordNet's definitions of nouns by field, each once, without their examples."""
+    if not NOUNS.is_file():
+        raise SystemExit("no glosses: apt-get install wordnet-base")
+    found: dict[str, set[str]] = collections.defaultdict(set)
+    for line in NOUNS.read_text().splitlines():
+        field = line.split(" ", 2)[1]
+        if line[0] != " " and field in FIELDS:
+            found[FIELDS[field]].add(line.partition(" | ")[2].split("; ")[0].strip())
+    return {name: sorted(own) for name, own in found.items()}
+
+
+# ---- figures
+
+
+def summary(path: Path) -> None:
+    """Prints the mean of each figure over the parts that a file holds."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = collections.defaultdict(list)
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        groups[row["data"], row["what"], row.get("size", "")].append(row)
+    sides = ("volano", "scikit-learn", "tf-idf", "seconds")
+    print("data | texts a class | parts |", " | ".join(sides))
+    for (data, what, size), rows in sorted(groups.items(), key=str):
+        means = [
+            f"{np.mean([row[side] for row in rows]):.3f}" if side in rows[0] else ""
+            for side in sides
+        ]
+        print(
+            f"{data} {what} | {size} | {sorted(row['part'] for row in rows)} |", " | ".join(means)
+        )
 
 
 def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", choices=("photographs", "texts"))
-    parser.add_argument("what", nargs="?", default="head", choices=("nothing", "head", "all"))
+    parser.add_argument("data", choices=("photographs", "texts", "summary"))
+    parser.add_argument("what", help="nothing, head, all; subjects, largest, glosses; a file")
     parser.add_argument("--minutes", type=float)
-    parser.add_argument("--folds", type=int)
+    parser.add_argument("--parts", type=int, nargs="+", default=[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 32, 128])
+    parser.add_argument("--keep", type=Path, help="file to which figures are added")
     given = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    if given.data == "texts":
-        texts(given.minutes or 0.8, given.sizes)
+    if given.data == "summary":
+        summary(Path(given.what))
         return
-    usual = {"head": (0.5, NUM_FOLDS), "nothing": (3.0, 1), "all": (10.0, 1)}[given.what]
-    photographs(given.what, given.minutes or usual[0], given.folds or usual[1])
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    usual = {"head": 0.5, "nothing": 3.0, "all": 10.0}.get(given.what, 0.8)
+    for part in given.parts:
+        with tempfile.TemporaryDirectory() as place:
+            own: tuple[Any, ...] = (given.what, part, given.minutes or usual, Path(place))
+            rows = photographs(*own) if given.data == "photographs" else texts(*own, given.sizes)
+        for row in rows:
+            whole = {"data": given.data, "what": given.what, "part": part, **row}
+            print(json.dumps(whole), flush=True)
+            if given.keep is not None:
+                with given.keep.open("a") as file:
+                    file.write(json.dumps(whole) + "\n")
 
 
 if __name__ == "__main__":

@@ -80,3 +80,13 @@ def test_rates_fall_towards_the_first_layers():
     assert rate[id(model.head.linear.weight)] == 5.0
     decays = {p.ndim > 1: group["weight_decay"] for group in groups for p in group["params"]}
     assert decays == {True: 0.1, False: 0.0}
+
+
+def test_a_head_that_standardises_is_one_linear_layer():
+    head = StandardizedLinear(4, 3)
+    with torch.no_grad():
+        for tensor in (head.center, head.linear.weight, head.linear.bias):
+            tensor.normal_()
+        head.scale.uniform_(0.5, 2.0)
+    features = torch.randn(5, 4)
+    assert torch.allclose(head.folded()(features), head(features), atol=1e-5)

@@ -1,6 +1,7 @@
 """From figures to a verdict: a table of cases."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,7 @@ CASES = {
     "not told apart": (600, (), accuracy(0.5, 20, 0.4), False, True, "20 test examples cannot"),
     "few but clear": (600, (), accuracy(0.8, 40), True, False, "40 test examples are few"),
     "one step": (1, (2.3,), accuracy(0.226, 10_000), False, True, "one step was trained"),
+    "a solved head": (1, (), replace(accuracy(0.8, 10_000), is_solved=True), True, False, "better"),
     "some steps": (29, (), None, False, True, "only 29 steps"),
     "text, worse": (600, (), bits(3.39), False, True, "no better than bz2 (1.8100)"),
     "text, better": (600, (), bits(1.7), True, False, "better than bz2 (1.8100)"),

@@ -87,7 +87,7 @@ def explain(
     from volano.apps.train import task_to_plan
 
     application, chosen = choose_application(value, {"path": path, **options})
-    if application is application_class(CLASSIFY):
+    if application is application_class(CLASSIFY) and chosen.from_ is None:
         raise UsageError(
             "Only a training that is planned can be explained",
             got="`classify`, whose trainings take seconds and are not",

@@ -224,6 +224,12 @@ class Application(ABC):
         whole: Any = self  # a dataclass
         return dataclasses.replace(whole, options=dataclasses.replace(self.options, **changes))
 
+    def evaluation_interval(self, num_steps: int, recipe: Any) -> str:
+        """Returns the steps from one evaluation to the next, as a Task takes them: as many
+        evaluations as the recipe wants, or fewer if the time has no more."""
+        num = min(recipe.num_evaluations, self.options.num_evaluations or recipe.num_evaluations)
+        return f"{max(1, -(-num_steps // num))}st"
+
     def resolved(self, num_steps: int) -> dict[str, Any]:
         """The options that make the same Task again, as a run's folder keeps them."""
         return {**self.options.to_json(), "num_steps": num_steps}

@@ -68,6 +68,13 @@ def from_option(forms: str) -> Any:
     return option(None, f"Pretrained network to begin with: {forms}.", flag="--from")
 
 
+def batch_in_words(batch_size: int | None, num_train: int, what: str) -> tuple[str, ...]:
+    """Returns a notice of a batch that was asked for and is larger than the training set."""
+    if batch_size is None or batch_size <= num_train:
+        return ()
+    return (f"batch_size={num_train}: there are no more {what} to train on",)
+
+
 def num_evaluations() -> Any:
     """Returns the field of an option that says how often a run is evaluated."""
     return option(None, "Evaluations during the run at most.", at_least=1, is_resolved=True)

@@ -87,6 +87,15 @@ class StandardizedLinear(nn.Module):
         """Maps features [N, F] to logits [N, classes]."""
         return self.linear((features - self.center) * self.scale)
 
+    @torch.no_grad()
+    def folded(self) -> nn.Linear:
+        """Returns the same as one linear layer."""
+        weight = self.linear.weight * self.scale
+        layer = nn.Linear(weight.shape[1], weight.shape[0])
+        layer.weight.copy_(weight)
+        layer.bias.copy_(self.linear.bias - weight @ self.center)
+        return layer
+
 
 class FineTuned(nn.Module):
     """A trunk and a head: logits fp32 [N, classes] of whatever the trunk takes.
@@ -96,7 +105,7 @@ class FineTuned(nn.Module):
     examples would spoil those that it was trained with.
     """
 
-    def __init__(self, trunk: nn.Module, head: nn.Module, tune: str) -> None:
+    def __init__(self, trunk: nn.Module, head: StandardizedLinear, tune: str) -> None:
         super().__init__()
         self.trunk, self.head, self.tune = trunk, head, tune
         if tune == HEAD:

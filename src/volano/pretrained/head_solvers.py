@@ -1,68 +1,129 @@
-"""The linear heads for several labels (a logistic regression of each) and for numbers (ridge
+"""The linear heads for classes, for several labels (logistic regressions) and for numbers (ridge
 regression), solved.
 
-Shapes: N examples, F features, L labels, K numbers.
+Shapes: N examples, F features, L labels, K numbers, O outputs.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from volano.pretrained.linear_probe import HeadSolver
+from volano.pretrained.linear_probe import HeadSolver, SolvedHead
 
-_MOST_ITERATIONS, _TOLERANCE = 300, 1e-3
-
-
-class SolvedHead(NamedTuple):
-    """A weight [F, outputs] and a bias [outputs]."""
-
-    weight: np.ndarray
-    bias: np.ndarray
-
-    def outputs(self, X: np.ndarray) -> np.ndarray:
-        """Returns the outputs [N, outputs] for features [N, F]."""
-        return X @ self.weight + self.bias
+_MOST_ITERATIONS, _TOLERANCE = 500, 1e-4
+_LEAST_SHARE = 1e-3  # of examples, for where a bias begins
 
 
-class SigmoidHead(HeadSolver):
-    """A logistic regression of each label, all with one penalty, judged by mean average
-    precision."""
+class LogisticHead(HeadSolver):
+    """A logistic regression with one penalty for all outputs, solved by L-BFGS."""
 
-    figure: ClassVar[str] = "mean average precision"
-    curvature: ClassVar[float] = 0.5
+    @abstractmethod
+    def targets(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the probabilities that are wanted, [N, O], and the weight of each example,
+        [N]."""
+
+    @abstractmethod
+    def losses(self, outputs: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the cross-entropy of each example, [N], and the probabilities, [N, O]."""
 
     def path(
         self, X: np.ndarray, wanted: np.ndarray, penalties: tuple[float, ...]
     ) -> Iterator[tuple[float, SolvedHead]]:
-        """Implements :meth:`HeadSolver.path`: all labels together by L-BFGS, each from the last
-        one."""
+        """Implements :meth:`HeadSolver.path`, each from the last one."""
         from scipy.optimize import minimize
 
-        Y = wanted.astype(np.float64)
-        shape = (X.shape[1] + 1, Y.shape[1])
-        # Begins where all weights are zero and each label has its frequency.
-        shares = np.clip(Y.mean(0), 1e-3, 1 - 1e-3)
+        Y, weights = self.targets(wanted)
+        # A solution lies in the span of the examples: of few, that has fewer dimensions.
+        back = np.linalg.svd(X, full_matrices=False)[2].T if len(X) < X.shape[1] else None
+        Z = X if back is None else X @ back
+        shape = (Z.shape[1] + 1, Y.shape[1])
         start = np.zeros(shape)
+        shares = np.clip(np.average(Y, 0, weights), _LEAST_SHARE, 1 - _LEAST_SHARE)
         start[-1] = np.log(shares / (1 - shares))
         for c in penalties:
             found: Any = minimize(
-                _loss_of_labels, start.ravel(), args=(X, Y, c), jac=True, method="L-BFGS-B",
-                options={"maxiter": _MOST_ITERATIONS, "gtol": _TOLERANCE},
+                self._objective, start.ravel(), args=(Z, Y, weights / len(Z), c), jac=True,
+                method="L-BFGS-B", options={"maxiter": _MOST_ITERATIONS, "gtol": _TOLERANCE},
             )  # fmt: skip
             start = found.x.reshape(shape)
-            yield c, SolvedHead(start[:-1].copy(), start[-1].copy())
+            weight = start[:-1].copy() if back is None else back @ start[:-1]
+            yield c, SolvedHead(weight, start[-1].copy())
+
+    def _objective(
+        self, flat: np.ndarray, X: np.ndarray, Y: np.ndarray, shares: np.ndarray, c: float
+    ) -> tuple[float, np.ndarray]:
+        """Returns the mean of the cross-entropies with a penalty, and its gradient."""
+        weights = flat.reshape(X.shape[1] + 1, Y.shape[1])
+        losses, probabilities = self.losses(X @ weights[:-1] + weights[-1], Y)
+        decay = 1 / (c * len(X))
+        loss = shares @ losses + 0.5 * decay * (weights[:-1] ** 2).sum()
+        wrong = (probabilities - Y) * shares[:, None]
+        gradient = np.concatenate([X.T @ wrong + decay * weights[:-1], wrong.sum(0)[None]])
+        return float(loss), gradient.ravel()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxHead(LogisticHead):
+    """A logistic regression of classes; ``is_balanced``: whether they weigh alike, however many
+    examples they have."""
+
+    num_classes: int
+    is_balanced: bool = False
+
+    def folds(self, wanted: np.ndarray, seed: int) -> Iterator[tuple[Any, Any]]:
+        """Implements :meth:`HeadSolver.folds`: each class in each."""
+        from sklearn.model_selection import RepeatedStratifiedKFold
+
+        least = int(np.bincount(wanted, minlength=self.num_classes).min())
+        if least < 2:
+            return iter(())
+        folds = RepeatedStratifiedKFold(**self.fold_options(least, len(wanted), seed))
+        return folds.split(np.zeros(len(wanted)), wanted)
+
+    def targets(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Implements :meth:`LogisticHead.targets`."""
+        weights = np.ones(len(wanted))
+        if self.is_balanced:
+            counts = np.bincount(wanted, minlength=self.num_classes)
+            weights = len(wanted) / (np.count_nonzero(counts) * counts[wanted])
+        return np.eye(self.num_classes)[wanted], weights
+
+    def losses(self, outputs: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Implements :meth:`LogisticHead.losses`."""
+        shifted = outputs - outputs.max(1, keepdims=True)
+        powers = np.exp(shifted)
+        sums = powers.sum(1, keepdims=True)
+        return np.log(sums[:, 0]) - (Y * shifted).sum(1), powers / sums
+
+    def judge(self, solved: SolvedHead, X: np.ndarray, wanted: np.ndarray) -> float:
+        """Implements :meth:`HeadSolver.judge`."""
+        return float((solved.outputs(X).argmax(1) == wanted).mean())
+
+
+class SigmoidHead(LogisticHead):
+    """A logistic regression of each label, judged by mean average precision."""
+
+    figure: ClassVar[str] = "mean average precision"
+    curvature: ClassVar[float] = 0.5
+
+    def targets(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Implements :meth:`LogisticHead.targets`."""
+        return wanted.astype(np.float64), np.ones(len(wanted))
+
+    def losses(self, outputs: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Implements :meth:`LogisticHead.losses`: of an example, the sum over its labels."""
+        probabilities = 1 / (1 + np.exp(-np.clip(outputs, -500, 500)))
+        return (np.logaddexp(0, outputs) - Y * outputs).sum(1), probabilities
 
     def judge(self, solved: SolvedHead, X: np.ndarray, wanted: np.ndarray) -> float:
         """Implements :meth:`HeadSolver.judge`."""
         found = average_precisions(solved.outputs(X), wanted)
         return 0.0 if np.isnan(found).all() else float(np.nanmean(found))
-
-    def head(self, solved: SolvedHead) -> tuple[np.ndarray, np.ndarray]:
-        """Implements :meth:`HeadSolver.head`."""
-        return solved.weight.T, solved.bias
 
 
 class RidgeHead(HeadSolver):
@@ -90,10 +151,6 @@ class RidgeHead(HeadSolver):
         spread = ((wanted - wanted.mean(0)) ** 2).sum(0)
         errors = ((solved.outputs(X) - wanted) ** 2).sum(0)
         return float(1 - (errors / np.maximum(spread, 1e-9)).mean())
-
-    def head(self, solved: SolvedHead) -> tuple[np.ndarray, np.ndarray]:
-        """Implements :meth:`HeadSolver.head`."""
-        return solved.weight.T, solved.bias
 
 
 def average_precisions(
@@ -123,17 +180,3 @@ def average_precisions(
     total = hits[-1]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(total > 0, (precision * gained).sum(0) / total, np.nan)
-
-
-def _loss_of_labels(
-    flat: np.ndarray, X: np.ndarray, Y: np.ndarray, c: float
-) -> tuple[float, np.ndarray]:
-    """Returns the mean of binary cross-entropies with a penalty, and its gradient."""
-    weights = flat.reshape(X.shape[1] + 1, Y.shape[1])
-    outputs = X @ weights[:-1] + weights[-1]
-    decay = 1 / (c * len(X))
-    loss = (np.logaddexp(0, outputs) - Y * outputs).sum() / len(X)
-    loss += 0.5 * decay * (weights[:-1] ** 2).sum()
-    wrong = (1 / (1 + np.exp(-np.clip(outputs, -500, 500))) - Y) / len(X)
-    gradient = np.concatenate([X.T @ wrong + decay * weights[:-1], wrong.sum(0)[None]])
-    return float(loss), gradient.ravel()

@@ -4,16 +4,18 @@ and what to expect of it.
 Trained on from there, a head of the same objective (cross-entropy with the same penalty) stays
 where it is, and the trunk is not distorted by the gradients of a random one (Kumar et al. 2022,
 "Fine-tuning can distort pretrained features and underperform out-of-distribution").
+
+Shapes: N examples, F features, O outputs.
 """
 
 from __future__ import annotations
 
-import warnings
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ from volano.errors import CheckpointError
 
 PROBE = "probe.safetensors"
 # Inverse penalties that are tried, as scikit-learn's C.
-_PENALTIES = (0.001, 0.01, 0.1, 1.0)
+_PENALTIES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _FOLDS = 5
 # Of fewer examples one split says little: it is made several times.
 _FEW, _REPEATS = 400, 3
@@ -38,12 +40,11 @@ class LinearProbe:
 
     Attributes:
         center, scale: mean and inverse deviation of the features, [F].
-        weight: [classes, F], of standardised features.
-        bias: [classes].
-        c: scikit-learn's C, chosen by cross-validation.
+        weight: [O, F], of standardised features.
+        bias: [O].
+        c: inverse penalty of the sum of losses, chosen by cross-validation.
         num_examples: the number of examples that it was solved on.
         curvature: bound of the objective's curvature, which bounds a stable learning rate.
-        decay_factor: see :meth:`HeadSolver.decay_factor`.
         accuracy, spread: mean and standard deviation of the accuracy (or what else ``figure``
             says) over the folds; None if a class has one example only.
         num_folds: the number of folds.
@@ -57,7 +58,6 @@ class LinearProbe:
     c: float
     num_examples: int
     curvature: float
-    decay_factor: float
     accuracy: float | None = None
     spread: float | None = None
     num_folds: int = 0
@@ -66,7 +66,7 @@ class LinearProbe:
     @property
     def weight_decay(self) -> float:
         """The penalty of the mean loss that C stands for."""
-        return self.decay_factor / (self.c * self.num_examples)
+        return 1 / (self.c * self.num_examples)
 
     @property
     def learning_rate(self) -> float:
@@ -85,12 +85,12 @@ class LinearProbe:
     def save(self, path: Path, save: Any) -> None:
         """Writes it by ``save``, a function of tensors and a path."""
         numbers = [self.c, self.num_examples, self.curvature]
-        numbers += [-1.0 if v is None else v for v in (self.accuracy, self.spread)]
+        numbers += [math.nan if v is None else v for v in (self.accuracy, self.spread)]
         tensors = {name: getattr(self, name) for name in ("center", "scale", "weight", "bias")}
-        numbers = torch.tensor([*numbers, self.num_folds], dtype=torch.float64)
-        if self.decay_factor != _usual_factor(self.weight):
-            tensors["decay_factor"] = torch.tensor(self.decay_factor, dtype=torch.float64)
-        save({**tensors, "numbers": numbers}, path)
+        # Files without the factor had one of 2 for two classes.
+        tensors["decay_factor"] = torch.ones((), dtype=torch.float64)
+        tensors["numbers"] = torch.tensor([*numbers, self.num_folds], dtype=torch.float64)
+        save(tensors, path)
 
     @classmethod
     def load(cls, path: Path) -> LinearProbe:
@@ -102,17 +102,31 @@ class LinearProbe:
         try:
             tensors: dict[str, Any] = dict(load_file(path))
             c, num_examples, curvature, *figures, num_folds = tensors.pop("numbers").tolist()
-            accuracy, spread = (None if value < 0 else value for value in figures)
-            factor = tensors.pop("decay_factor", None)
+            # Earlier ones hold -1 for what is not known.
+            accuracy, spread = (
+                None if math.isnan(value) or value == -1.0 else value for value in figures
+            )
+            usual = torch.tensor(2.0 if len(tensors["weight"]) == 2 else 1.0)
+            factor = tensors.pop("decay_factor", usual).item()
             return cls(
-                **tensors, c=c, num_examples=int(num_examples), curvature=curvature,
-                decay_factor=_usual_factor(tensors["weight"]) if factor is None else factor.item(),
+                **tensors, c=c / factor, num_examples=int(num_examples), curvature=curvature,
                 accuracy=accuracy, spread=spread, num_folds=int(num_folds),
             )  # fmt: skip
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{PROBE} of a run must be readable", got=f"{path}: {error}"
             ) from error
+
+
+class SolvedHead(NamedTuple):
+    """A weight [F, O] and a bias [O]."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def outputs(self, X: np.ndarray) -> np.ndarray:
+        """Returns the outputs [N, O] for features [N, F]."""
+        return X @ self.weight + self.bias
 
 
 class HeadSolver(ABC):
@@ -133,63 +147,28 @@ class HeadSolver(ABC):
         """Yields the rows to solve on and those to judge by, for each fold."""
         from sklearn.model_selection import RepeatedKFold
 
-        num_folds = min(_FOLDS, len(wanted))
-        if num_folds < 2:
+        if len(wanted) < 2:
             return iter(())
-        repeats = _REPEATS if len(wanted) < _FEW else 1
-        folds = RepeatedKFold(n_splits=num_folds, n_repeats=repeats, random_state=seed % 2**32)
+        folds = RepeatedKFold(**self.fold_options(len(wanted), len(wanted), seed))
         return folds.split(np.zeros(len(wanted)))
+
+    @staticmethod
+    def fold_options(most: int, num_examples: int, seed: int) -> dict[str, int]:
+        """Returns the numbers of folds, at most so many, and of their repeats, and their seed."""
+        repeats = _REPEATS if num_examples < _FEW else 1
+        return {
+            "n_splits": min(_FOLDS, most), "n_repeats": repeats, "random_state": seed % 2**32
+        }  # fmt: skip
 
     @abstractmethod
     def path(
         self, X: np.ndarray, wanted: np.ndarray, penalties: tuple[float, ...]
-    ) -> Iterator[tuple[float, Any]]:
+    ) -> Iterator[tuple[float, SolvedHead]]:
         """Yields C and what was solved with it, from the strongest penalty on."""
 
     @abstractmethod
-    def judge(self, solved: Any, X: np.ndarray, wanted: np.ndarray) -> float:
+    def judge(self, solved: SolvedHead, X: np.ndarray, wanted: np.ndarray) -> float:
         """Returns the figure of what was solved, on other examples."""
-
-    @abstractmethod
-    def head(self, solved: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns its weight [outputs, F] and bias [outputs]."""
-
-    def decay_factor(self, num_outputs: int) -> float:
-        """Returns the multiple of ``1 / (C N)`` that the penalty of the mean loss is."""
-        del num_outputs
-        return 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoftmaxHead(HeadSolver):
-    """A logistic regression of classes, each of which occurs; ``is_balanced``: whether they weigh
-    alike, however many examples they have."""
-
-    num_classes: int
-    is_balanced: bool = False
-
-    def folds(self, wanted: np.ndarray, seed: int) -> Iterator[tuple[Any, Any]]:
-        """Implements :meth:`HeadSolver.folds`: each class in each."""
-        return _folds(wanted, self.num_classes, seed)
-
-    def path(
-        self, X: np.ndarray, wanted: np.ndarray, penalties: tuple[float, ...]
-    ) -> Iterator[tuple[float, Any]]:
-        """Implements :meth:`HeadSolver.path`, each from the last one."""
-        return _path(X, wanted, "balanced" if self.is_balanced else None, penalties)
-
-    def judge(self, solved: Any, X: np.ndarray, wanted: np.ndarray) -> float:
-        """Implements :meth:`HeadSolver.judge`."""
-        return float((solved.predict(X) == wanted).mean())
-
-    def head(self, solved: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Implements :meth:`HeadSolver.head`."""
-        return _of_all_classes(solved, self.num_classes)
-
-    def decay_factor(self, num_outputs: int) -> float:
-        """Implements :meth:`HeadSolver.decay_factor`: of two classes scikit-learn counts the
-        difference of their weights, which is half as long as both together."""
-        return 2.0 if num_outputs == 2 else 1.0
 
 
 def solve_probe(features: Tensor, wanted: Tensor, solver: HeadSolver, *, seed: int) -> LinearProbe:
@@ -204,35 +183,29 @@ def solve_probe(features: Tensor, wanted: Tensor, solver: HeadSolver, *, seed: i
         seed: the seed of the folds.
     """
     X, y = features.numpy().astype(np.float64), wanted.numpy()
-    scores: dict[tuple[bool, float], list[float]] = {}
+    figures: dict[tuple[bool, float], list[float]] = {}
     for train, held in solver.folds(y, seed):
-        for is_alike in (False, True):
+        for is_alike in (True, False):
             center, scale = _statistics(X[train], is_alike)
             own, others = (X[train] - center) * scale, (X[held] - center) * scale
-            for c, model in solver.path(own, y[train], solver.penalties):
-                found = solver.judge(model, others, y[held])
-                scores.setdefault((is_alike, c), []).append(found)
-    means = {setting: np.mean(found) for setting, found in scores.items()}
-    setting = max(means, key=lambda one: means[one]) if means else (False, 0.01)
-    is_alike, best = setting
+            for c, head in solver.path(own, y[train], solver.penalties):
+                figure = solver.judge(head, others, y[held])
+                figures.setdefault((is_alike, c), []).append(figure)
+    # Of equal ones the first: scaled alike, with the strongest penalty.
+    is_alike, best = max(figures, key=lambda one: np.mean(figures[one]), default=(True, 0.01))
     center, scale = _statistics(X, is_alike)
     standard = (X - center) * scale
-    ((_, model),) = solver.path(standard, y, (best,))
-    weight, bias = solver.head(model)
+    ((_, head),) = solver.path(standard, y, (best,))
+    found = figures.get((is_alike, best), [])
     return LinearProbe(
         center=torch.from_numpy(center).float(), scale=torch.from_numpy(scale).float(),
-        weight=torch.from_numpy(weight).float().contiguous(), bias=torch.from_numpy(bias).float(),
+        weight=torch.from_numpy(head.weight.T).float().contiguous(),
+        bias=torch.from_numpy(head.bias).float(),
         c=best, num_examples=len(y), curvature=solver.curvature * _curvature(standard),
-        decay_factor=solver.decay_factor(len(weight)), figure=solver.figure,
-        accuracy=float(np.mean(scores[setting])) if means else None,
-        spread=float(np.std(scores[setting])) if means else None,
-        num_folds=len(scores.get(setting, ())),
+        figure=solver.figure, num_folds=len(found),
+        accuracy=float(np.mean(found)) if found else None,
+        spread=float(np.std(found)) if found else None,
     )  # fmt: skip
-
-
-def _usual_factor(weight: Tensor) -> float:
-    """Returns the factor of a logistic regression of classes, which files leave out."""
-    return 2.0 if len(weight) == 2 else 1.0
 
 
 def some_of_each(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -244,53 +217,12 @@ def some_of_each(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return np.sort(np.concatenate([np.flatnonzero(labels == c)[:most] for c in range(num_classes)]))
 
 
-def _folds(labels: np.ndarray, num_classes: int, seed: int) -> Iterator[tuple[Any, Any]]:
-    from sklearn.model_selection import RepeatedStratifiedKFold
-
-    num_folds = min(_FOLDS, int(np.bincount(labels, minlength=num_classes).min()))
-    if num_folds < 2:
-        return iter(())
-    repeats = _REPEATS if len(labels) < _FEW else 1
-    folds = RepeatedStratifiedKFold(
-        n_splits=num_folds, n_repeats=repeats, random_state=seed % 2**32
-    )
-    return folds.split(np.zeros(len(labels)), labels)
-
-
-def _path(
-    X: np.ndarray, y: np.ndarray, weights: str | None, penalties: tuple[float, ...]
-) -> Iterator[tuple[float, Any]]:
-    """Yields C and the solved regression, from the strongest penalty on, each from the last one."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    model: Any = LogisticRegression(
-        warm_start=True,
-        max_iter=300,
-        tol=1e-3,
-        class_weight=weights,  # pyright: ignore[reportArgumentType]
-    )
-    for c in penalties:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            yield c, model.set_params(C=c).fit(X, y)
-
-
 def _statistics(X: np.ndarray, is_alike: bool) -> tuple[np.ndarray, np.ndarray]:
     deviation = X.std(0)
     if is_alike:
         deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
     # A feature that is constant over the examples says nothing.
     return X.mean(0), np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
-
-
-def _of_all_classes(model: Any, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns weights and biases of each class; of two, scikit-learn has those of the second."""
-    if num_classes == 2:
-        return np.concatenate([-model.coef_, model.coef_]) / 2, np.array(
-            [-model.intercept_[0], model.intercept_[0]]
-        ) / 2
-    return model.coef_, model.intercept_
 
 
 def _curvature(X: np.ndarray) -> float:

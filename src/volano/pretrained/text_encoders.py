@@ -57,6 +57,11 @@ class EncoderTokenizer:
         """The digest of the content."""
         return hashlib.sha256(self.content).hexdigest()[:32]
 
+    @property
+    def padding(self) -> str | None:
+        """The token that fills short texts up."""
+        return self._library.id_to_token(self.padding_id)
+
     def ids_of(self, text: str) -> list[int]:
         """Returns the ids of a whole text, without special ones."""
         self._library.no_truncation()

@@ -52,6 +52,13 @@ def load_network(name: str, auto: str) -> nn.Module:
     return network.eval()
 
 
+def save_network(network: nn.Module, folder: Path) -> None:
+    """Writes a network as ``from_pretrained`` loads it."""
+    write: Any = network.save_pretrained
+    with _quiet():
+        write(folder)
+
+
 def build_network(config: dict[str, Any], auto: str) -> nn.Module:
     """Returns a network of a configuration, for weights to be loaded. A stranger may have written
     it: code that it names is not loaded, and its dimensions are bounded.
@@ -139,12 +146,14 @@ def _told(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError) as error:
         is_folder = Path(name).is_dir()
+        # What is not in the cache is told as a fault of the network, which is not asked.
+        is_missing = isinstance(error, OSError) and not is_folder
         there = [] if is_folder else nearest(name, _cached_names())
         fetch = f"Fetch it with: hf download {name}"
         raise UsageError(
             "A network of transformers must be a folder with config.json and weights, or be in its "
             "cache on this machine",
-            got=f"{name}: {' '.join(str(error).split())[:160]}",
+            got=name if is_missing else f"{name}: {' '.join(str(error).split())[:160]}",
             remedy=f"Nearest in the cache: {', '.join(there)}; {fetch}"
             if there
             else None

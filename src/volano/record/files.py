@@ -66,6 +66,8 @@ def written_folder(path: Path) -> Iterator[Path]:
         yield partial
         make_folder(path)
         for file in partial.iterdir():
+            if file.is_dir():  # a folder takes no other one's place
+                remove(path / file.name)
             file.replace(path / file.name)
     finally:
         remove(partial)

@@ -39,6 +39,8 @@ class Score:
         interval: its 95 % interval, if it is no share of ``num_examples`` but an average of them.
         wide: width of the interval from which the examples are few.
         digits, unit: how it is written.
+        is_solved: whether the network was solved before the first step, so that few steps are
+            enough.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Score:
     wide: float = _WIDE_INTERVAL
     digits: int = 4
     unit: str = ""
+    is_solved: bool = False
 
     def text(self, value: float) -> str:
         """Writes a figure of this kind."""
@@ -144,7 +147,12 @@ def judge(*, num_steps: int, losses: Sequence[float] = (), score: Score | None =
         losses: its validation losses, in the order of the evaluations.
         score: the figure of its final test; None if it has none.
     """
-    found = [_of_steps(num_steps), _of_score(score), _of_losses(losses, score)]
+    is_solved = score is not None and score.is_solved
+    found = [
+        None if is_solved else _of_steps(num_steps),
+        _of_score(score),
+        _of_losses(losses, score),
+    ]
     known = [one for one in found if one is not None]
     interval = None
     if score is not None and math.isfinite(score.value):

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import asdict, dataclass
 
 from volano.apps.application import Finished, Fitted
-from volano.apps.image.export import SAMPLES
+from volano.apps.export import SAMPLES
 from volano.apps.image.fit import begun_into, fit_into
 from volano.apps.image.pictures import write_pictures
 from volano.apps.image.scores import predict_labelled
@@ -68,7 +68,7 @@ class ImageApplication(ImageTraining):
         return Finished(
             metrics=spec.answers.final_figures(scores),
             notices=notices,
-            score=spec.answers.score(scores),
+            score=dataclasses.replace(spec.answers.score(scores), is_solved=self.is_solved),
         )
 
     @staticmethod

@@ -143,7 +143,7 @@ def begun_into(
         application.options.tune,
         num_examples=len(application.train),
         num_classes=len(application.spec.classes),
-        pass_seconds=start.image_seconds * len(application.train),
+        pass_seconds=start.example_seconds * len(application.train),
         seconds=limit.left() if epochs is None else None,
         epochs=epochs,
     )
@@ -155,8 +155,8 @@ def begun_into(
 
 def _forward_seconds(application: ImageTraining, plan: Plan) -> float:
     """Returns the seconds of the prediction of one image."""
-    if application.network is not None and application.begun.image_seconds:
-        return application.begun.image_seconds  # timed already, over more images
+    if application.network is not None and application.begun.example_seconds:
+        return application.begun.example_seconds  # timed already, over more images
     task = application.task(application.steps_in(1.0))
     with throwaway_settings(plan) as device:
         model = task.model().to(device.torch_device)

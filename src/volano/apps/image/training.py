@@ -14,7 +14,7 @@ from torch import Tensor
 
 from volano.apps.application import Application
 from volano.apps.image.augment import Augmentation
-from volano.apps.image.fine_tuning.begin import FineTuningStart, begin, start_of_run
+from volano.apps.image.fine_tuning.begin import begin
 from volano.apps.image.fine_tuning.network import described, input_of, network_of, scale_of
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe, choose_fine_tuning
 from volano.apps.image.fine_tuning.task import fine_tuning_fields
@@ -41,7 +41,7 @@ from volano.apps.image.splits import (
     with_own_validation,
 )
 from volano.apps.options import Options
-from volano.apps.shared_options import columns_of
+from volano.apps.shared_options import batch_in_words, columns_of
 from volano.apps.targets.kinds import target_class, target_of_data
 from volano.apps.targets.target import Target
 from volano.data import Fault, fault_notices
@@ -64,6 +64,7 @@ from volano.data.sources import (
 )
 from volano.device import Device
 from volano.pretrained.fine_tuned import HEAD
+from volano.pretrained.frozen_features import FineTuningStart
 from volano.pretrained.image_networks import ImageNetwork
 from volano.pretrained.linear_probe import PROBE
 from volano.task import Task, cosine, linear
@@ -148,7 +149,8 @@ class ImageTraining(Application):
         sets = with_cache(read_again(options, folder), options.image_cache)
         found = recorded_sets(sets, record)
         record.check_there(found, members_of_sets(sets), "images", options.path)
-        return cls._of(options, sets, network_of(options), found, start_of_run(folder))
+        start = FineTuningStart.of_run(folder.path)
+        return cls._of(options, sets, network_of(options), found, start)
 
     @classmethod
     def test_of_run(cls, folder: RunFolder) -> tuple[LabelledImages, str, tuple[str, ...]]:
@@ -229,8 +231,7 @@ class ImageTraining(Application):
             *(copies_left_out(sets, train, test) if self.is_held_out and is_new else ()),
             *copies_of_training(train.members(), test.members(), "images"),
         ]
-        if batch_size is not None and batch_size > len(train):
-            notices.append(f"batch_size={len(train)}: there are no more images to train on")
+        notices += batch_in_words(batch_size, len(train), "images")
         notices.append(f"flip={self.options.flip}: {why_flip}")
         if self.class_weights is not None:
             counts = torch.bincount(train.labels)
@@ -267,6 +268,11 @@ class ImageTraining(Application):
             self.network, self.train, self.spec.answers, device, seed=self.options.seed,
             is_balanced=is_balanced,
         )  # fmt: skip
+
+    @property
+    def is_solved(self) -> bool:
+        """Returns whether the head on a frozen trunk was solved before the first step."""
+        return self.network is not None and (self.options.tune or HEAD) == HEAD
 
     def with_tune(self, tune: str) -> Self:
         """The same with that part of the network trained."""
@@ -351,7 +357,7 @@ class ImageTraining(Application):
             **self._fields(recipe),
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
-            evaluate_every=f"{max(1, -(-num_steps // self._num_evaluations(recipe)))}st",
+            evaluate_every=self.evaluation_interval(num_steps, recipe),
             seed=self.options.seed,
         )
 
@@ -368,10 +374,6 @@ class ImageTraining(Application):
     def resolved(self, num_steps: int) -> dict[str, Any]:
         """Implements :meth:`Application.resolved`; the network's size is chosen by then."""
         return {**super().resolved(num_steps), "size": self.spec.size}
-
-    def _num_evaluations(self, recipe: Any) -> int:
-        most = self.options.num_evaluations
-        return recipe.num_evaluations if most is None else min(most, recipe.num_evaluations)
 
     def _fields(self, recipe: Any) -> dict[str, Any]:
         """The fields of the Task that differ from network to network."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.apps.application import Table, TrainedModel
-from volano.apps.image.export import HF, export_classifier, kept_samples, place_to_export
+from volano.apps.export import HF, SAMPLES, export_classifier, export_place, samples_of
 from volano.apps.image.fine_tuning.export import export_hf
 from volano.apps.image.fine_tuning.network import fresh_classifier, load_classifier
 from volano.apps.image.model_spec import ClassifierSpec
@@ -149,8 +149,8 @@ class ImageModel(TrainedModel):
         The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N,
         classes], or numbers in their own units.
         """
-        target = place_to_export(self.folder, to, out)
-        samples = kept_samples(self.folder, "images")
+        target = export_place(self.path, to, out)
+        samples = samples_of(self.path / SAMPLES, "images")
         about = {
             "run": str(self.path),
             "classes": list(self.classes),

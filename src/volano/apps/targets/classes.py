@@ -23,7 +23,8 @@ from volano.apps.classification import (
 from volano.apps.predictions import ClassPrediction, class_predictions
 from volano.apps.targets.target import Target
 from volano.data.sources import CLASSES
-from volano.pretrained.linear_probe import HeadSolver, SoftmaxHead, some_of_each
+from volano.pretrained.head_solvers import SoftmaxHead
+from volano.pretrained.linear_probe import HeadSolver, some_of_each
 from volano.report import draw_confusion
 from volano.report.verdict import Score
 from volano.task import Loss

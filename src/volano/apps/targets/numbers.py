@@ -76,9 +76,10 @@ class InUnits(nn.Module):
         self.register_buffer("means", torch.tensor(means))
         self.register_buffer("deviations", torch.tensor(deviations))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns numbers fp32 [N, K]."""
-        return self.module(images).float() * self.deviations + self.means
+    def forward(self, inputs: Tensor, more: Tensor | None = None) -> Tensor:
+        """Returns numbers fp32 [N, K] of what the network takes, one input or two."""
+        found = self.module(inputs) if more is None else self.module(inputs, more)
+        return found.float() * self.deviations + self.means
 
 
 @dataclass(frozen=True, kw_only=True)

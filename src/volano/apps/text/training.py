@@ -183,8 +183,6 @@ class TextTraining(Application):
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
         recipe = recipe or self.recipe(num_steps)
         ids, first, bytes_per_token = self._valid()
-        most = self.options.num_evaluations
-        num_evaluations = min(recipe.num_evaluations, most or recipe.num_evaluations)
         return Task(
             name="text",
             model=functools.partial(Decoder, self.spec.shape(recipe.dropout)),
@@ -209,7 +207,7 @@ class TextTraining(Application):
             ema_decay=recipe.ema_decay,
             batch_size=self.batch_size,
             duration=f"{num_steps}st",
-            evaluate_every=f"{max(1, -(-num_steps // num_evaluations))}st",
+            evaluate_every=self.evaluation_interval(num_steps, recipe),
             seed=self.options.seed,
         )
 

@@ -1,8 +1,9 @@
-"""The video application's options."""
+"""The options of the video application, and of every training on clips."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from volano.apps.options import MOST_SEED, DeclaredOptions, Options, option
 from volano.apps.shared_options import fit, from_option, held_out_by, num_evaluations
@@ -12,11 +13,38 @@ NETWORKS = ("unet", "transformer")
 METHODS = ("euler", "heun")
 FLIPS = ("auto", "yes", "no")
 # Frames that stand for longer than ten seconds are no clip.
-LEAST_FPS, MOST_FPS = 0.1, 240
+_LEAST_FPS, _MOST_FPS = 0.1, 240
+
+
+def frames(usual: int, *, at_least: int) -> Any:
+    """Returns the field of an option that says how many frames of a clip a network sees."""
+    return option(
+        None, f"Frames of a clip that the model sees; {usual}.", at_least=at_least, at_most=64,
+        unit="frames", flag="--frames",
+    )  # fmt: skip
+
+
+def _fps(help: str) -> Any:
+    return option(None, help, at_least=_LEAST_FPS, at_most=_MOST_FPS, unit="frames a second")
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoOptions(Options):
+class ClipOptions(Options):
+    """The options of every training on clips."""
+
+    image_size: int | None = option(
+        None, "Pixels a side to decode to.", at_least=8, at_most=256, multiple_of=8, unit="px"
+    )
+    fit: str = fit()
+    fps: float | None = _fps("Frames a second to decode to.")
+    batch_size: int | None = option(None, "Clips a step.", at_least=1)
+    flip: str = option("auto", "Mirror clips: auto is no.", choices=FLIPS)
+    held_out_by: str = held_out_by()
+    num_evaluations: int | None = num_evaluations()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions(ClipOptions):
     """The options of training a model of clips."""
 
     path: str | None = option(
@@ -25,35 +53,13 @@ class VideoOptions(Options):
     classify: bool = option(False, "Tell classes of clips apart instead.", is_kept=False)
     from_: str | None = from_option("an image network, with `classify`")
     network: str | None = option(None, "Chosen by the clips that will be seen.", choices=NETWORKS)
-    num_frames: int | None = option(
-        None,
-        "Frames that the model sees; 16.",
-        at_least=4,
-        at_most=64,
-        unit="frames",
-        flag="--frames",
-    )
-    image_size: int | None = option(
-        None, "Pixels a side to decode to.", at_least=8, at_most=256, multiple_of=8, unit="px"
-    )
-    fit: str = fit()
-    fps: float | None = option(
-        None,
-        "Frames a second to decode to.",
-        at_least=LEAST_FPS,
-        at_most=MOST_FPS,
-        unit="frames a second",
-    )
-    batch_size: int | None = option(None, "Clips a step.", at_least=1)
-    flip: str = option("auto", "Mirror clips: auto is no.", choices=FLIPS)
-    held_out_by: str = held_out_by()
+    num_frames: int | None = frames(16, at_least=4)
     num_generated: int | None = option(
         None, "Clips generated for the final figures.", at_least=0, is_resolved=True
     )
     feature_steps: int | None = option(
         None, "Steps of the feature net.", at_least=0, is_resolved=True
     )
-    num_evaluations: int | None = num_evaluations()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,13 +87,7 @@ class VideoGenerationOptions(DeclaredOptions):
     class_name: str | None = option(None, "One of the run's classes.", flag="--class")
     guidance: float | None = option(None, "Towards the class; 1 is plain.", at_least=0, at_most=20)
     method: str = option("euler", "Of the integration.", choices=METHODS)
-    fps: float | None = option(
-        None,
-        "Frames a second of the files.",
-        at_least=LEAST_FPS,
-        at_most=MOST_FPS,
-        unit="frames a second",
-    )
+    fps: float | None = _fps("Frames a second of the files.")
     seed: int = option(
         0, "Of the noise; clip k is the same however many are made.", at_least=0, at_most=MOST_SEED
     )

@@ -6,15 +6,15 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import torch
 
 from volano.apps.application import Application, Fitted
-from volano.apps.classification import classes_in_words
 from volano.apps.options import Options
+from volano.apps.shared_options import batch_in_words
 from volano.apps.video.augment import ClipAugmentation
+from volano.apps.video.clip_sets import clips_in_words, read_clips
 from volano.apps.video.flow import FrameFlow
 from volano.apps.video.model_spec import VideoSpec, make_network
 from volano.apps.video.options import VideoOptions
@@ -35,9 +35,7 @@ from volano.data.sources import (
     Clips,
     ClipSets,
     SplitRecord,
-    WantedClips,
     bouncing_digits,
-    read_clip_folder,
 )
 from volano.device import Device
 from volano.running.checks import check_data_is_there
@@ -105,10 +103,9 @@ class VideoTraining(Application):
         if options.path is None:
             sets = bouncing_digits(num_frames=num_frames)
         else:
-            wanted = WantedClips(size=options.image_size, fps=options.fps, fit=options.fit)
-            sets = read_clip_folder(
-                Path(options.path), clip_format or wanted, num_frames=num_frames,
-                seed=options.seed, held_out_by=options.held_out_by, recorded=recorded,
+            sets = read_clips(
+                options, clip_format, num_frames=num_frames, size=options.image_size,
+                recorded=recorded,
             )  # fmt: skip
         train = sets.train
         mean, std = pixel_statistics(train.frames, train.lengths)
@@ -174,8 +171,6 @@ class VideoTraining(Application):
     def task(self, num_steps: int, recipe: VideoRecipe | None = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
         spec, recipe, train = self.spec, recipe or self.recipe(num_steps), self.sets.train
-        most = self.options.num_evaluations
-        num_evaluations = min(recipe.num_evaluations, most or recipe.num_evaluations)
         return Task(
             name="video",
             model=functools.partial(make_network, spec),
@@ -196,7 +191,7 @@ class VideoTraining(Application):
             ema_decay=recipe.ema_decay,
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
-            evaluate_every=f"{max(1, -(-num_steps // num_evaluations))}st",
+            evaluate_every=self.evaluation_interval(num_steps, recipe),
             seed=self.options.seed,
         )
 
@@ -234,13 +229,12 @@ def _notices_of(sets: ClipSets, options: VideoOptions) -> tuple[str, ...]:
     said, classes = [*sets.notices], sets.train.classes
     if sets.splits is not None:
         number = {name: label for label, name in enumerate(classes)}
-        parts = {
-            split: SimpleNamespace(labels=[number.get(one.label, 0) for one in sets.splits[split]])
+        labels = {
+            split: [number.get(one.label, 0) for one in sets.splits[split]]
             for split in (TRAIN, TEST)
         }
-        said.insert(0, classes_in_words("clips", classes, parts, is_held_out=sets.is_held_out))
-    if options.batch_size is not None and options.batch_size > len(sets.train):
-        said.append(f"batch_size={len(sets.train)}: there are no more clips to train on")
+        said.insert(0, clips_in_words(sets, labels))
+    said += batch_in_words(options.batch_size, len(sets.train), "clips")
     if options.flip != "yes":
         said.append(
             "flip=no: a model of mirrored clips would make mirrored clips; say flip=yes if that is "

@@ -3,13 +3,13 @@
 import torch
 
 from pretrained_networks import small
-from volano.apps.image.fine_tuning.begin import begin, start_of_run
+from volano.apps.image.fine_tuning.begin import begin
 from volano.apps.image.fine_tuning.network import network_of
 from volano.apps.image.options import ImageOptions
 from volano.apps.targets.kinds import target_of_data
 from volano.data.sources import read_image_sets
 from volano.device import Device
-from volano.training import RunFolder
+from volano.pretrained.frozen_features import FineTuningStart
 
 
 def test_a_head_is_solved_on_the_trunks_features(tmp_path):
@@ -21,6 +21,6 @@ def test_a_head_is_solved_on_the_trunks_features(tmp_path):
     with torch.no_grad():
         features = network.trunk(train.images)
     assert torch.allclose(start.probe.center, features.mean(0), atol=1e-5)
-    assert start.image_seconds > 0
+    assert start.example_seconds > 0
     assert small().fc.weight.shape[1] == len(start.probe.scale)
-    assert start_of_run(RunFolder(tmp_path)) is None
+    assert FineTuningStart.of_run(tmp_path) is None

@@ -1,24 +1,11 @@
 """A classifier of transformers as a folder that ``from_pretrained`` loads."""
 
 import pytest
-import torch
 
 import volano
 from digit_tables import write_numbers_table
 from pretrained_networks import save_small_vit
-from volano.apps.image.fine_tuning.export import folded
 from volano.errors import UsageError
-from volano.pretrained.fine_tuned import StandardizedLinear
-
-
-def test_a_head_that_standardises_is_one_linear_layer():
-    head = StandardizedLinear(4, 3)
-    with torch.no_grad():
-        for tensor in (head.center, head.linear.weight, head.linear.bias):
-            tensor.normal_()
-        head.scale.uniform_(0.5, 2.0)
-    features = torch.randn(5, 4)
-    assert torch.allclose(folded(head)(features), head(features), atol=1e-5)
 
 
 def test_a_folder_is_loaded_with_its_classes_and_its_processor(tmp_path):

@@ -7,7 +7,8 @@ import torch
 
 import volano
 from pretrained_networks import WORDS, save_small_encoder
-from volano.apps.text.classify.encoder import encoder_batch, encoder_of
+from volano.apps.text.classify.begin import encoder_of
+from volano.apps.text.classify.encoder import encoder_batch
 from volano.errors import CheckpointError, UsageError
 
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -84,3 +85,30 @@ def test_an_encoder_is_one_of_transformers():
     assert (encoder_batch(1000), encoder_batch(40), encoder_batch(3)) == (32, 5, 1)
     with pytest.raises(UsageError, match="must be one of transformers"):
         encoder_of("timm:resnet18")
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of torch, in its exporter
+@pytest.mark.parametrize("to", ["safetensors", "pt2"])
+def test_a_program_of_ids(run, tmp_path, to):
+    result = volano.load(run.path).export(to, tmp_path / f"a.{to}")
+    assert result["largest_difference"] < 1e-4
+    assert result["classes"] == ["bad", "good"]
+
+
+def test_a_folder_of_transformers_is_a_network_to_begin_with(run, tmp_path):
+    model = volano.load(run.path)
+    for _ in range(2):  # the second takes the place of the first
+        result = model.export("hf", tmp_path / "hf")
+    assert result["largest_difference"] < 1e-4
+    assert "with Volano" in (tmp_path / "hf" / "README.md").read_text()
+    again = encoder_of(f"hf:{tmp_path / 'hf'}")
+    assert (again.pooling, again.num_features) == ("mean", 16)
+    assert again.tokenizer.digest == model._tokenizer.digest
+    own = encoder_of(str(run.path))
+    texts = own.tokenizer.encode(["a good day", "bad"]).padded([0, 1])
+    with torch.no_grad():
+        assert torch.equal(own.trunk(*texts), model.module.trunk(*texts))
+    assert all(parameter.requires_grad for parameter in own.trunk.parameters())
+    (tmp_path / "run.json").write_text('{"schema_version": 1, "source": {"kind": "image"}}')
+    with pytest.raises(UsageError, match="must be a classifier of texts on a pretrained encoder"):
+        encoder_of(str(tmp_path))

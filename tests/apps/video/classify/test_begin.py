@@ -14,5 +14,5 @@ def test_a_head_of_the_averaged_features_is_solved(application):
     )
     assert start.probe.weight.shape == (2, images.num_features)
     assert start.probe.num_examples == len(application.train)
-    assert start.image_seconds > 0
+    assert start.example_seconds > 0
     assert torch.isfinite(start.probe.weight).all()

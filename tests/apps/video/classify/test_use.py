@@ -69,3 +69,12 @@ def test_a_head_on_an_image_network(folder, tmp_path):
     assert loaded.evaluate()["accuracy"] == run.metrics["test_accuracy"]
     assert any("accuracy to expect of a linear head" in notice for notice in run.notices)
     assert loaded.export("safetensors", tmp_path / "x.safetensors")["largest_difference"] == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of torch, in its exporter
+def test_a_program_takes_any_number_of_clips(model, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    found = model.export("onnx", tmp_path / "model.onnx")  # by way of a pt2
+    assert found["num_compared"] > 2  # it was made of two
+    assert found["largest_difference"] < 1e-4

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from volano.apps.image.export import largest_difference
+from volano.apps.export import largest_difference
 from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.model_card import write_card
 from volano.apps.targets.target import Target
 from volano.errors import UsageError
-from volano.pretrained.fine_tuned import FineTuned, StandardizedLinear
+from volano.pretrained.fine_tuned import FineTuned
+from volano.pretrained.transformers_library import load_network, save_network
 from volano.record.files import written_folder
 from volano.training import RunFolder
 
 _AUTO = "AutoModelForImageClassification"
 # Numbers of Pillow.
 _RESAMPLES = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
-_TOLERANCE = 1e-3
 
 
 def export_hf(
@@ -52,7 +52,7 @@ def export_hf(
     with torch.no_grad():
         expected = spec.answers.finished(model)(images)
     network: Any = model.trunk.network
-    network.set_submodule(skeleton["head"], spec.answers.finish_head(folded(model.head)))
+    network.set_submodule(skeleton["head"], spec.answers.finish_head(model.head.folded()))
     network.config.id2label = dict(enumerate(spec.classes))
     network.config.label2id = {name: number for number, name in enumerate(spec.classes)}
     network.config.num_labels = len(spec.classes)
@@ -66,36 +66,19 @@ def export_hf(
         "image_std": [value / 255 for value in own["std"]],
     }  # fmt: skip
     with written_folder(target) as partial:
-        network.save_pretrained(partial)
+        save_network(network, partial)
         (partial / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
         write_card(folder, partial, target.name)
         compared = _compared(partial, model, images, expected, spec.answers)
     return {**compared, "path": str(target), "format": "hf"}
 
 
-def folded(head: nn.Module) -> nn.Linear:
-    """Returns a head that standardises features as one linear layer."""
-    assert isinstance(head, StandardizedLinear)
-    weight, bias = head.linear.weight, head.linear.bias
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    with torch.no_grad():
-        layer.weight.copy_(weight * head.scale)
-        layer.bias.copy_(bias - (weight * head.scale) @ head.center)
-    return layer
-
-
 def _compared(
     target: Path, model: FineTuned, images: Tensor, expected: Tensor, answers: Target
 ) -> dict[str, Any]:
-    from transformers import AutoModelForImageClassification
-
-    again = AutoModelForImageClassification.from_pretrained(
-        str(target), local_files_only=True, trust_remote_code=False
-    ).eval()
     trunk: Any = model.trunk
-    trunk.network = again
+    trunk.network = load_network(str(target), _AUTO)
     with torch.no_grad():
-        got = trunk(images)
-    difference = largest_difference(got, expected, _TOLERANCE * answers.scale(expected))
+        difference = largest_difference(trunk(images), expected, answers)
     size = sum(file.stat().st_size for file in target.iterdir())
     return {"bytes": size, "num_compared": len(images), "largest_difference": difference}

@@ -21,8 +21,9 @@ from volano.apps.text.generate import TokenSampling, WrittenText
 from volano.apps.text.options import TextGenerationOptions
 from volano.device import Device
 from volano.errors import RunError, UsageError
-from volano.pretrained.causal_networks import CausalLogits, build_causal
+from volano.pretrained.causal_networks import AUTO, CausalLogits, build_causal
 from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer
+from volano.pretrained.transformers_library import load_network, save_network
 from volano.record.files import check_out, written_folder
 from volano.training import WEIGHTS, RunFolder, build_and_load
 
@@ -94,7 +95,7 @@ class CausalModel(TrainedModel):
             check_out(target)
         network: Any = copy.deepcopy(self.module).cpu()
         with written_folder(target) as partial:
-            network.save_pretrained(partial)
+            save_network(network, partial)
             (partial / TOKENIZER).write_bytes(self.tokenizer.content)
             write_card(self.folder, partial, target.name)
             difference = self._difference(network, partial)
@@ -106,11 +107,7 @@ class CausalModel(TrainedModel):
 
     def _difference(self, network: Any, folder: Path) -> float:
         """Returns by how much logits differ from those of what was written."""
-        from transformers import AutoModelForCausalLM
-
-        again = AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        ).eval()
+        again: Any = load_network(str(folder), AUTO)
         ids = torch.arange(8)[None] % int(self.about["config"]["vocab_size"])
         with torch.no_grad():
             difference = (again(ids).logits - network(ids).logits).abs().max().item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from volano.apps.text.classify.model_spec import predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.classify.use import ClassifyModel
 from volano.device import Device
+from volano.pretrained.fine_tuned import HEAD as TUNE_HEAD
 from volano.running.time_limit import TimeLimit
 from volano.task import Task
 from volano.training import Run, RunFolder
@@ -45,7 +47,9 @@ class ClassifyApplication(ClassifyTraining):
         choice = {"candidates": spec.candidates, "kept": spec.kept}
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores, **choice})
         metrics = {**target.final_figures(scores), **choice}
-        return Finished(metrics=metrics, score=target.score(scores))
+        is_solved = self.encoder is not None and self.options.tune == TUNE_HEAD
+        score = dataclasses.replace(target.score(scores), is_solved=is_solved)
+        return Finished(metrics=metrics, score=score)
 
     @staticmethod
     def summary(run: Run) -> list[str]:

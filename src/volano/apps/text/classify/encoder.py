@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from volano.apps.text.classify.bag import classification_loss
 from volano.device import Device
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError
 from volano.pretrained.fine_tuned import (
     ALL,
     HEAD,
@@ -23,15 +23,14 @@ from volano.pretrained.fine_tuned import (
     groups_by_depth,
     head_groups,
 )
+from volano.pretrained.frozen_features import frozen_features
 from volano.pretrained.linear_probe import LinearProbe
-from volano.pretrained.references import NetworkReference
 from volano.pretrained.text_encoders import (
     TOKENIZER,
     EncoderTokenizer,
     TextEncoder,
     TextTrunk,
     TokenTexts,
-    load_text_encoder,
 )
 from volano.pretrained.transformers_library import build_network
 from volano.record.files import read_bytes
@@ -40,22 +39,6 @@ from volano.task import Loss, cosine, linear
 # The head is solved before the first step: passes beyond these change nothing.
 MOST_EPOCHS = {HEAD: 3.0, ALL: 10.0}
 _BATCH = 16
-
-
-def encoder_of(reference: str | None) -> TextEncoder | None:
-    """Loads the encoder that a reference names; None of none.
-
-    Raises:
-        UsageError: it is not there, or is no encoder of transformers.
-    """
-    if reference is None:
-        return None
-    found = NetworkReference.parse(reference)
-    if found.kind != "transformers":
-        raise UsageError(
-            "An encoder of texts must be one of transformers: hf:NAME or its folder", got=reference
-        )
-    return load_text_encoder(found.name, reference)
 
 
 class EncoderObjective:
@@ -70,18 +53,15 @@ class EncoderObjective:
 
 def encoder_features(
     encoder: TextEncoder, texts: TokenTexts, rows: np.ndarray, device: Device
-) -> Tensor:
-    """Returns the frozen features of texts, fp32 [N, F] on the host; texts of like lengths are
-    passed together."""
+) -> tuple[Tensor, float]:
+    """Returns the frozen features of texts, fp32 [N, F] on the host, and the seconds of one; texts
+    of like lengths are passed together."""
     order = np.argsort(np.diff(texts.offsets)[rows], kind="stable")
-    trunk, parts = encoder.trunk.to(device.torch_device).eval(), []
-    with torch.inference_mode():
-        for start in range(0, len(order), _BATCH):
-            batch = texts.padded(rows[order[start : start + _BATCH]])
-            parts.append(trunk(*(device.move(part) for part in batch)).cpu())
-    trunk.cpu()
-    features = torch.cat(parts)
-    return torch.empty_like(features).index_copy_(0, torch.from_numpy(order), features)
+    batches = (
+        texts.padded(rows[order[start : start + _BATCH]]) for start in range(0, len(order), _BATCH)
+    )
+    features, seconds = frozen_features(encoder.trunk, batches, device)
+    return torch.empty_like(features).index_copy_(0, torch.from_numpy(order), features), seconds
 
 
 def encoder_fields(

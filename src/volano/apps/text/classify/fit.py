@@ -109,24 +109,22 @@ def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     what is trained, and fits the number of steps to the time."""
     encoder = application.encoder
     assert encoder is not None
-    place, labels = limit.planning.place, application.train.labels
-    rows = application.target.rows_to_solve(labels)
-    mark = time.perf_counter()
-    probe = application.solved(place, rows)
-    pass_seconds = (time.perf_counter() - mark) / len(rows) * len(labels)
+    start, num_texts = application.begin(limit.planning.place), len(application.train)
     found = choose_tune(
-        application.options.tune, num_examples=len(labels),
-        num_classes=len(application.train.classes), pass_seconds=pass_seconds, seconds=limit.left(),
+        application.options.tune, num_examples=num_texts,
+        num_classes=len(application.train.classes),
+        pass_seconds=start.example_seconds * num_texts, seconds=limit.left(),
     )  # fmt: skip
-    application = dataclasses.replace(application.with_options(tune=found.tune), probe=probe)
-    candidates = {} if probe.accuracy is None else {ENCODER: round(probe.accuracy, 4)}
+    application = dataclasses.replace(application.with_options(tune=found.tune), probe=start.probe)
+    candidates = {}
+    if start.probe.accuracy is not None:
+        candidates[ENCODER] = round(start.probe.accuracy, 4)
     application = dataclasses.replace(application, kept=application.spec_of(candidates, None))
     task = application.task(1000)
     chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)
     check_plan(task, chosen.plan)
     limit.check(task, chosen.plan)
-    test_seconds = pass_seconds / len(labels) * len(application.test)
-    left = max(0.0, _left(limit) - test_seconds)
+    left = max(0.0, _left(limit) - start.example_seconds * len(application.test))
     most = application.steps_in(MOST_EPOCHS[found.tune])
     num_steps = _affordable(limit, task, chosen.plan, left, most=most)
     with throwaway_settings(chosen.plan):
@@ -136,7 +134,7 @@ def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     reasons = (
         encoder.in_words(), *encoder.notices,
         *cut_in_words(application.tokens, encoder.tokenizer.most_tokens),
-        f"{trainable}; {found.reason}", probe.in_words(), told,
+        f"{trainable}; {found.reason}", start.probe.in_words(), told,
     )  # fmt: skip
     return Fitted(application=application, chosen=chosen, num_steps=num_steps, reasons=reasons)
 

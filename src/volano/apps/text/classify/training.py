@@ -26,6 +26,7 @@ from volano.apps.text.classify.bag import (
     hash_texts,
     inverse_frequencies,
 )
+from volano.apps.text.classify.begin import encoder_of
 from volano.apps.text.classify.classifier import (
     ClassifierObjective,
     DecoderClassifier,
@@ -39,7 +40,6 @@ from volano.apps.text.classify.encoder import (
     encoder_batch,
     encoder_features,
     encoder_fields,
-    encoder_of,
 )
 from volano.apps.text.classify.model_spec import BAG, ENCODER, HEAD, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
@@ -65,6 +65,7 @@ from volano.data.sources import (
 )
 from volano.device import Device
 from volano.errors import UsageError
+from volano.pretrained.frozen_features import FineTuningStart
 from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe
 from volano.pretrained.text_encoders import TOKENIZER, TextEncoder, TokenTexts, TokenTextsDataset
 from volano.record.files import write_bytes
@@ -187,12 +188,16 @@ class ClassifyTraining(Application):
         assert self.encoder is not None
         return self.encoder.tokenizer.encode(self.train.texts)
 
-    def solved(self, device: Device, rows: np.ndarray) -> LinearProbe:
-        """Solves a head of the frozen features of some training texts."""
+    def begin(self, device: Device) -> FineTuningStart:
+        """Solves a head of the frozen features of the training texts, of some if they are many;
+        those to choose by are left out if the best weights on them are kept."""
         assert self.encoder is not None
-        features = encoder_features(self.encoder, self.tokens, rows, device)
+        rows = self.rows(everything=self.options.keep != "best")
+        rows = rows[self.target.rows_to_solve(self.train.labels[rows])]
+        features, seconds = encoder_features(self.encoder, self.tokens, rows, device)
         wanted, solver = torch.from_numpy(self.wanted[rows]), self.target.head_solver()
-        return solve_probe(features, wanted, solver, seed=self.options.seed)
+        probe = solve_probe(features, wanted, solver, seed=self.options.seed)
+        return FineTuningStart(probe=probe, example_seconds=seconds)
 
     def encoder_task(self, num_steps: int) -> Task:
         """The Task that fine-tunes the encoder; the texts to choose by are left out if the best

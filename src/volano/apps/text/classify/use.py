@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from volano.apps.application import Table, TrainedModel
+from volano.apps.export import export_place
 from volano.apps.predictions import Predictions
 from volano.apps.text.classify.encoder import tokenizer_of_run
+from volano.apps.text.classify.export import export_encoder
 from volano.apps.text.classify.model_spec import ClassesSpec, predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
@@ -117,3 +119,11 @@ class ClassifyModel(TrainedModel):
             notices=notices,
             more=self.spec.answers.about_predictions(rows),
         )
+
+    def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
+        """Writes a classifier on a pretrained encoder as safetensors or pt2, or as a folder of
+        transformers (hf), loads it back and compares; see ``export_encoder``."""
+        target = export_place(self.path, to, out)
+        found = export_encoder(self.module, self.spec, self._tokenizer, self.folder, to, target)
+        about = {"run": str(self.path), "classes": list(self.classes)}
+        return {**about, "target": self.spec.answers.kind, **found}

@@ -53,7 +53,8 @@ class ClipClassifyApplication(ClipClassifyTraining):
         scores = classification_scores(logits, self.test.labels, self.spec.classes)
         folder = RunFolder(run.path)
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores})
-        return Finished(metrics=final_figures(scores), score=accuracy_score(scores))
+        score = dataclasses.replace(accuracy_score(scores), is_solved=self.network is not None)
+        return Finished(metrics=final_figures(scores), score=score)
 
     @staticmethod
     def summary(run: Run) -> list[str]:

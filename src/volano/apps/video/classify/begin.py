@@ -3,17 +3,15 @@ that is solved on them."""
 
 from __future__ import annotations
 
-import time
-
 import torch
-from torch import Tensor
 
-from volano.apps.image.fine_tuning.begin import FineTuningStart
 from volano.apps.video.classify.augment import looked_at
 from volano.apps.video.classify.network import FrameNetwork
 from volano.data.sources import Clips
 from volano.device import Device
-from volano.pretrained.linear_probe import SoftmaxHead, solve_probe, some_of_each
+from volano.pretrained.frozen_features import FineTuningStart, frozen_features
+from volano.pretrained.head_solvers import SoftmaxHead
+from volano.pretrained.linear_probe import solve_probe, some_of_each
 
 _BATCH = 4
 
@@ -31,13 +29,8 @@ def begin_clips(
         is_balanced: whether classes weigh alike.
     """
     rows = torch.from_numpy(some_of_each(train.labels.numpy(), len(train.classes)))
-    trunk = network.fresh_trunk().to(device.torch_device).eval()
-    parts: list[Tensor] = []
-    mark = time.perf_counter()
-    with torch.inference_mode():
-        for some in rows.split(_BATCH):
-            parts.append(trunk(device.move(looked_at(train.frames[some]))).cpu())
-    seconds = (time.perf_counter() - mark) / len(rows)
+    batches = ((looked_at(train.frames[some]),) for some in rows.split(_BATCH))
+    features, seconds = frozen_features(network.fresh_trunk(), batches, device)
     solver = SoftmaxHead(num_classes=len(train.classes), is_balanced=is_balanced)
-    probe = solve_probe(torch.cat(parts), train.labels[rows], solver, seed=seed)
-    return FineTuningStart(probe=probe, image_seconds=seconds)
+    probe = solve_probe(features, train.labels[rows], solver, seed=seed)
+    return FineTuningStart(probe=probe, example_seconds=seconds)

@@ -64,8 +64,8 @@ def begun_on(
 
 def _forward_seconds(application: ClipClassifyTraining, plan: Plan) -> float:
     """Returns the seconds of the prediction of one clip."""
-    if application.start is not None and application.start.image_seconds:
-        return application.start.image_seconds
+    if application.start is not None and application.start.example_seconds:
+        return application.start.example_seconds
     some = looked_at(application.test.frames[:_NUM_TIMED])
     with throwaway_settings(plan) as device:
         model = application.task(1).model().to(device.torch_device)

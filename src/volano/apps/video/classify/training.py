@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from volano.apps.application import Application
-from volano.apps.classification import classes_in_words
-from volano.apps.image.export import SAMPLES
-from volano.apps.image.fine_tuning.begin import FineTuningStart, start_of_run
+from volano.apps.export import SAMPLES
 from volano.apps.image.fine_tuning.network import described, network_of
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe, choose_fine_tuning
 from volano.apps.image.fine_tuning.task import fine_tuning_fields
@@ -21,12 +18,14 @@ from volano.apps.image.network import parameter_groups
 from volano.apps.image.objective import Classification, balanced_weights
 from volano.apps.image.options import ImageOptions
 from volano.apps.options import Options
+from volano.apps.shared_options import batch_in_words
 from volano.apps.video.classify.augment import KEPT_FOR_EACH, ClipViews, looked_at
 from volano.apps.video.classify.begin import begin_clips
 from volano.apps.video.classify.model_spec import GOAL, ClipClassesSpec
 from volano.apps.video.classify.network import FrameNetwork
 from volano.apps.video.classify.options import ClipClassifyOptions
 from volano.apps.video.classify.recipe import ClipClassRecipe, choose_recipe
+from volano.apps.video.clip_sets import clips_in_words, read_clips
 from volano.apps.video.pixels import pixel_statistics
 from volano.data import Arrays, Fault
 from volano.data.sources import (
@@ -38,13 +37,12 @@ from volano.data.sources import (
     Clips,
     ClipSets,
     SplitRecord,
-    WantedClips,
     hold_out_rows,
-    read_clip_folder,
 )
 from volano.device import Device
 from volano.errors import CheckpointError
 from volano.pretrained.fine_tuned import HEAD
+from volano.pretrained.frozen_features import FineTuningStart
 from volano.pretrained.linear_probe import PROBE
 from volano.running.checks import check_data_is_there
 from volano.task import Task, linear
@@ -109,7 +107,7 @@ class ClipClassifyTraining(Application):
         if record is None:
             raise CheckpointError(f"{SPLITS_NAME} of a run must be there", got=str(folder.path))
         spec = ClipClassesSpec.of_run(folder)
-        return cls._of(options, record, spec.clip_format, start_of_run(folder))
+        return cls._of(options, record, spec.clip_format, FineTuningStart.of_run(folder.path))
 
     @classmethod
     def _of(
@@ -121,12 +119,10 @@ class ClipClassifyTraining(Application):
     ) -> Self:
         network = _network_of(options)
         num_frames = options.num_frames or DEFAULT_FRAMES
-        assert options.path is not None
         own_size = None if network is None else network.images.preprocessing.size
-        wanted = WantedClips(size=options.image_size or own_size, fps=options.fps, fit=options.fit)
-        sets = read_clip_folder(
-            Path(options.path), clip_format or wanted, num_frames=KEPT_FOR_EACH * num_frames,
-            seed=options.seed, held_out_by=options.held_out_by, recorded=recorded, whole=True,
+        sets = read_clips(
+            options, clip_format, num_frames=KEPT_FOR_EACH * num_frames,
+            size=options.image_size or own_size, recorded=recorded, whole=True,
         )  # fmt: skip
         train, valid = _with_validation(sets, options)
         channels, size = train.frames.shape[2], train.frames.shape[-1]
@@ -213,8 +209,6 @@ class ClipClassifyTraining(Application):
     def task(self, num_steps: int, recipe: Any = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
         recipe = recipe or self.recipe_of(num_steps)
-        most = self.options.num_evaluations or recipe.num_evaluations
-        num_evaluations = min(recipe.num_evaluations, most)
         # A frozen network's features can be kept if the same frames are looked at each time.
         frames = self.train.frames if self.network is None else looked_at(self.train.frames)
         return Task(
@@ -224,7 +218,7 @@ class ClipClassifyTraining(Application):
             **self._fields(recipe),
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
-            evaluate_every=f"{max(1, -(-num_steps // num_evaluations))}st",
+            evaluate_every=self.evaluation_interval(num_steps, recipe),
             seed=self.options.seed,
         )
 
@@ -283,15 +277,11 @@ def _notices_of(
     network: FrameNetwork | None,
 ) -> tuple[str, ...]:
     own = {VALID: valid} if options.keep == "best" else {}
-    parts = {
-        split: SimpleNamespace(labels=clips.labels.numpy())
-        for split, clips in {TRAIN: train, **own, TEST: sets.test}.items()
-    }
-    said = [classes_in_words("clips", train.classes, parts, is_held_out=sets.is_held_out)]
+    parts = {TRAIN: train, **own, TEST: sets.test}
+    said = [clips_in_words(sets, {split: part.labels.tolist() for split, part in parts.items()})]
     if network is not None:
         said += [network.images.in_words(), *network.images.notices]
-    if options.batch_size is not None and options.batch_size > len(train):
-        said.append(f"batch_size={len(train)}: there are no more clips to train on")
+    said += batch_in_words(options.batch_size, len(train), "clips")
     if network is not None and options.flip == "yes":
         said.append("flip=yes does nothing: a frozen network looks at the clips as they are")
     elif network is None and options.flip == "auto":

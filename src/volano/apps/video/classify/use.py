@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from volano.apps.application import Table, TrainedModel
 from volano.apps.classification import classification_scores, per_class_table
-from volano.apps.image.export import export_classifier, kept_samples, place_to_export
+from volano.apps.export import SAMPLES, export_classifier, export_place, samples_of
 from volano.apps.predictions import Predictions, class_predictions
 from volano.apps.video.classify.augment import KEPT_FOR_EACH, looked_at
 from volano.apps.video.classify.model_spec import (
@@ -130,14 +130,15 @@ class ClipClassifyModel(TrainedModel):
         The exported program takes bytes uint8 [N, frames, channels, size, size] and gives logits
         [N, classes].
         """
-        target, samples = place_to_export(self.folder, to, out), kept_samples(self.folder, "clips")
+        target = export_place(self.path, to, out)
+        samples = samples_of(self.path / SAMPLES, "clips")
         fresh, module = build_again(self.spec, self.path), copy.deepcopy(self.module).cpu()
         about = {
             "run": str(self.path),
             "classes": list(self.classes),
             "input": list(samples.shape[1:]),
         }
-        return {**about, **export_classifier(module, fresh, samples, to, target, what="clips")}
+        return {**about, **export_classifier(module, fresh, samples, to, target, names=("clips",))}
 
     def _read(self, files: Sequence[Path]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
         """Returns the frames that are looked at, uint8 [N, T, C, S, S], of the files that can be

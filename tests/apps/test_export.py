@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from volano.apps.image import export
-from volano.apps.image.export import FORMATS, export_classifier
+from volano.apps import export
+from volano.apps.export import FORMATS, export_classifier
 from volano.errors import RunError, UsageError
 
 
