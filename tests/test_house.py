@@ -274,7 +274,6 @@ _FLAGS = {
     "apps/video/application.py": {"--clips"},  # of `volano generate`
     "device/machine.py": {"--to"},  # of `volano export`, which needs a package
     "apps/video/options.py": {"--class", "--frames"},  # declared: not the field's own name
-    "apps/video/classify/options.py": {"--frames"},  # likewise
     "apps/video/classify/application.py": {"--to"},  # of `volano export`, shown after a run
     "script/search/find.py": {"--find", "--scratch"},  # of `volano run` and `volano explain`
     "script/remembered.py": {"--plan", "--to"},  # of `volano run`, and of jupyter

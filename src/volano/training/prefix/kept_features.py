@@ -19,7 +19,7 @@ _PIECE_BYTES = 256 * 2**20
 
 
 class ResidentRows:
-    """Rows of one shape and type in memory; see :class:`MappedRows`."""
+    """The rows of one shape and type in memory; see :class:`MappedRows`."""
 
     def __init__(self, num_rows: int, shape: Sequence[int], like: Tensor) -> None:
         self._rows = torch.empty(num_rows, *shape, dtype=like.dtype, device=like.device)

@@ -1,4 +1,4 @@
-"""Rows in a file that is mapped into memory: for what does not fit there."""
+"""The rows of a file that is mapped into memory: for what does not fit there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from volano.training.prefix.row_digests import bytes_of_rows
 
 
 class MappedRows:
-    """Rows of one shape and type, of which some are read at a time. The file has no name any more
+    """The rows of one shape and type in a file, of which some are read at a time. It has no name
     when this is made, so that it goes with the process, however that ends.
 
     Args:

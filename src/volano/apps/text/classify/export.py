@@ -65,7 +65,7 @@ def export_encoder(
     if spec.encoder is None:
         raise UsageError(
             "Only a classifier on a pretrained encoder can be exported", got=f"a {spec.kept}",
-            remedy="Train one with --from",
+            remedy="Train one with `from_`",
         )  # fmt: skip
     if to == "onnx":
         raise UsageError(
