@@ -198,4 +198,5 @@ def _onnx(
     write_bytes(out, program.model_proto.SerializeToString())
     evaluator = onnx.reference.ReferenceEvaluator(onnx.load_model_from_string(out.read_bytes()))
     given = {name: tensor.numpy() for name, tensor in zip(names[0], inputs, strict=True)}
-    return torch.from_numpy(evaluator.run(None, given)[0]).float()
+    outputs: Any = evaluator.run(None, given)
+    return torch.from_numpy(outputs[0]).float()
