@@ -54,6 +54,21 @@ def test_one_with_a_trial_is_not(folder):
             CheckpointError,
             "reads study folders of schema version 1; got 2",
         ),
+        (
+            '{"schema_version": 1, "settings": "x"}',
+            CheckpointError,
+            "must hold settings as dict; got str",
+        ),
+        (
+            '{"schema_version": 1, "settings": {"shares": 3}}',
+            CheckpointError,
+            r"must hold settings\.shares as list; got int",
+        ),
+        (
+            '{"schema_version": 1, "settings": {"minutes": true}}',
+            CheckpointError,
+            r"must hold settings\.minutes as int or float; got bool",
+        ),
     ],
 )
 def test_what_is_no_study_is_not_opened(tmp_path, content, error, words):
@@ -61,3 +76,5 @@ def test_what_is_no_study_is_not_opened(tmp_path, content, error, words):
         (tmp_path / STUDY).write_text(content)
     with pytest.raises(error, match=words):
         StudyFolder.open(tmp_path)
+    if error is CheckpointError and "settings" in content:  # a page is made of whatever is there
+        StudyFolder.open(tmp_path, is_tolerant=True)

@@ -3,6 +3,8 @@
 import functools
 import types
 
+import pytest
+import torch
 from torch import nn
 
 from volano.task.code_digest import code_digest, module_code
@@ -76,3 +78,128 @@ def test_functions_of_ones_other_modules_count(tmp_path):
     own = tmp_path / "losses.py"
     assert of_module("x", own) == of_module("x", own) != of_module("x + 1", own)
     assert of_module("x", nn.__file__) == of_module("x + 1", nn.__file__)
+
+
+# ---- what code reads
+
+READ = {
+    "a constant": "S = 2.0\ndef made(x):\n    return x * S",
+    "an entry": "C = {'s': 2.0, 'resume': False}\ndef made(x):\n    return x * C['s']",
+    "a list": "SCALES = [1.0, 2.0]\ndef made(x):\n    return x * SCALES[-1]",
+    "a weight": "W = torch.tensor([1.0, 2.0])\ndef made(x):\n    return x * W",
+    "a function's": "S = 2.0\ndef f(x):\n    return x * S\ndef made(x):\n    return f(x)",
+    "a default of another": "def f(x, s=(1, 2.0)):\n    return x\ndef made(x):\n    return f(x)",
+    "a loss": "f = nn.HuberLoss(delta=2.0)\ndef made(x):\n    return f(x, x)",
+    "a closure": "def outer(s):\n    return lambda x: x * s\nmade = outer(2.0)",
+    "a partial": "def f(x, s):\n    return x\nmade = functools.partial(f, s=2.0)",
+    "behind a decorator": "@torch.no_grad()\ndef made(x):\n    return x * 2.0",
+    "a cached one": "@functools.cache\ndef made(x):\n    return x * 2.0",
+    "a table": """
+def f(x):
+    return x * 2.0
+TABLE = {"f": f}
+def made(x):
+    return TABLE["f"](x)""",
+    "an object": """
+class Made:
+    def __init__(self, s):
+        self.s = s
+    def __call__(self, x):
+        return x * self.s
+made = Made(2.0)""",
+    "a class's": """
+class Made:
+    s = 2.0
+    def __call__(self, x):
+        return self.t(x)
+    def t(self, x):
+        return x * self.s
+made = Made()""",
+    "a property": """
+class Made:
+    @property
+    def s(self):
+        return 2.0
+    def __call__(self, x):
+        return x * self.s
+made = Made()""",
+    "a parent's": """
+class Base:
+    def loss(self, x):
+        return x * 2.0
+class Made(Base):
+    def loss(self, x):
+        return super().loss(x)
+made = Made().loss""",
+    "a decorator": """
+def twice(f):
+    @functools.wraps(f)
+    def inner(x):
+        return f(x) * 2.0
+    return inner
+@twice
+def made(x):
+    return x""",
+}
+
+
+def read(source):
+    names = {"nn": nn, "torch": torch, "functools": functools}
+    exec(source, names)
+    return code_digest(names["made"])
+
+
+@pytest.mark.parametrize("source", READ.values(), ids=READ)
+def test_what_is_read_counts(source):
+    assert read(source) == read(source) != read(source.replace("2.0", "3.0"))
+
+
+NOT_READ = {
+    "another name": "OTHER = 2.0\ndef made(x):\n    return x",
+    "another entry": "C = {'s': 1, 'resume': 2.0}\ndef made(x):\n    return x * C['s']",
+    "a count": "num = 2.0\ndef made(x):\n    global num\n    num += 1\n    return x",
+    "a record": "seen = [2.0]\ndef made(x):\n    seen.append(x)\n    return x",
+    "an average": "m = torch.tensor(2.0)\ndef made(x):\n    m.mul_(0.9).add_(x)\n    return x - m",
+    "a state": """
+class Made:
+    def __init__(self, s):
+        self.s = s
+    def __call__(self, x):
+        self.s += 1
+        return x
+made = Made(2.0)""",
+    "a weight that is trained": """
+net = nn.Linear(1, 1)
+net.bias.data.fill_(2.0)
+def made(x):
+    return net(x)""",
+}
+
+
+@pytest.mark.parametrize("source", NOT_READ.values(), ids=NOT_READ)
+def test_what_changes_while_it_runs_does_not_count(source):
+    names, others = ({"nn": nn, "torch": torch, "functools": functools} for _ in range(2))
+    exec(source, names)
+    exec(source.replace("2.0", "3.0"), others)
+    assert code_digest(names["made"]) == code_digest(others["made"])
+
+
+def test_a_device_may_be_another():
+    source = "D = 'cpu'\ndef made(x):\n    return x.to(D)"
+    assert read(source) == read(source.replace("cpu", "meta"))
+
+
+def test_exotic_values_are_no_fault():
+    class Odd:
+        def __getattr__(self, name):
+            raise RuntimeError(name)
+
+    odd, loop = Odd(), []
+    loop.append(loop)
+    many = list(range(100_000))
+    fake = torch.empty(3, device="meta")
+
+    def made(x):
+        return (x, odd, loop, many, fake, made)
+
+    assert code_digest(made) == code_digest(made)

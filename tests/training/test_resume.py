@@ -274,7 +274,7 @@ def test_a_resumed_run_has_the_code_with_which_it_began(make_task, tmp_path):
     with pytest.raises(CheckpointError, match="the code of objective: .*`accept`"):
         volano.resume(run.path, task=task(2.5), **common)
     with pytest.raises(UsageError, match="`accept` must name code: objective, forward"):
-        volano.resume(run.path, task=task(2.5), accept=["model"], **common)
+        volano.resume(run.path, task=task(2.5), accept=["modle"], **common)
     changed = volano.resume(run.path, task=task(2.5), accept=["objective"], **common)
     assert any("the code of objective is not that" in notice for notice in changed.notices)
     assert volano.resume(run.path, task=task(2.5), **common).status == "stopped"

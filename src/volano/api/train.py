@@ -163,7 +163,8 @@ def resume(
             the same, here or before in this process, or trust the folder.
         trust: whether code that the folder names may be imported, whichever it is.
         accept: the code that may be another than that with which the run began: ``"objective"``,
-            ``"forward"``, ``"collate"``, ``"augment"``.
+            ``"forward"``, ``"collate"``, ``"augment"``, ``"model"``, ``"optimizer"``,
+            ``"parameter_groups"``, ``"schedule"``.
 
     Raises:
         UsageError: not a run's folder, it is finished, or ``task`` is missing.

@@ -36,7 +36,7 @@ Accept = Annotated[
         "--accept",
         metavar="NAME",
         help="Code that may be another than when the run began: objective, forward, collate, "
-        "augment; may be given several times.",
+        "augment, model, optimizer, parameter_groups, schedule; may be given several times.",
     ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]

@@ -22,7 +22,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from volano.bounded_json import parse_json
 from volano.errors import CheckpointError, RunError, UsageError
@@ -37,6 +37,9 @@ QUARANTINE = "quarantine.jsonl"
 PAGE = "report.html"  # the last that a run or a study writes
 
 
+Kinds = Mapping[str, Any]
+
+
 class RunFolder:
     """Reads and writes a run's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`.
 
@@ -46,7 +49,8 @@ class RunFolder:
         inner: folder within.
         begun: files that it holds before the first of what counts, to be removed from what is left
             of one.
-        kinds: the types of what ``main`` holds, as far as it is read without a second look.
+        kinds: the types of what ``main`` holds, as far as it is read without a second look; of an
+            object those of what it holds.
     """
 
     noun, verb, main, inner = "run", "train", "run.json", "checkpoints"
@@ -54,7 +58,7 @@ class RunFolder:
         "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
         "numerics.jsonl", "splits.json", "image.json", "text.json", "video.json", PAGE,
     )  # fmt: skip
-    kinds: Mapping[str, type] = {
+    kinds: ClassVar[Kinds] = {
         **dict.fromkeys(("source", "metrics", "seconds", "safety", "accepted", "revision"), dict),
         **dict.fromkeys(("notices", "accept"), list), "status": str, "num_steps": int,
     }  # fmt: skip
@@ -177,8 +181,12 @@ class RunFolder:
             lock.release()
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, is_tolerant: bool = False) -> Self:
         """Returns the folder of a run, or of a study.
+
+        Args:
+            path: the folder.
+            is_tolerant: whether what is of another type is left to the reader, as for a page.
 
         Raises:
             UsageError: it is not one.
@@ -208,11 +216,11 @@ class RunFolder:
                 got=f"{version!r} in {path}",
                 remedy="Use the version of Volano that wrote it",
             )
-        for name, kind in cls.kinds.items():
-            if not isinstance(facts.get(name), kind | None):
+        if not is_tolerant:
+            for name, kind, value in _of_other_kinds(facts, cls.kinds):
                 raise CheckpointError(
-                    f"{cls.main} of a {cls.noun}'s folder must hold {name} as {kind.__name__}",
-                    got=f"{type(facts[name]).__name__} in {path}",
+                    f"{cls.main} of a {cls.noun}'s folder must hold {name} as {kind}",
+                    got=f"{type(value).__name__} in {path}",
                     remedy="It is damaged, or was not written by Volano",
                 )
         return folder
@@ -321,6 +329,22 @@ class ReadFolder(RunFolder):
 
     def sync_lines(self) -> None:
         """Writes nothing."""
+
+
+def _of_other_kinds(
+    facts: Mapping[str, Any], kinds: Kinds, within: str = ""
+) -> Iterator[tuple[str, str, Any]]:
+    """Yields name, wanted type and value of what is there and of another type."""
+    for name, kind in kinds.items():
+        value = facts.get(name)
+        if value is None:
+            continue
+        type_ = dict if isinstance(kind, Mapping) else kind
+        if not isinstance(value, type_) or (isinstance(value, bool) and type_ is not bool):
+            names = type_ if isinstance(type_, tuple) else (type_,)
+            yield within + name, " or ".join(one.__name__ for one in names), value
+        elif isinstance(kind, Mapping):
+            yield from _of_other_kinds(value, kind, f"{within}{name}.")
 
 
 def _is_torn(path: Path) -> bool:

@@ -66,10 +66,10 @@ if that was not timed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import ClassVar
 
 from volano.errors import UsageError
-from volano.record.run_folder import PAGE, RunFolder
+from volano.record.run_folder import PAGE, Kinds, RunFolder
 
 STUDY, TRIALS, PACKS = "study.json", "trials.jsonl", "packs.jsonl"
 JOURNAL, STATES = "journal.log", "states"
@@ -80,7 +80,16 @@ class StudyFolder(RunFolder):
 
     noun, verb, main, inner = "study", "explore", STUDY, STATES
     begun = (TRIALS, PACKS, JOURNAL, PAGE)
-    kinds: Mapping[str, type] = {}  # a page is made of whatever is there
+    kinds: ClassVar[Kinds] = {
+        **dict.fromkeys(("source", "counts", "data", "versions", "best"), dict),
+        **dict.fromkeys(("status", "reason", "name", "storage"), str), "notices": list,
+        "counts": {"asked": int},
+        "settings": {
+            **dict.fromkeys(("trials", "seed", "eta", "rungs", "width", "nproc", "workers"), int),
+            **dict.fromkeys(("metric", "direction", "device", "ray", "precision", "sampler"), str),
+            **dict.fromkeys(("minutes", "quorum"), (int, float)), "shares": list,
+        },
+    }  # fmt: skip
     update = RunFolder.update_run
 
     def _has_begun(self) -> bool:

@@ -52,7 +52,7 @@ class Study(StudyRecord):
             UsageError: there is none.
             CheckpointError: it is of another schema version, or damaged.
         """
-        return cls(StudyFolder.open(folder), is_tolerant=is_tolerant)
+        return cls(StudyFolder.open(folder, is_tolerant=is_tolerant), is_tolerant=is_tolerant)
 
     def __repr__(self) -> str:
         return f"Study({str(self.folder)!r}, {self.status}, {len(self.trials)} trials)"

@@ -1,142 +1,312 @@
 """Digests code, to detect whether the code that a task calls has changed.
 
-The code is the body of a function and of those that it calls by their names, as far as a person
-wrote them: what is installed, and Volano itself, have versions.
+The code is the body of a function, the values that it reads by name (constants of its module and of
+others, variables of outer functions, attributes of objects), and the functions and classes that it
+names, and so on: as far as a person wrote them, for what is installed, and Volano itself, have
+versions. What code sets itself is no part of it, nor is what it imports when it is called.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
-import hashlib
+import re
 import sys
-import sysconfig
-from collections.abc import Iterator
-from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from collections import deque
+from collections.abc import Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-from volano.task.callables import describe_callable
+from volano.task.callables import digest_tensor
+from volano.task.code_digest_before import FORM as FORM_BEFORE
+from volano.task.code_digest_before import code_digest_without_values, module_code_without_values
+from volano.task.own_code import (
+    NamesUsed,
+    code_bytes,
+    digest_text,
+    is_installed,
+    is_own_class,
+    is_own_module,
+)
 from volano.task.task import Task
 
-CODE = ("objective", "forward", "collate", "augment")
-_INSTALLED = tuple(
-    {
-        str(Path(path).resolve())
-        for path in (
-            *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
-            Path(__file__).parents[1],
-            Path(nn.__file__).parents[1],
-        )
-    }
-)
+_BEFORE = ("objective", "forward", "collate", "augment")
+CODE = (*_BEFORE, "model", "optimizer", "parameter_groups", "schedule")
+FORM = "3"  # with the values that code reads
+# No more is read of a program: what lies deeper counts by its type, and what is longer by its size.
+_MOST_PIECES, _MOST_VALUES, _MOST_BYTES, _MOST_DEPTH = 1000, 10_000, 2**22, 6
+_PLAIN = (
+    bool, int, float, complex, str, bytes, type(None), type(...), range, torch.dtype, re.Pattern,
+)  # fmt: skip
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type(functools.cache(len)))
+_MUTABLE = (list, dict, set, deque, bytearray, Tensor, np.ndarray)
+# Code that calls one of these, or a method in place (`add_`), fills what it reads: no constant.
+_FILLING = frozenset(
+    ("append", "appendleft", "extend", "insert", "add", "update", "setdefault", "pop", "popleft",
+     "popitem", "remove", "discard", "clear", "sort", "reverse", "fill")
+)  # fmt: skip
 
 
-def code_of(task: Task, model: nn.Module) -> dict[str, str | None]:
-    """Returns the digests of the code that a task runs at each step, and the Python in whose
-    bytes it is written and the form of the digests."""
-    functions = {name: getattr(task, name) for name in CODE if name != "forward"}
+def code_of(task: Task, model: nn.Module, form: str | None = None) -> dict[str, str | None]:
+    """Returns the digests of the code that a task runs, the Python in whose bytes it is written,
+    and the form of the digests; ``form``: that of a description to compare them with."""
+    form, names, digest, forward = (
+        (FORM_BEFORE, _BEFORE, code_digest_without_values, module_code_without_values)
+        if form == FORM_BEFORE
+        else (FORM, CODE, code_digest, module_code)
+    )
+    functions = {name: getattr(task, name) for name in names if name != "forward"}
     return {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "form": "2",  # with default values, and functions of a person's other modules
-        "forward": module_code(model),
-        **{name: None if f is None else code_digest(f) for name, f in functions.items()},
+        "form": form,
+        "forward": forward(model),
+        **{name: None if f is None else digest(f) for name, f in functions.items()},
     }
 
 
 def code_digest(function: Any) -> str:
-    """Returns a digest of a callable's code and of the values it was made with, the same in every
-    process."""
-    return _digest(_code_text(function, set()))
+    """Returns a digest of a callable's code and of the values that it reads and was made with, the
+    same in every process."""
+    reading = _Reading()
+    first = reading.text(function, NamesUsed())
+    return digest_text("\n".join([first, *reading.texts()]))
 
 
 def module_code(model: nn.Module) -> str:
     """Returns a digest of the forward passes of a model's classes that are a person's own."""
-    classes = {type(module) for module in model.modules()}
-    own = sorted(
-        (kind for kind in classes if not _is_installed(getattr(kind.forward, "__code__", None))),
-        key=lambda kind: kind.__qualname__,
-    )
-    return _digest("".join(_code_text(kind.forward, set(), kind) for kind in own))
+    found = set()
+    for kind in {type(module) for module in model.modules()}:
+        reading = _Reading()
+        reading.add(kind.forward, kind)
+        found.add("\n".join(reading.texts()))
+    return digest_text("\n".join(sorted(found - {""})))
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+class _Reading:
+    """What is reached from some code: the texts of functions and classes, in the order in which
+    they are reached."""
 
+    def __init__(self) -> None:
+        self._known: set[tuple[int, type | None]] = set()
+        # Also keeps them alive, so that no other one gets the address of one that was read.
+        self._pieces: list[tuple[Any, type | None]] = []
+        self._values_left, self._bytes_left = _MOST_VALUES, _MOST_BYTES
 
-def _code_text(function: Any, seen: set[CodeType], owner: type | None = None) -> str:
-    described = describe_callable(function) if owner is None else owner.__qualname__
-    if isinstance(function, functools.partial):
-        return f"{described} {_code_text(function.func, seen)}"
-    if owner is None and getattr(function, "__self__", None) is not None:
-        owner = type(function.__self__)
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, FunctionType):  # an object that can be called, or a built-in one
-        owner = type(function)
-        function = vars(owner).get("__call__", getattr(owner, "forward", None))
-    code = getattr(function, "__code__", None)
-    if code is None or code in seen or _is_installed(code):
-        return f"{described}"
-    seen.add(code)
-    called = [_code_text(f, seen, kind) for f, kind in _called(function, owner)]
-    return f"{described} {_code_bytes(code)}{_defaults(function)} {called}"
+    def texts(self) -> Iterator[str]:
+        """Yields the texts of what was added, and of what is found while they are read."""
+        for piece, owner in self._pieces:  # which grows meanwhile
+            yield self._class(piece) if isinstance(piece, type) else self._function(piece, owner)
 
+    def add(self, piece: Any, owner: type | None = None) -> None:
+        """Adds a class, or a function (a method of ``owner``), to be read. What is installed only
+        hands on what it was given, as decorators do."""
+        piece = piece if isinstance(piece, type) else getattr(piece, "__func__", piece)
+        if (id(piece), owner) in self._known or len(self._pieces) >= _MOST_PIECES:
+            return
+        self._known.add((id(piece), owner))
+        is_function = isinstance(piece, FunctionType)
+        if isinstance(piece, type):
+            is_own, inner = is_own_class(piece), None
+        else:
+            is_own = is_function and not is_installed(piece.__code__)
+            inner = getattr(piece, "__wrapped__", None)
+        if is_own:
+            self._pieces.append((piece, owner))
+        elif inner is not None:
+            self.add(inner, owner)
+        elif is_function:
+            for value in _cells(piece).values():
+                if callable(value):
+                    self.text(value, NamesUsed())
 
-def _defaults(function: Any) -> str:
-    """Returns the plain values that arguments have if they are not given; no text without any."""
-    named = function.__kwdefaults__ or {}
-    found = [*(function.__defaults__ or ()), *(named[name] for name in sorted(named))]
-    plain = [repr(value) for value in found if isinstance(value, bool | int | float | str)]
-    return f" {plain}" if plain else ""
+    def text(self, value: Any, used: NamesUsed, depth: int = 0) -> str:
+        """Returns a text for a value that is the same in every process, and adds the functions and
+        classes in it.
 
-
-def _called(function: Any, owner: type | None) -> Iterator[tuple[Any, type | None]]:
-    """Yields the functions that a function names: its module's, those of other modules of the
-    person's, its class's, and those in its closure."""
-    names = sorted(_names(function.__code__))
-    for name in names:
-        method = None if owner is None else getattr(owner, name, None)
-        value = function.__globals__.get(name)
-        if isinstance(method, FunctionType):
-            yield method, owner
-        elif isinstance(value, FunctionType):
-            yield value, None
-        elif isinstance(value, ModuleType) and _is_own(value):
-            inner = (getattr(value, other, None) for other in names)
-            yield from ((one, None) for one in inner if isinstance(one, FunctionType))
-    for cell in function.__closure__ or ():
+        Args:
+            value: the value.
+            used: the names in the code that reads it.
+            depth: how deep it lies within others.
+        """
+        self._values_left -= 1
+        kind = type(value).__qualname__
+        if isinstance(value, _PLAIN):
+            return kind if isinstance(value, str) and _is_device(value) else repr(value)
+        is_filled = isinstance(value, _MUTABLE) and _fills(used)
+        if is_filled or depth > _MOST_DEPTH or self._values_left < 0:
+            return kind
+        if isinstance(value, Tensor | np.ndarray):
+            return self._array(value)
+        if isinstance(value, functools.partial):
+            value = (value.func, value.args, value.keywords)
+        if isinstance(value, tuple | list | set | frozenset | deque):
+            texts = [self.text(item, used, depth + 1) for item in _bounded(value)]
+            is_set = isinstance(value, set | frozenset)
+            return f"{kind}{len(value)}{sorted(texts) if is_set else texts}"
+        if isinstance(value, type):
+            self.add(value)
+            return value.__qualname__
+        if isinstance(value, _FUNCTIONS):
+            return self._named(value, used, depth)
         try:
-            value = cell.cell_contents
-        except ValueError:  # not bound yet
+            inside = self._inside(value, used)
+        except Exception:  # noqa: BLE001 - what looking at a stranger's object raises is no business of a run
+            return kind
+        return f"{kind}{self._items(inside, used, depth)}"
+
+    def _named(self, function: Any, used: NamesUsed, depth: int) -> str:
+        owner = getattr(function, "__self__", None)
+        is_method = isinstance(function, MethodType) and not isinstance(owner, type)
+        self.add(function, type(owner) if is_method else owner if isinstance(owner, type) else None)
+        name = getattr(function, "__qualname__", "")
+        if not is_method or isinstance(owner, nn.Module):
+            return name
+        return f"{name} of {self.text(owner, used, depth + 1)}"
+
+    def _inside(self, value: Any, used: NamesUsed) -> Mapping[Any, Any]:
+        """Returns what a value holds under names, as far as code asks for it."""
+        if isinstance(value, Mapping):  # of a configuration, the entries that the code names
+            named = {key: item for key, item in value.items() if key in used.texts}
+            return named or value
+        if isinstance(value, enum.Enum):
+            return {value.name: value.value}
+        if isinstance(value, ModuleType):
+            known = vars(value) if is_own_module(value) else {}
+            return {name: known[name] for name in used.all if name in known}
+        kind, attributes = type(value), _attributes(value)
+        if is_own_class(kind):
+            self.add(kind)
+            own = _names_of(kind)
+            wanted = (own.all | used.all) - own.attributes_set - used.attributes_set
+        else:
+            wanted = set(attributes) if isinstance(value, nn.Module) else used.all
+        return {name: item for name, item in attributes.items() if name in wanted}
+
+    def _items(self, inside: Mapping[Any, Any], used: NamesUsed, depth: int) -> list[str]:
+        # By name: the order in which a dict was filled is no part of what it says.
+        return sorted(
+            f"{self.text(name, used, depth + 1)}={self.text(item, used, depth + 1)}"
+            for name, item in _bounded(inside.items())
+        )
+
+    def _array(self, value: Tensor | np.ndarray) -> str:
+        described = f"{value.dtype}{list(value.shape)}"
+        is_plain = (
+            type(value) is Tensor  # no parameter, which is trained, nor one without content
+            and value.layout == torch.strided
+            and not (value.is_meta or value.is_quantized)
+            if isinstance(value, Tensor)
+            else value.dtype.kind != "O"
+        )
+        if not is_plain:
+            return described
+        self._bytes_left -= value.nbytes
+        if self._bytes_left < 0:
+            return described
+        if isinstance(value, Tensor):
+            return described + digest_tensor(value)
+        return described + digest_text(np.ascontiguousarray(value).tobytes().hex())
+
+    def _class(self, kind: type) -> str:
+        used, texts = _names_of(kind), []
+        for base in kind.__mro__:
+            for name, value in sorted(vars(base).items()) if is_own_class(base) else ():
+                if isinstance(value, property):
+                    self.add(value.fget, kind)
+                elif isinstance(value, FunctionType | staticmethod | classmethod):
+                    self.add(value, kind)
+                elif not name.startswith("__"):
+                    texts.append(f"{name}={self.text(value, used)}")
+        return f"{kind.__qualname__} {texts}"
+
+    def _function(self, function: FunctionType, owner: type | None) -> str:
+        used = NamesUsed().add(function.__code__)
+        found = {**_globals(function, used), **_cells(function)}
+        read = [
+            f"{name}={self.text(found[name], used)}"
+            for name in sorted(found)
+            if name not in used.stored
+        ]
+        named = function.__kwdefaults__ or {}
+        given = [*(function.__defaults__ or ()), *(named[name] for name in sorted(named))]
+        defaults = [self.text(value, used) for value in given]
+        for base in () if owner is None else owner.__mro__:
+            for name in sorted(used.all & vars(base).keys()) if is_own_class(base) else ():
+                value = vars(base)[name]
+                if isinstance(value, FunctionType | staticmethod | classmethod | property):
+                    self.add(value.fget if isinstance(value, property) else value, owner)
+                elif name not in used.attributes_set:
+                    read.append(f"{name}={self.text(value, used)}")
+        name = (
+            function.__qualname__ if owner is None else f"{owner.__qualname__}.{function.__name__}"
+        )
+        return f"{name} {code_bytes(function.__code__)} {defaults} {read}"
+
+
+def _globals(function: FunctionType, used: NamesUsed) -> dict[str, Any]:
+    names = [name for name in used.loaded if not name.startswith("__")]
+    return {
+        name: function.__globals__[name] for name in sorted(names) if name in function.__globals__
+    }
+
+
+def _cells(function: FunctionType) -> dict[str, Any]:
+    """Returns the variables of outer functions that a function uses, as far as they are bound."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:
             continue
-        if isinstance(value, FunctionType | functools.partial):
-            yield value, None
+    return found
 
 
-def _names(code: CodeType) -> set[str]:
-    inner = [item for item in code.co_consts if isinstance(item, CodeType)]
-    return set(code.co_names).union(*(_names(item) for item in inner))
+def _attributes(value: Any) -> dict[str, Any]:
+    """Returns the attributes of an object; of a network the settings and parts, and what it keeps
+    if it is not trained."""
+    slots = [getattr(base, "__slots__", ()) for base in type(value).__mro__]
+    names = [name for one in slots for name in ((one,) if isinstance(one, str) else one)]
+    found = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    found |= getattr(value, "__dict__", {})
+    if not isinstance(value, nn.Module):
+        return found
+    kept = {} if any(True for _ in value.parameters()) else dict(value.named_buffers(recurse=False))
+    found = {name: one for name, one in found.items() if name[:1] != "_" and name != "training"}
+    return {**found, **kept, **dict(value.named_children())}
 
 
-def _code_bytes(code: CodeType) -> str:
-    # Constants hold the code of inner functions, whose repr has addresses, and sets have an order
-    # of their own in each process.
-    constants = [
-        _code_bytes(item)
-        if isinstance(item, CodeType)
-        else repr(sorted(map(repr, item)))
-        if isinstance(item, frozenset)
-        else repr(item)
-        for item in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
+def _names_of(kind: type) -> NamesUsed:
+    """Returns the names in a class's own code; those that it sets are those that it sets after it
+    was made."""
+    used = NamesUsed()
+    for base in kind.__mro__:
+        for name, value in vars(base).items() if is_own_class(base) else ():
+            value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if isinstance(value, FunctionType):
+                is_making = name in ("__init__", "__new__", "__post_init__", "__setstate__")
+                before = set(used.attributes_set)
+                used.add(value.__code__)
+                used.attributes_set = before if is_making else used.attributes_set
+    return used
 
 
-def _is_own(module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and not file.startswith(_INSTALLED)
+def _fills(used: NamesUsed) -> bool:
+    is_in_place = any(name.endswith("_") and name[:1] != "_" for name in used.all)
+    return used.has_items_stored or is_in_place or not _FILLING.isdisjoint(used.all)
 
 
-def _is_installed(code: CodeType | None) -> bool:
-    return code is None or code.co_filename.startswith(_INSTALLED)
+def _bounded(items: Any) -> list[Any]:
+    return list(items) if len(items) <= _MOST_VALUES else []
+
+
+def _is_device(text: str) -> bool:
+    """Returns whether a text names a device: a run may go on on another one."""
+    try:
+        torch.device(text)
+    except RuntimeError:
+        return False
+    return True

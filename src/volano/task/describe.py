@@ -82,9 +82,10 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ours, theirs = mine.get("code") or {}, other.get("code") or {}
     # Earlier versions kept no code, and another Python compiles the same code to other bytes.
     if all(ours.get(name) == theirs.get(name) for name in ("python", "form")):
+        said = {text.partition(":")[0] for text in changed}
         changed += [
             f"the code of {name}: {ours[name]} != {theirs.get(name)}"
-            for name in sorted(ours)
+            for name in sorted(ours.keys() - said)
             if ours[name] != theirs.get(name)
         ]
     return changed

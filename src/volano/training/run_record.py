@@ -146,9 +146,10 @@ def take_up_run(
         path = path_of(checkpoints, step)
         if not ranks.is_first:
             state = load_checkpoint(path, verify=False)[1]
-        session.load_state_dict(state, description, path)
-        log.load_state_dict(state["log"])
-        policy.load_state_dict(state.get("numerics", policy.state_dict()))
+        with folder.as_written():
+            session.load_state_dict(state, description, path)
+            log.load_state_dict(state["log"])
+            policy.load_state_dict(state.get("numerics", policy.state_dict()))
         if ranks.is_first:
             set_aside_after(checkpoints, step)
         notices += [
@@ -163,7 +164,8 @@ def take_up_run(
     for name in ("metrics.jsonl", "previews.jsonl", "numerics.jsonl", QUARANTINE):
         folder.keep_until(name, step)
     if notes := record.get("accept"):
-        accepted = {name: session.description["code"][name] for name in notes}
+        own = session.code_as_in(description)
+        accepted = {name: own[name] for name in notes if name in own}
         folder.update_run(accept=[], accepted={**(record.get("accepted") or {}), **accepted})
     ranks.tell()  # no rank adds a line before the first rank has done with the old ones
     return notices
@@ -174,11 +176,11 @@ def _with_accepted(
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns a run's description with the code that a person has accepted since it began, and
     what is new in it."""
-    own, then = session.description["code"], description.get("code")
+    own, then = session.code_as_in(description), description.get("code")
     if then is None:
         return description, []
     now = {**then, **(record.get("accepted") or {})}
-    changed = [name for name in record.get("accept") or () if now.get(name) != own[name]]
-    code = {**now, **{name: own[name] for name in changed}}
+    changed = [name for name in record.get("accept") or () if now.get(name) != own.get(name)]
+    code = {**now, **{name: own[name] for name in changed if name in own}}
     notices = [f"the code of {name} is not that with which the run began" for name in changed]
     return {**description, "code": code}, notices

@@ -22,6 +22,7 @@ from volano.device import Device, Ranks, random_state_kept
 from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.task import Task, describe, differences, num_bytes
+from volano.task.code_digest import code_of
 from volano.training.checkpoints import shards
 from volano.training.checkpoints.best_weights import BestWeights
 from volano.training.distributed.data_parallel import (
@@ -363,7 +364,8 @@ class Session:
     def check_same_task(self, digest: Any, description: dict[str, Any]) -> None:
         """Raises CheckpointError when the run was begun with another task than this session's."""
         if digest != self.description["digest"]:
-            changed = differences(self.description, description)
+            mine = {**self.description, "code": self.code_as_in(description)}
+            changed = differences(mine, description)
             # The run was described by a version that kept its own functions in other modules.
             if not changed and digest == description.get("digest"):
                 return
@@ -373,6 +375,13 @@ class Session:
                 remedy="Put back what changed, or start again with volano train; code that you "
                 "changed on purpose is taken with `accept` and its name",
             )
+
+    def code_as_in(self, description: dict[str, Any]) -> dict[str, str | None]:
+        """Returns the digests of the task's code by the rule of another description of it."""
+        form = (description.get("code") or {}).get("form")
+        if form == self.description["code"]["form"]:
+            return self.description["code"]
+        return code_of(self.task, self.make_model(self.task), form)
 
     def _tell_of_graph(self, on_notice: Callable[[str], None]) -> None:
         if self.plan.graph and self.step_once.graph is None:

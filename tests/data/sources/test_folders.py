@@ -118,6 +118,16 @@ class TestLinks:
         assert list(walk(root / "a", set())) == [(root / "a", ["1.txt"])]
         assert subfolders(root, set()) == [root / "a", root / "b", root / "y"]
 
+    def test_a_folder_that_cannot_be_listed_is_not_passed_over(self, tmp_path, monkeypatch):
+        (tmp_path / "a").mkdir()
+
+        def refuse(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr("volano.data.sources.folders.os.scandir", refuse)
+        with pytest.raises(DataError, match="A folder of data must be readable; got .*Permission"):
+            list(walk(tmp_path, set()))
+
     def test_a_folder_elsewhere_is_read_through_its_link(self, tmp_path):
         (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
         (tmp_path / "elsewhere" / "deep" / "1.txt").write_text("one")
@@ -132,8 +142,9 @@ class TestLinks:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(os.path.relpath(tmp_path / "socket.txt"))
             (tmp_path / "gone.txt").symlink_to("nowhere")
+            (tmp_path / "self.txt").symlink_to("self.txt")
             (tmp_path / "a.txt").write_text("one")
-            assert list(walk(tmp_path, set())) == [(tmp_path, ["a.txt", "gone.txt"])]
+            assert list(walk(tmp_path, set())) == [(tmp_path, ["a.txt", "gone.txt", "self.txt"])]
         for read in (find_texts, read_labelled_texts, read_image_sets):
             with pytest.raises(UsageError, match="in a folder or in a regular file; got .*neither"):
                 read(tmp_path / "pipe.txt")

@@ -32,6 +32,7 @@ def labels(*cells, known=()):
         (("['x']", '[ "y" ]', "[z]"), ["x", "y", "[z]"]),
         (("+1", "1", "-0", "[1]"), ["1", "1", "0", "1"]),
         (("cafe\u0301", "caf\u00e9"), ["caf\u00e9"] * 2),
+        ((b"cat", "\ufeffcat", "cat\u200b"), ["cat"] * 3),
     ],
 )
 def test_labels(cells, expected):
@@ -84,12 +85,25 @@ def test_lines_of_json_have_any_encoding_that_a_shell_writes(tmp_path, encoding)
         ({"subset": "dev"}, "valid"),
         ({"is_valid": True}, "valid"),
         ({"is_valid": "False"}, "train"),
+        ({"is_test": 1.0, "is_valid": "no"}, "test"),
+        ({"is_test": None}, "train"),
         ({"split": None}, "train"),
         ({}, "train"),
     ],
 )
 def test_splits_of_rows(row, split):
     assert split_of_row(row, "here") == split
+
+
+def test_an_answer_that_is_none_is_refused():
+    with pytest.raises(DataError, match="is_valid must be yes or no .*got 'maybe' in here"):
+        split_of_row({"is_valid": "Maybe"}, "here")
+
+
+@pytest.mark.parametrize("cell", [{"a": 1}, [["a"]], "half \ud800"])
+def test_what_is_no_label_is_refused(cell):
+    with pytest.raises(DataError, match="must be (a text, a number|text in UTF-8)"):
+        labels_of([cell, "b"], [2, 3], TABLE)
 
 
 def test_usual_names_of_splits():

@@ -12,7 +12,7 @@ import numpy as np
 from volano.apps.text.compressors import MOST_TRAINING_BYTES, CompressorFigures
 from volano.apps.text.tokenizer import Tokenizer, choose_vocab_size, train_tokenizer
 from volano.data import Fault, open_tokens, write_tokens
-from volano.data.sources import TextSource, TextSplit, split_texts
+from volano.data.sources import BY_CONTENT, TextSource, TextSplit, split_texts
 from volano.errors import DataError
 
 TRAIN_FILE, HELD_FILE = "tokens-train.npy", "tokens-held.npy"
@@ -48,14 +48,14 @@ class Corpus:
     notices: tuple[str, ...]
 
 
-def prepare_corpus(source: TextSource, folder: Path, *, seed: int) -> Corpus:
-    """Splits the source, learns a tokenizer on its training part, and writes the tokens of both
-    into ``folder``.
+def prepare_corpus(source: TextSource, folder: Path, *, seed: int, by: str = BY_CONTENT) -> Corpus:
+    """Splits the source (``by``: as ``split_texts``), learns a tokenizer on its training part, and
+    writes the tokens of both into ``folder``.
 
     Raises:
         DataError: there is no text, or too little.
     """
-    split = split_texts(source, seed=seed)
+    split = split_texts(source, seed=seed, by=by)
     if split.num_bytes < LEAST_BYTES:
         raise DataError(
             f"A text to train on must have at least {LEAST_BYTES:,} bytes",

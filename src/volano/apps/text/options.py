@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from volano.apps.options import MOST_SEED, DeclaredOptions, Options, option
 from volano.apps.shared_options import (
     from_option,
+    held_out_by,
     num_evaluations,
     settle_from,
     target,
@@ -40,6 +41,7 @@ class TextOptions(Options):
     context: int = option(256, "Tokens seen at once.", at_least=16, at_most=8192, unit="tokens")
     batch_size: int | None = option(None, "Windows of `context` tokens a step.", at_least=1)
     num_evaluations: int | None = num_evaluations()
+    held_out_by: str = held_out_by()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -91,7 +91,7 @@ class TextTraining(Application):
         """
         assert scratch is not None
         source = find_texts(None if options.path is None else Path(options.path))
-        corpus = prepare_corpus(source, scratch, seed=options.seed)
+        corpus = prepare_corpus(source, scratch, seed=options.seed, by=options.held_out_by)
         context, notices = _fitting_context(options.context, corpus)
         spec = TextSpec(
             vocab_size=corpus.tokenizer.vocab_size,

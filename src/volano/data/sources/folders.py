@@ -4,6 +4,7 @@ folders of runs."""
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -62,31 +63,39 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
-    """Returns the names of a folder's folders and files, sorted, without hidden ones; none of a
-    folder that cannot be listed."""
+    """Returns the names of a folder's folders and files, sorted, without hidden ones.
+
+    Raises:
+        DataError: it cannot be listed: what lies there would be missing, and nobody would know.
+    """
     folders, names = [], []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                kind = _kind_of(entry)
+                if stat.S_ISDIR(kind):
                     folders.append(entry.name)
-                elif entry.is_file() or _is_broken_link(entry):
+                elif stat.S_ISREG(kind) or not kind:
                     names.append(entry.name)
-    except OSError:
-        return [], []
+    except OSError as error:
+        raise DataError(
+            "A folder of data must be readable",
+            got=f"{folder}: {error.strerror}",
+            remedy="Change its permissions, or move it away",
+        ) from error
     return sorted(folders), sorted(names)
 
 
-def _is_broken_link(entry: os.DirEntry[str]) -> bool:
-    # Listed, so that whoever opens it says what is wrong with it; pipes, sockets and devices are
-    # not: opening them may wait forever.
+def _kind_of(entry: os.DirEntry[str]) -> int:
+    """Returns the mode of what an entry leads to; 0 for a link that leads nowhere, or to itself: it
+    is listed, so that whoever opens it says what is wrong with it. Pipes, sockets and devices are
+    not: opening them may wait forever."""
     try:
-        entry.stat()
+        return entry.stat().st_mode
     except OSError:
-        return True
-    return False
+        return 0
 
 
 def run_notices(runs: Collection[Path]) -> tuple[str, ...]:

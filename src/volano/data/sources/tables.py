@@ -31,8 +31,9 @@ PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = (
     "label", "class", "target", "category", "labels", "classes", "targets", "categories", "tags"
 )  # fmt: skip
-_SPLIT_COLUMNS, _IS_VALID = ("split", "subset"), "is_valid"
-_KNOWN = {*TEXT_COLUMNS, *PATH_COLUMNS, *LABEL_COLUMNS, *_SPLIT_COLUMNS, _IS_VALID}
+_SPLIT_COLUMNS = ("split", "subset")
+_IS_IN_SPLIT = {"is_test": TEST, "is_valid": VALID}
+_KNOWN = {*TEXT_COLUMNS, *PATH_COLUMNS, *LABEL_COLUMNS, *_SPLIT_COLUMNS, *_IS_IN_SPLIT}
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trainset", "train_set", "training_set"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "dev", "devel", "development"), VALID),
@@ -40,9 +41,15 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing", "testset", "test_set", "testing_set"), TEST),
 }
 _ANSWERS = {"1": "true", "0": "false"}
+_YES = frozenset({"true", "1", "1.0", "yes", "y", "t"})
+_NO = frozenset({"false", "0", "0.0", "no", "n", "f", "", "nan", "none", "null"})
+# Characters that nobody sees, and that no blank is: marks of byte order, joiners.
+_UNSEEN = "\ufeff\u200b\u2060"
 NO_LABELS = frozenset({"", "nan", "null", "<na>"})
 _SEPARATORS = "|;"
 _ONE_IN_A_LIST = re.compile(r"\s*\[\s*(?:'([^',]*)'|\"([^\",]*)\"|(-?\d+))\s*\]\s*")
+# What could not be decoded, and halves of UTF-16 pairs, which no encoding can write.
+_HALF = re.compile("[\ufffd\ud800-\udfff]")
 _ROWS_AT_ONCE = 1024
 
 
@@ -63,8 +70,8 @@ def check_has_train(splits: Iterable[str], root: Path) -> None:
 
 
 def split_of_row(row: dict[str, Any], place: str) -> str:
-    """Returns the split of a table's row, by a column ``split``, ``subset`` or ``is_valid``; a row
-    without one is trained on.
+    """Returns the split of a table's row, by a column ``split``, ``subset``, ``is_test`` or
+    ``is_valid``; a row without one is trained on.
 
     Raises:
         DataError: it names no split.
@@ -80,7 +87,17 @@ def split_of_row(row: dict[str, Any], place: str) -> str:
                     remedy="Rename it, or remove the column to have a test set split off",
                 )  # fmt: skip
             return split
-    return VALID if cells.get(_IS_VALID, "").lower() in ("true", "1", "1.0", "yes") else TRAIN
+    for name, split in _IS_IN_SPLIT.items():
+        answer = cells.get(name, "").lower()
+        if answer in _YES:
+            return split
+        if answer not in _NO:
+            raise DataError(
+                f"A table's {name} must be yes or no (true, 1; false, 0)",
+                got=f"{answer!r} in {place}",
+                remedy="Write one of them, or remove the column to have a test set split off",
+            )
+    return TRAIN
 
 
 def labels_of(
@@ -126,7 +143,7 @@ def _label_of(text: str, plain: str, are_answers: bool, known: Sequence[str]) ->
 
 def check_decoded(texts: Sequence[str], numbers: Sequence[int], path: Path) -> None:
     """Raises DataError if a label holds what could not be decoded."""
-    damaged = [n for text, n in zip(texts, numbers, strict=True) if "\ufffd" in text]
+    damaged = [n for text, n in zip(texts, numbers, strict=True) if _HALF.search(text)]
     if damaged:
         raise DataError(
             "Labels must be text in UTF-8 or UTF-16",
@@ -145,9 +162,26 @@ def _text_of(cell: Any, place: str) -> str:
                 remedy="Keep one; several can be told of images and texts, by `target` labels",
             )
         cell = items[0] if items else None
+    return text_of_cell(cell, f" in {place}")
+
+
+def text_of_cell(cell: Any, place: str = "") -> str:
+    """Returns what stands in a cell as a text, without blanks around it.
+
+    Raises:
+        DataError: it is an object or a list; ``place`` in words.
+    """
+    if isinstance(cell, bytes):
+        cell = cell.decode(errors="replace")
+    if isinstance(cell, dict | list | tuple):
+        raise DataError(
+            "A label must be a text, a number, or true or false",
+            got=f"{type(cell).__name__}{place}: {str(cell)[:80]}",
+            remedy="Write a text in its place",
+        )
     is_none = cell is None or (isinstance(cell, float) and math.isnan(cell))
     # One letter may be written in two ways, which look alike.
-    return "" if is_none else unicodedata.normalize("NFC", str(cell).strip())
+    return "" if is_none else unicodedata.normalize("NFC", str(cell).strip().strip(_UNSEEN).strip())
 
 
 def items_of_list(cell: Any) -> list[Any] | None:

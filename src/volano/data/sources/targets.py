@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from volano.data.sources.tables import (
     find_column,
     items_of_list,
     several_by,
+    text_of_cell,
 )
 from volano.errors import DataError, UsageError
 
@@ -219,14 +219,8 @@ def _kind_of_numbers(name: str, texts: Sequence[str]) -> tuple[str, tuple[str, .
 
 def _texts(cells: Sequence[Any]) -> list[str]:
     """Returns the cells of one value each as texts, without the empty ones."""
-    texts = [_text(cell) for cell in cells if not isinstance(cell, list | tuple)]
+    texts = [text_of_cell(cell) for cell in cells if not isinstance(cell, list | tuple)]
     return [text for text in texts if text.lower() not in NO_LABELS]
-
-
-def _text(cell: Any) -> str:
-    is_none = cell is None or (isinstance(cell, float) and math.isnan(cell))
-    # One letter may be written in two ways, which look alike.
-    return "" if is_none else unicodedata.normalize("NFC", str(cell).strip())
 
 
 def _answer(text: str) -> str:
@@ -254,7 +248,7 @@ def _numbers(
             raise DataError(
                 "Every row of a table must have a finite number to predict",
                 got=f"{len(bad)} without, the first in line {line} of {path}: column {name} holds "
-                f"{_text(cell)[:_BRIEFLY]!r}",
+                f"{text_of_cell(cell)[:_BRIEFLY]!r}",
                 remedy="Fill in or remove these rows; a number is written as 1234.5, without "
                 "separators of thousands",
             )
@@ -262,7 +256,7 @@ def _numbers(
 
 
 def _number(cell: Any) -> float:
-    text = _text(cell)
+    text = text_of_cell(cell)
     if text.lower() in ("true", "false"):
         return float(text.lower() == "true")
     return float(text) if _NUMBER.fullmatch(text) else math.nan
@@ -291,7 +285,7 @@ def _labels(
     if texts and texts <= _ANSWERS.keys() and (len(columns) > 1 or wanted.columns):
         rows = [
             [name for name, cell in zip(columns, cells, strict=True)
-             if _ANSWERS.get(_answer(_text(cell)))]
+             if _ANSWERS.get(_answer(text_of_cell(cell)))]
             for cells in zip(*columns.values(), strict=True)
         ]  # fmt: skip
         own = tuple(columns)
@@ -326,9 +320,9 @@ def _parted(cells: Sequence[Any], known: Sequence[str]) -> list[list[str]]:
     for cell in cells:
         items = items_of_list(cell)
         if items is None:
-            text = _text(cell)
+            text = text_of_cell(cell)
             items = text.split(separator) if separator and text not in known else [text]
-        labels = (_text(item) for item in items)
+        labels = (text_of_cell(item) for item in items)
         parted.append([label for label in labels if label.lower() not in NO_LABELS])
     return parted
 

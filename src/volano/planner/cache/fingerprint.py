@@ -30,8 +30,8 @@ def fingerprint(
     """Returns 32 hexadecimal digits that are equal for runs that would be planned alike.
 
     Learning rates, seeds, the content of the data and the length of the run are not part of it:
-    none of them changes what a step costs. The code that the task names is, and that of the model's
-    own classes; functions that they call are not.
+    none of them changes what a step costs. The code that the task names is, that of the model's own
+    classes, and what they read and call.
     """
     machine = describe_machine(profile.device)
     text = {

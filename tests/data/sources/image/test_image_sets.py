@@ -1,5 +1,6 @@
 import csv
 import gzip
+import json
 import os
 import struct
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from conftest import FASHION_MNIST
 from volano.data.sources import WantedFormat, read_image_sets
+from volano.data.sources.image.image_sets import _picture_of
 from volano.errors import DataError, UsageError
 
 
@@ -187,6 +189,29 @@ class TestTables:
         sets = read_image_sets(tmp_path / "table.parquet")
         assert torch.equal(sets.train.images, read_image_sets(tmp_path / "pictures").train.images)
 
+    def test_whatever_stands_for_bytes_and_names(self, tmp_path):
+        rows = [{"image": row["file"], "label": row["label"]} for row in self.rows(tmp_path)]
+        odd = [{"bytes": 5}, {"bytes": "abc"}, {"path": ["x"]}, 7, None]
+        lines = [*rows, *({"image": one, "label": "cat"} for one in odd)]
+        (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        sets = read_image_sets(tmp_path / "t.jsonl")
+        assert len(sets.train) == 10
+        reasons = [fault.reason for fault in sets.faults]
+        assert (
+            reasons
+            == ["the bytes of an image are int", "the bytes of an image are str"]
+            + ["without an image"] * 3
+        )
+
+    @pytest.mark.parametrize("suffix", ["p\0ng", "p" * 300, "/../x"])
+    def test_a_name_beside_bytes_names_no_file(self, tmp_path, suffix):
+        content = (tmp_path / self.rows(tmp_path)[0]["file"]).read_bytes()
+        unpacked = []
+        cell = {"bytes": content, "path": f"a.{suffix}"}
+        file = _picture_of(cell, 1, tmp_path / "t.csv", unpacked)
+        assert file == unpacked[0] / "000000001"
+        assert file.read_bytes() == content
+
     def test_a_row_that_cannot_be_read_loses_no_other(self, tmp_path):
         rows = self.rows(tmp_path)
         lines = [f"{row['file']};{row['label']}" for row in rows]
@@ -273,6 +298,16 @@ class TestIdx:
     def test_halves_are_refused(self, tmp_path):
         write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((2, 3, 3), dtype=np.uint8))
         with pytest.raises(DataError, match="come in pairs; got .* without the train labels"):
+            read_image_sets(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("train", "test"), [((2, 0, 3), (2, 0, 3)), ((2, 3, 3), (2, 3, 0)), ((2, 3, 3), (2, 4, 4))]
+    )
+    def test_sizes_that_cannot_be(self, tmp_path, train, test):
+        for part, shape in (("train", train), ("t10k", test)):
+            write_idx(tmp_path / f"{part}-images-idx3-ubyte", np.zeros(shape, dtype=np.uint8))
+            write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(2, dtype=np.uint8))
+        with pytest.raises(DataError, match="IDX images must have pixels, and those to test on"):
             read_image_sets(tmp_path)
 
     def test_a_cut_file_is_refused(self, tmp_path):

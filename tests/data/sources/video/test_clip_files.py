@@ -36,6 +36,19 @@ class TestDecoding:
         written.rename(tmp_path / name)
         assert len(decode_clip(Path(name), GREY)) == 12
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "ffconcat version 1.0\nfile 'a.mp4'\n",
+            "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:2,\na.mp4\n#EXT-X-ENDLIST\n",
+        ],
+    )
+    def test_a_playlist_opens_no_other_file(self, tmp_path, text):
+        write_clip(tmp_path / "a.mp4", moving_square(num_frames=12))
+        (tmp_path / "list.mkv").write_text(text)
+        with pytest.raises(OSError, match="Invalid"):
+            decode_clip(tmp_path / "list.mkv", GREY)
+
     def test_colour(self, tmp_path):
         path = write_clip(tmp_path / "a.mp4", moving_square(colour=(250, 30, 30)))
         assert not read_facts(path).is_grey

@@ -100,7 +100,7 @@ class CausalTraining(Application):
             )  # fmt: skip
         network = _network(options)
         source = find_texts(None if options.path is None else Path(options.path))
-        split = split_texts(source, seed=options.seed)
+        split = split_texts(source, seed=options.seed, by=options.held_out_by)
         context = min(options.context, network.tokenizer.most_tokens)
         parts = [part_reader(source, split, part=part) for part in (0, 1)]
         train = _windows(network, parts[0](), context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import functools
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ class ImageSets:
 
 
 _ANY_TARGET = TargetFormat()
+_SUFFIX = re.compile(r"\.\w{1,8}\Z", flags=re.ASCII)
 
 
 def read_image_sets(
@@ -175,8 +177,8 @@ def _from_table(
     unpacked: list[Path] = []
     for place, (number, row) in enumerate(rows):
         picture = _picture_of(row.get(path_column), number, path, unpacked)
-        if picture is None or is_special(picture):
-            note(f"{path}:{number}", "without an image" if picture is None else NO_FILE)
+        if not isinstance(picture, Path) or is_special(picture):
+            note(f"{path}:{number}", picture if isinstance(picture, str) else NO_FILE)
             continue
         split = split_of_row(row, f"{path}:{number}")
         label = int(targets.values[place]) if targets.kind == CLASSES else place
@@ -215,19 +217,24 @@ def _targets_of(
     return Targets(kind=CLASSES, names=classes, values=values, notices=notices)
 
 
-def _picture_of(cell: Any, number: int, table: Path, unpacked: list[Path]) -> Path | None:
-    """Returns the file of a row: named by its cell, or with the bytes of a cell ``{bytes, path}``
-    as Hugging Face writes them, in a temporary folder (``unpacked``) until the process ends."""
+def _picture_of(cell: Any, number: int, table: Path, unpacked: list[Path]) -> Path | str:
+    """Returns the file of a row, or in words why it has none: named by its cell, or with the bytes
+    of a cell ``{bytes, path}`` as Hugging Face writes them, in a temporary folder (``unpacked``)
+    until the process ends."""
     name = cell.get("path") if isinstance(cell, dict) else cell
     content = cell.get("bytes") if isinstance(cell, dict) else None
     if content is None and isinstance(cell, bytes):
         name, content = None, cell
     if content is None:
-        return table.parent / str(name).strip() if name and str(name).strip() else None
+        is_name = isinstance(name, str) and name.strip()
+        return table.parent / name.strip() if is_name else "without an image"
+    if not isinstance(content, bytes):
+        return f"the bytes of an image are {type(content).__name__}"
     if not unpacked:
         unpacked.append(Path(tempfile.mkdtemp(prefix="volano-images-")))
         atexit.register(shutil.rmtree, unpacked[0], ignore_errors=True)
-    file = unpacked[0] / f"{number:09}{Path(str(name or '')).suffix}"
+    suffix = _SUFFIX.search(str(name or ""))  # of a name that a stranger wrote
+    file = unpacked[0] / f"{number:09}{suffix[0] if suffix else ''}"
     file.write_bytes(content)
     return file
 
@@ -250,6 +257,11 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
                 "train-labels-idx1-ubyte, .gz or not",
             )
         parts[split] = (read_idx(images, 3), read_idx(labels, 1))
+        if 0 in parts[split][0].shape or parts[split][0].shape[1:] != parts["train"][0].shape[1:]:
+            raise DataError(
+                "IDX images must have pixels, and those to test on the size of those to train on",
+                got=f"{images.name} of {' x '.join(map(str, parts[split][0].shape))}",
+            )
         if len(parts[split][0]) != len(parts[split][1]):
             raise DataError(
                 "IDX images and labels must be equal in number",

@@ -49,6 +49,13 @@ SUFFIXES = frozenset(
         ".3gp",
     }
 )
+# FFmpeg's readers of such files. Its others find out by the content that a text is a playlist, and
+# then open what stands there: other files, whatever the clip's name is.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,avi,gif,matroska,webm,mpeg,mpegvideo,mpegts,mpegtsraw,m4v,h264,hevc,"
+    "ogg,asf,flv,live_flv,png_pipe,jpeg_pipe,bmp_pipe,webp_pipe,tiff_pipe,ppm_pipe,pgm_pipe,"
+    "apng,mjpeg,ivf,dv,nut,yuv4mpegpipe"
+)
 # Suffixes of pictures that may be the first frame of a clip.
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -224,10 +231,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Opens a file and yields its container and video stream, with FFmpeg's errors as OSError."""
     av = _import_av()
     try:
-        # As a file whatever its name: FFmpeg takes "http:x" and "concat:x" for addresses. And what
-        # the file's content leads to must not lie on a network.
+        # As a file whatever its name: FFmpeg takes "http:x" and "concat:x" for addresses.
         name = f"file:{path.absolute()}"
-        with av.open(name, options={"protocol_whitelist": "file"}) as container:
+        only = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+        with av.open(name, options=only) as container:
             if not container.streams.video:
                 raise OSError("it holds no pictures that move")
             stream = container.streams.video[0]
