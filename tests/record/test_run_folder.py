@@ -118,3 +118,11 @@ def test_what_it_holds_has_its_type(folder, name, value):
         RunFolder.open(folder.path)
     folder.update_run(**{name: None})
     RunFolder.open(folder.path)
+
+
+def test_what_its_files_state_and_cannot_be_is_said(tmp_path):
+    rule = "files of a run must be as Volano wrote them; got .*KeyError: 'tune'"
+    with pytest.raises(CheckpointError, match=rule), RunFolder(tmp_path).as_written():
+        raise KeyError("tune")
+    with pytest.raises(UsageError, match="a rule"), RunFolder(tmp_path).as_written():
+        raise UsageError("a rule")

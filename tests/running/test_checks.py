@@ -3,12 +3,7 @@
 import pytest
 
 from volano.errors import CheckpointError, UsageError
-from volano.running.checks import (
-    as_described,
-    check_data_is_there,
-    check_ended,
-    evaluation_name,
-)
+from volano.running.checks import check_data_is_there, check_ended, evaluation_name
 from volano.training import RunFolder
 
 
@@ -44,11 +39,3 @@ def test_what_a_run_needs(tmp_path):
         CheckpointError, match="must hold model.safetensors; got none in .*volano resume"
     ):
         check_ended(RunFolder(tmp_path))
-
-
-def test_what_a_folder_states_and_cannot_be_is_said(tmp_path):
-    rule = "files of a run must be as its application wrote them; got .*KeyError: 'tune'"
-    with pytest.raises(CheckpointError, match=rule), as_described(RunFolder(tmp_path)):
-        raise KeyError("tune")
-    with pytest.raises(UsageError, match="a rule"), as_described(RunFolder(tmp_path)):
-        raise UsageError("a rule")

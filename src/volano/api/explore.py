@@ -154,7 +154,7 @@ def explore(
                 remedy="Name it with `out`",
             )
         folder = StudyFolder.open(out)
-        before = folder.read_json(STUDY).get("settings", {})
+        before = folder.read_json(STUDY).get("settings") or {}
     else:
         folder = StudyFolder.reserve(out, getattr(make, "__name__", None) or "study")
         before = {}

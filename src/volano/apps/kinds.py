@@ -178,7 +178,7 @@ def load(run: RunFolder, device: str | None = None, *, trust: bool = False) -> T
             neither named nor trusts.
         CheckpointError: it has not ended.
     """
-    from volano.running.checks import as_described, check_ended
+    from volano.running.checks import check_ended
 
     trust_folder(run.path, trust)
     application = application_of_run(run, trust=trust)
@@ -189,5 +189,5 @@ def load(run: RunFolder, device: str | None = None, *, trust: bool = False) -> T
             remedy="Its weights are in model.safetensors",
         )
     check_ended(run)
-    with as_described(run):
+    with run.as_written():
         return application.load(run, device)

@@ -17,7 +17,6 @@ from volano.apps.kinds import CLASSIFY, reference_to
 from volano.apps.text.model_spec import CLASSES
 from volano.planner import PlanRequest
 from volano.running.busy_cores import beside_others, threads_of
-from volano.running.checks import as_described
 from volano.running.end_run import end_run, with_notices
 from volano.running.processes import Processes, RunSettings, begin, check_processes, go_on
 from volano.running.time_limit import TimeLimit
@@ -99,7 +98,7 @@ def resume_application(
     folder = RunFolder.open(run)
     if application_type.final_metric in (folder.read_json("run.json").get("metrics") or {}):
         check_unfinished(folder)  # a run that was interrupted in its final test has that left to do
-    with as_described(folder):
+    with folder.as_written():
         application = application_type.from_run(folder)
         task = application.task_of_run()
     seconds = {"data": time.perf_counter() - started}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from volano.bounded_json import parse_json
-from volano.errors import CheckpointError, RunError, UsageError
+from volano.errors import CheckpointError, RunError, UsageError, VolanoError
 from volano.record import files
 from volano.record.json_values import parse_line
 from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
@@ -225,6 +225,25 @@ class RunFolder:
                 )
         return folder
 
+    @contextlib.contextmanager
+    def as_written(self) -> Iterator[None]:
+        """A context in which something is made of what the folder's files state. They have been
+        parsed; it may still be of another type, missing, or beyond any model.
+
+        Raises:
+            CheckpointError: something in them cannot be.
+        """
+        try:
+            yield
+        except (VolanoError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f"The files of a {self.noun} must be as Volano wrote them",
+                got=f"{self.path}: {type(error).__name__}: {error}",
+                remedy="They are damaged, or of another version; `debug` shows where",
+            ) from error
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON object of the folder.
 
@@ -339,11 +358,12 @@ def _of_other_kinds(
         value = facts.get(name)
         if value is None:
             continue
-        type_ = dict if isinstance(kind, Mapping) else kind
-        if not isinstance(value, type_) or (isinstance(value, bool) and type_ is not bool):
+        type_: Any = dict if isinstance(kind, Mapping) else kind
+        is_bool = isinstance(value, bool)  # which Python takes for a number
+        if not isinstance(value, type_) or (is_bool and type_ is not bool):
             names = type_ if isinstance(type_, tuple) else (type_,)
             yield within + name, " or ".join(one.__name__ for one in names), value
-        elif isinstance(kind, Mapping):
+        elif isinstance(kind, Mapping) and isinstance(value, Mapping):
             yield from _of_other_kinds(value, kind, f"{within}{name}.")
 
 

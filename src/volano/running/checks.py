@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from volano.errors import CheckpointError, UsageError, VolanoError
+from volano.errors import CheckpointError, UsageError
 from volano.training import RunFolder
 
 # eval-test.json holds the figures of a run's own test set.
@@ -33,26 +31,6 @@ def check_ended(folder: RunFolder) -> None:
             got=f"none in {folder.path}",
             remedy=f"volano resume {folder.path}",
         )
-
-
-@contextlib.contextmanager
-def as_described(folder: RunFolder) -> Iterator[None]:
-    """A context in which a run of an application is made from its folder. Its files have been
-    parsed; what they state may still be of another type, missing, or beyond any model.
-
-    Raises:
-        CheckpointError: something in them cannot be.
-    """
-    try:
-        yield
-    except (VolanoError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            "The files of a run must be as its application wrote them",
-            got=f"{folder.path}: {type(error).__name__}: {error}",
-            remedy="They are damaged, or of another version; `debug` shows where",
-        ) from error
 
 
 def evaluation_name(path: str | Path) -> str:

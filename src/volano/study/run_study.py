@@ -67,15 +67,17 @@ def run_study(
     """
     observer = observer or StudyObserver()
     if resume:
-        settings, storage = _before(folder, settings, storage)
+        with folder.as_written():
+            settings, storage = _before(folder, settings, storage)
     else:
         folder.make()
     with folder.held(observer.on_notice):
         # A refused resume has not changed the study.
         with contextlib.nullcontext() if resume else _failures_noted(folder):
-            place = StudyStorage(storage, folder.path)
-            name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
-            study = place.study(name, settings.direction, is_new=not resume)
+            with folder.as_written() if resume else contextlib.nullcontext():
+                place = StudyStorage(storage, folder.path)
+                name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
+                study = place.study(name, settings.direction, is_new=not resume)
             original = study.sampler
             if sampler is None and isinstance(storage, optuna.Study):
                 sampler = original
@@ -88,7 +90,8 @@ def run_study(
             if resume:
                 _check_space(build, folder, study)
                 _note_settings(folder, settings, place, sampler)
-            orphans = ledger.take_up(adopt=not place.is_shared) if resume else []
+            with folder.as_written():
+                orphans = ledger.take_up(adopt=not place.is_shared) if resume else []
         trial_source = TrialSource(build, study, sampler, settings.seed)
         try:
             with _failures_noted(folder), make_executor() as executor:

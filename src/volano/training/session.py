@@ -381,7 +381,8 @@ class Session:
         form = (description.get("code") or {}).get("form")
         if form == self.description["code"]["form"]:
             return self.description["code"]
-        return code_of(self.task, self.make_model(self.task), form)
+        with random_state_kept(self.device):
+            return code_of(self.task, self.make_model(self.task), form)
 
     def _tell_of_graph(self, on_notice: Callable[[str], None]) -> None:
         if self.plan.graph and self.step_once.graph is None:

@@ -226,8 +226,8 @@ def _picture_of(cell: Any, number: int, table: Path, unpacked: list[Path]) -> Pa
     if content is None and isinstance(cell, bytes):
         name, content = None, cell
     if content is None:
-        is_name = isinstance(name, str) and name.strip()
-        return table.parent / name.strip() if is_name else "without an image"
+        name = name.strip() if isinstance(name, str) else ""
+        return table.parent / name if name else "without an image"
     if not isinstance(content, bytes):
         return f"the bytes of an image are {type(content).__name__}"
     if not unpacked:

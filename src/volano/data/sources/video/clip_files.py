@@ -49,8 +49,8 @@ SUFFIXES = frozenset(
         ".3gp",
     }
 )
-# FFmpeg's readers of such files. Its others find out by the content that a text is a playlist, and
-# then open what stands there: other files, whatever the clip's name is.
+# FFmpeg's readers of such files. It chooses by the content: others would take a text for a
+# playlist, and open the files that stand there.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,avi,gif,matroska,webm,mpeg,mpegvideo,mpegts,mpegtsraw,m4v,h264,hevc,"
     "ogg,asf,flv,live_flv,png_pipe,jpeg_pipe,bmp_pipe,webp_pipe,tiff_pipe,ppm_pipe,pgm_pipe,"
