@@ -87,7 +87,7 @@ def module_code(model: nn.Module) -> str:
 
 
 class _Reading:
-    """What is reached from some code: the texts of functions and classes, in the order in which
+    """The pieces that some code reaches: texts of functions and classes, in the order in which
     they are reached."""
 
     def __init__(self) -> None:
