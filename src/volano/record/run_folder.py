@@ -217,13 +217,16 @@ class RunFolder:
                 remedy="Use the version of Volano that wrote it",
             )
         if not is_tolerant:
-            for name, kind, value in _of_other_kinds(facts, cls.kinds):
-                raise CheckpointError(
-                    f"{cls.main} of a {cls.noun}'s folder must hold {name} as {kind}",
-                    got=f"{type(value).__name__} in {path}",
-                    remedy="It is damaged, or was not written by Volano",
-                )
+            folder._check_kinds(facts)
         return folder
+
+    def _check_kinds(self, facts: Mapping[str, Any]) -> None:
+        for name, kind, value in _of_other_kinds(facts, self.kinds):
+            raise CheckpointError(
+                f"{self.main} of a {self.noun}'s folder must hold {name} as {kind}",
+                got=f"{type(value).__name__} in {self.path}",
+                remedy="It is damaged, or was not written by Volano",
+            )
 
     @contextlib.contextmanager
     def as_written(self) -> Iterator[None]:

@@ -257,16 +257,7 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
                 "train-labels-idx1-ubyte, .gz or not",
             )
         parts[split] = (read_idx(images, 3), read_idx(labels, 1))
-        if 0 in parts[split][0].shape or parts[split][0].shape[1:] != parts["train"][0].shape[1:]:
-            raise DataError(
-                "IDX images must have pixels, and those to test on the size of those to train on",
-                got=f"{images.name} of {' x '.join(map(str, parts[split][0].shape))}",
-            )
-        if len(parts[split][0]) != len(parts[split][1]):
-            raise DataError(
-                "IDX images and labels must be equal in number",
-                got=f"{images.name} and {labels.name} are not",
-            )
+        _check_idx(images, *parts[split], parts["train"][0])
     classes = class_names(str(label) for label in np.unique(parts["train"][1]))
     _check_classes(classes, str(root), least_classes)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -283,6 +274,19 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
     return ImageSets(
         train=sets["train"], valid=None, test=sets.get("test"), origin=f"IDX files in {root.name}"
     )
+
+
+def _check_idx(file: Path, pixels: np.ndarray, labels: np.ndarray, trained: np.ndarray) -> None:
+    if 0 in pixels.shape or pixels.shape[1:] != trained.shape[1:]:
+        raise DataError(
+            "IDX images must have pixels, and those to test on the size of those to train on",
+            got=f"{file.name} of {' x '.join(map(str, pixels.shape))}",
+        )
+    if len(pixels) != len(labels):
+        raise DataError(
+            "IDX images and labels must be equal in number",
+            got=f"{len(pixels):,} in {file.name} and {len(labels):,} labels",
+        )
 
 
 def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
