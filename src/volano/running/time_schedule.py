@@ -140,6 +140,7 @@ def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
     )
     network = costs.networks[chosen]
     affordable = _affordable(network, costs, seconds)
+    enough = min(LEAST_STEPS, network.least_steps)
     least = min(network.most_steps, _LEAST_TO_BEGIN_WITH) if costs.is_revised else 1
     num_steps = max(least, min(network.most_steps, affordable))
     evaluations = _evaluation_seconds(network, costs, seconds)
@@ -163,7 +164,7 @@ def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
         test=test_share * network.test + more_share * network.more,
         startup=network.startup,
         writing=costs.writing,
-        warning=_warning(network, costs, seconds, num_steps) if affordable < LEAST_STEPS else None,
+        warning=None if affordable >= enough else _warning(network, costs, seconds, num_steps),
     )
 
 

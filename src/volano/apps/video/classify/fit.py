@@ -16,6 +16,7 @@ from volano.plan import Plan
 from volano.pretrained.fine_tuned import HEAD, parameters_in_words
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
+from volano.running.time_schedule import LEAST_STEPS
 from volano.training import throwaway_settings
 
 _MOST_EVALUATIONS = 10
@@ -29,6 +30,7 @@ def fit_into(application: ClipClassifyTraining, limit: TimeLimit) -> Fitted:
     size = TrainingSize(
         name=application.network_in_words,
         task=lambda: application.task(application.steps_in(1.0)),
+        least_steps=LEAST_STEPS if application.network is None else 1,  # a solved head needs none
         most_steps=application.steps_in(most),
     )
 
