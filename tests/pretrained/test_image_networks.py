@@ -49,6 +49,16 @@ def test_weights_belong_to_a_network_that_is_named(tmp_path):
         loaded(str(file), model="pretrained_networks:small")
 
 
+def test_a_function_is_asked_for_a_number_of_classes_that_it_may_only_hand_on(tmp_path):
+    file = tmp_path / "some.safetensors"
+    save_tensors(small(7).state_dict(), file)
+    network = loaded(str(file), model="pretrained_networks:handed_on")
+    assert network.skeleton["arguments"] == {"num_classes": 7}
+    same_again(network)
+    save_tensors(small().state_dict(), file)
+    assert loaded(str(file), model="pretrained_networks:fixed").skeleton["arguments"] == {}
+
+
 def test_a_classifier_of_transformers_is_taken_with_its_processor(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     network = loaded(f"hf:{save_small_vit(tmp_path)}")

@@ -266,9 +266,18 @@ def make_of_function(
     if not callable(function):
         raise UsageError(rule, got=f"{reference}: {type(function).__name__}")
     wanted = inspect.signature(function).parameters
-    arguments = {name: value for name, value in offered.items() if name in wanted}
+    named = {name: value for name, value in offered.items() if name in wanted}
+    # torchvision's functions hand on what they do not name.
+    hands_on = any(one.kind is one.VAR_KEYWORD for one in wanted.values())
+    arguments = dict(offered) if hands_on else named
     try:
-        module = function(**arguments)
+        try:
+            module = function(**arguments)
+        except TypeError:
+            if arguments == named:
+                raise
+            arguments = named
+            module = function(**named)
     except Exception as error:
         raise UsageError(
             rule, got=f"{reference}, which raised {type(error).__name__}: {error}"
