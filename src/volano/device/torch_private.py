@@ -163,7 +163,7 @@ def draws_within(graph: Any, generators: Iterable[torch.Generator]) -> None:
     """Tells a graph which generators are drawn from while it records, besides the device's default
     one. From torch 2.14 on a graph finds out by itself, and warns whoever tells it."""
     register = getattr(graph, "register_generator_state", None)
-    if register is not None and torch.__version__ < (2, 14):
+    if register is not None and _is_before("2.14"):
         for generator in generators:
             register(generator)
 
@@ -190,13 +190,17 @@ def undone_if_failed(
     except BaseException:
         if not _has_recorded(graph):
             graph.reset()
-            if torch.__version__ < (2, 14):
+            if _is_before("2.14"):
                 for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
                     with contextlib.suppress(RuntimeError):  # done already, or not begun
                         getattr(torch._C, name)(device_index, pool)
                 for generator, state in states:
                     generator.graphsafe_set_state(state)
         raise
+
+
+def _is_before(version: str) -> bool:
+    return torch.__version__ < version  # a TorchVersion: by its numbers
 
 
 def _has_recorded(graph: Any) -> bool:
