@@ -30,6 +30,14 @@ def test_the_interval_holds_what_is_kept_and_what_is_not_fused():
     assert interval(100, 90, 1.0).upper == int(ABOVE_KEPT * 100)
 
 
+# There the memory of compiled plans is not predicted.
+compiles_fakes = pytest.mark.skipif(
+    torch.__version__ < (2, 10),
+    reason="torch 2.9 compiles nothing for fake tensors of another mode",
+)
+
+
+@compiles_fakes
 @pytest.mark.compiles
 def test_a_smaller_budget_of_activations_keeps_less(make_task):
     task = make_task(model=make_chain, optimizer=functools.partial(torch.optim.SGD, lr=0.1))
@@ -41,6 +49,7 @@ def test_a_smaller_budget_of_activations_keeps_less(make_task):
     assert some.lower < 0.8 * whole.lower < eager.peak
 
 
+@compiles_fakes
 @pytest.mark.compiles
 def test_randomness_is_found_in_the_graphs(make_task):
     assert predict(
