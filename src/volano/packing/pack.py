@@ -57,16 +57,10 @@ class Pack:
     """
 
     def __init__(
-        self,
-        members: Sequence[Member],
-        *,
-        device: str | None = None,
-        precision: str = "fp32",
-        engine: str | None = None,
-        family: ProgramCache | None = None,
-        num_steps: int | None = None,
-        on_notice: Callable[[str], None] = lambda _: None,
-    ) -> None:
+        self, members: Sequence[Member], *, device: str | None = None, precision: str = "fp32",
+        engine: str | None = None, family: ProgramCache | None = None,
+        num_steps: int | None = None, on_notice: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         numbers = [member.number for member in members]
         if not members or len(set(numbers)) < len(numbers):
             raise UsageError("A pack needs members, each with a number of its own", got=numbers)

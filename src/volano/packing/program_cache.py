@@ -44,14 +44,9 @@ class ProgramCache:
 
     @classmethod
     def of(
-        cls,
-        solos: Sequence[MemberState],
-        known: ProgramCache | None,
-        device: Device,
-        precision: str,
-        *,
-        may_differ: bool = False,
-    ) -> ProgramCache:
+        cls, solos: Sequence[MemberState], known: ProgramCache | None, device: Device,
+        precision: str, *, may_differ: bool = False,
+    ) -> ProgramCache:  # fmt: skip
         """Returns the family of members: ``known``, if it is theirs, or a new one.
 
         Raises:

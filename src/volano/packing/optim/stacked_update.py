@@ -125,12 +125,9 @@ class StackedUpdate:
         return torch.from_numpy(np.stack(table)).to(self._dtype).to(self._device, non_blocking=True)
 
     def __call__(
-        self,
-        parameters: dict[str, Tensor],
-        gradients: dict[str, Tensor],
-        state: dict[str, tuple[Tensor, ...]],
-        vectors: Tensor,
-    ) -> Tensor | None:
+        self, parameters: dict[str, Tensor], gradients: dict[str, Tensor],
+        state: dict[str, tuple[Tensor, ...]], vectors: Tensor,
+    ) -> Tensor | None:  # fmt: skip
         """Updates parameters and state in place; nothing is summed over members. Returns the norms
         of the gradients if any member clips, 0 for a member that does not."""
         norms = None
@@ -148,13 +145,9 @@ class StackedUpdate:
         return norms
 
     def _update(
-        self,
-        name: str,
-        parameter: Tensor,
-        gradient: Tensor,
-        state: tuple[Tensor, ...],
+        self, name: str, parameter: Tensor, gradient: Tensor, state: tuple[Tensor, ...],
         vectors: Tensor,
-    ) -> None:
+    ) -> None:  # fmt: skip
         index = self._group_of[name]
         # [K] -> [K, 1, ...]: each member's number meets only its own slice.
         shape = (-1, *[1] * (gradient.dim() - 1))

@@ -220,12 +220,9 @@ def _draw(func: Any, args: Any, kwargs: Any, generator: torch.Generator) -> Tens
 
 
 def _draw_in_order(
-    func: Any,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    kwargs: Any,
+    func: Any, shape: tuple[int, ...], strides: tuple[int, ...], kwargs: Any,
     generator: torch.Generator,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     empty = torch.empty_strided(shape, strides, **kwargs)
     draw = empty.uniform_ if func is torch.rand else empty.normal_
     return draw(generator=generator)

@@ -239,15 +239,10 @@ class Structure:
         }
 
     def _call(
-        self,
-        parameters: Mapping[str, Tensor],
-        frozen: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
-        numbers: Mapping[str, Tensor],
-        batch: Batch,
-        *,
+        self, parameters: Mapping[str, Tensor], frozen: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor], numbers: Mapping[str, Tensor], batch: Batch, *,
         training: bool,
-    ) -> tuple[Any, dict[str, Tensor]]:
+    ) -> tuple[Any, dict[str, Tensor]]:  # fmt: skip
         objective = self._varying.objective(numbers)
         tensors = {
             f"model.{name}": tensor

@@ -63,14 +63,9 @@ class Draws:
     """
 
     def __init__(
-        self,
-        draws: Sequence[Draw],
-        numbers: Sequence[Mapping[str, float]],
-        generator: torch.Generator,
-        device: torch.device,
-        *,
-        by_kernel: bool = False,
-    ) -> None:
+        self, draws: Sequence[Draw], numbers: Sequence[Mapping[str, float]],
+        generator: torch.Generator, device: torch.device, *, by_kernel: bool = False,
+    ) -> None:  # fmt: skip
         self._generator, self._by_kernel = generator, by_kernel
         self.tensors: list[tuple[Tensor, ...]] = []
         self._fills: list[list[Callable[[], Any]]] = [[] for _ in numbers]
