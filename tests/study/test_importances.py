@@ -85,7 +85,7 @@ def test_choices_may_be_lists():
         trial.suggest_categorical("widths", choices)
         made.tell(trial, state=optuna.trial.TrialState.PRUNED)
     values = {trial.number: float(len(trial.params["widths"])) for trial in made.trials}
-    assert module._estimated(made.trials, values)["widths"] > 0.8
+    assert module._estimated(made.trials, made.trials[0].distributions, values)["widths"] > 0.8
 
 
 def test_what_not_all_trials_have_is_left_out_and_said(tmp_path):

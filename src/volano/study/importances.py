@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from volano.record.json_values import number
@@ -42,7 +41,7 @@ def importances(study: Study) -> Importances:
     failure = ""
     try:
         if len(values) >= LEAST_TRIALS and len(set(values.values())) > 1:
-            shares = _estimated(_recorded(study), values)
+            shares = _estimated(study.trials, _distributions(study), values)
     except Exception as error:  # noqa: BLE001 - Optuna raises various errors if it cannot tell, see above
         failure = f"{type(error).__name__}: {error}"
     is_flat = len(set(values.values())) == 1
@@ -56,42 +55,19 @@ def _finite(trial: TrialResult) -> dict[int, float]:
     return {shown.rung: shown.value for shown in trial.rungs if math.isfinite(shown.value)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordedTrial:
-    """A trial as the study's files tell of it: what Optuna needs for an estimate."""
-
-    number: int
-    params: Mapping[str, Any]
-    distributions: Mapping[str, BaseDistribution]
-
-
-def _recorded(study: Study) -> list[RecordedTrial]:
-    """Returns the trials with the distributions that the journal in the folder tells of, or else
-    with the narrowest that hold the values."""
+def _distributions(study: Study) -> dict[str, BaseDistribution]:
+    """Returns the parameters' distributions, of which the journal in the folder tells, or else the
+    narrowest that hold the values."""
     space = read_space(study.folder)
-    names = dict.fromkeys(name for trial in study.trials for name in trial.params)
-    distributions = {
-        name: _distribution(
-            space.get(name), [trial.params[name] for trial in study.trials if name in trial.params]
-        )
-        for name in names
-    }
-    return [
-        RecordedTrial(
-            number=trial.number,
-            params=trial.params,
-            distributions={name: distributions[name] for name in trial.params},
-        )
-        for trial in study.trials
-    ]
+    values: dict[str, list[Any]] = {}
+    for trial in study.trials:
+        for name, value in trial.params.items():
+            values.setdefault(name, []).append(value)
+    return {name: _distribution(space.get(name), own) for name, own in values.items()}
 
 
 def _distribution(told: Mapping[str, Any] | None, values: Sequence[Any]) -> BaseDistribution:
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if told and "choices" in told:
         return CategoricalDistribution(told["choices"])
@@ -110,7 +86,9 @@ def _distribution(told: Mapping[str, Any] | None, values: Sequence[Any]) -> Base
 
 
 def _estimated(
-    trials: Sequence[RecordedTrial | FrozenTrial], values: Mapping[int, float]
+    trials: Sequence[TrialResult | FrozenTrial],
+    distributions: Mapping[str, BaseDistribution],
+    values: Mapping[int, float],
 ) -> dict[str, float]:
     """Returns the importances, largest first. Optuna looks at complete trials alone, so the trials
     are shown to it in a study in which all are complete."""
@@ -120,19 +98,18 @@ def _estimated(
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a new study is announced
     try:
-        study = optuna.create_study()  # in whichever direction: the spread is the same
+        shown = optuna.create_study()  # in whichever direction: the spread is the same
     finally:
         optuna.logging.set_verbosity(verbosity)
     for trial in trials:
         if trial.number in values:
-            study.add_trial(
+            own = {name: distributions[name] for name in trial.params}
+            shown.add_trial(
                 optuna.trial.create_trial(
-                    params=dict(trial.params),
-                    distributions=dict(trial.distributions),
-                    value=values[trial.number],
+                    params=dict(trial.params), distributions=own, value=values[trial.number]
                 )
             )
     # Named, for Optuna's default is another in each of its versions, and not all of them estimate
     # shares of a spread.
-    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
+    found = get_param_importances(shown, evaluator=FanovaImportanceEvaluator(seed=_SEED))
     return {name: float(value) for name, value in found.items()}

@@ -60,11 +60,9 @@ class JournalInMemory(BaseJournalBackend):
         self._file = JournalFileBackend(str(path))
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Overrides the base class's method."""
         return self._logs[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Overrides the base class's method."""
         # As they would be read back: what JSON cannot hold fails here, and no caller changes what
         # was kept.
         logs = [json.loads(json.dumps(log)) for log in logs]

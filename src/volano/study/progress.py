@@ -81,30 +81,24 @@ class PlainStudyProgress(StudyObserver):
         self._ticker = _Ticker(self._stand)
 
     def on_start(self, info: StudyInfo) -> None:
-        """Implements :class:`StudyObserver`."""
         self._print(headline(info))
         self._ticker.start()
 
     def on_trials(self, summary: Summary) -> None:
-        """Implements :class:`StudyObserver`."""
         self._heard.hear(summary)
         self._stand()
 
     def on_rung(self, decision: RungDecision) -> None:
-        """Implements :class:`StudyObserver`."""
         self._print(decided(decision))
 
     def on_notice(self, text: str) -> None:
-        """Implements :class:`StudyObserver`."""
         self._print(f"note: {text}")
 
     def on_end(self, study: Study) -> None:
-        """Implements :class:`StudyObserver`."""
         self.close()
         self._print(ended(study))
 
     def close(self) -> None:
-        """Implements :class:`StudyObserver`."""
         self._ticker.stop()
 
     def _stand(self) -> None:
@@ -130,10 +124,7 @@ class RichStudyProgress(StudyObserver):
         self._last = 0.0
         self._console = Console(file=stream, highlight=False, markup=False)
         self._live = Live(
-            console=self._console,
-            get_renderable=self._table,
-            auto_refresh=False,
-            transient=True,
+            console=self._console, get_renderable=self._table, auto_refresh=False, transient=True
         )
         self._ticker = _Ticker(self._live.refresh)
 
@@ -141,14 +132,12 @@ class RichStudyProgress(StudyObserver):
         self._console.print(for_terminal(text), style=style)
 
     def on_start(self, info: StudyInfo) -> None:
-        """Implements :class:`StudyObserver`."""
         self._info = info
         self._say(headline(info), style="bold")
         self._live.start()
         self._ticker.start()
 
     def on_trials(self, summary: Summary) -> None:
-        """Implements :class:`StudyObserver`."""
         self._heard.hear(summary)
         now = time.perf_counter()
         if now - self._last >= _REFRESH_SECONDS:
@@ -156,20 +145,16 @@ class RichStudyProgress(StudyObserver):
             self._live.refresh()
 
     def on_rung(self, decision: RungDecision) -> None:
-        """Implements :class:`StudyObserver`."""
         self._say(decided(decision), style="dim")
 
     def on_notice(self, text: str) -> None:
-        """Implements :class:`StudyObserver`."""
         self._say(f"note: {text}", style="yellow")
 
     def on_end(self, study: Study) -> None:
-        """Implements :class:`StudyObserver`."""
         self.close()
         self._say(ended(study), style="bold")
 
     def close(self) -> None:
-        """Implements :class:`StudyObserver`."""
         self._ticker.stop()
         self._live.stop()
 

@@ -37,17 +37,11 @@ MakeExecutor = Callable[[], AbstractContextManager[Executor]]
 
 
 def run_study(
-    build: Build,
-    settings: StudySettings,
-    folder: StudyFolder,
-    make_executor: MakeExecutor,
-    *,
-    storage: Storage = None,
-    sampler: BaseSampler | None = None,
-    observer: StudyObserver | None = None,
-    facts: Mapping[str, Any] | None = None,
+    build: Build, settings: StudySettings, folder: StudyFolder, make_executor: MakeExecutor, *,
+    storage: Storage = None, sampler: BaseSampler | None = None,
+    observer: StudyObserver | None = None, facts: Mapping[str, Any] | None = None,
     resume: bool = False,
-) -> Study:
+) -> Study:  # fmt: skip
     """Runs a study to its end, or on to it, and leaves a complete folder.
 
     Args:
@@ -74,51 +68,101 @@ def run_study(
     with folder.held(observer.on_notice):
         # A refused resume has not changed the study.
         with contextlib.nullcontext() if resume else _failures_noted(folder):
-            with folder.as_written() if resume else contextlib.nullcontext():
-                place = StudyStorage(storage, folder.path)
-                name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
-                study = place.study(name, settings.direction, is_new=not resume)
-            original = study.sampler
-            if sampler is None and isinstance(storage, optuna.Study):
-                sampler = original
-            if not resume:
-                folder.update(**_facts(settings, place, study, sampler, facts))
-            rungs = SuccessiveHalving(settings.shares, settings.eta, settings.direction)
-            ledger = TrialLedger(
-                folder, place, study, rungs, metric=settings.metric, direction=settings.direction
+            opened = _OpenStudy(
+                build, settings, folder, storage, sampler, facts=facts, resume=resume
             )
-            if resume:
-                _check_space(build, folder, study)
-                _note_settings(folder, settings, place, sampler)
-            with folder.as_written():
-                orphans = ledger.take_up(adopt=not place.is_shared) if resume else []
-        trial_source = TrialSource(build, study, sampler, settings.seed)
         try:
             with _failures_noted(folder), make_executor() as executor:
-                driver = StudyLoop(
-                    settings,
-                    folder,
-                    ledger=ledger,
-                    trial_source=trial_source,
-                    rungs=rungs,
-                    executor=executor,
-                    observer=observer,
-                )
-                observer.on_start(
-                    _info(
-                        settings, folder, study, sampler, len(ledger.trials), executor.num_workers
-                    )
-                )
-                for text in (*place.notices, *getattr(executor, "notices", ())):
-                    driver.notice(text)
-                driver.take_up(orphans)
-                status = driver.run()
-                _close(driver, ledger, folder, observer, status)
-                ended = Study(folder, optuna_study=study, build=build)
-                observer.on_end(ended)
-                return ended
+                return opened.run(executor, observer)
         finally:
-            study.sampler = original
+            opened.study.sampler = opened.own_sampler
+
+
+class _OpenStudy:
+    """A study whose folder is held and whose storage is open.
+
+    Attributes:
+        study: Optuna's.
+        own_sampler: the sampler that Optuna's study has by itself.
+    """
+
+    def __init__(
+        self, build: Build, settings: StudySettings, folder: StudyFolder, storage: Storage,
+        sampler: BaseSampler | None, *, facts: Mapping[str, Any] | None, resume: bool,
+    ) -> None:  # fmt: skip
+        self._build, self._settings, self._folder = build, settings, folder
+        self._place = place = StudyStorage(storage, folder.path)
+        with folder.as_written() if resume else contextlib.nullcontext():
+            name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
+            self.study = place.study(name, settings.direction, is_new=not resume)
+        self.own_sampler = self.study.sampler
+        if sampler is None and isinstance(storage, optuna.Study):
+            sampler = self.own_sampler
+        self._sampler = sampler
+        if not resume:
+            folder.update(**_facts(settings, place, self.study, sampler, facts))
+        self._rungs = SuccessiveHalving(settings.shares, settings.eta, settings.direction)
+        self._ledger = TrialLedger(
+            folder, place, self.study, self._rungs, metric=settings.metric,
+            direction=settings.direction,
+        )  # fmt: skip
+        self._orphans: list[int] = []
+        if resume:
+            _check_space(build, folder, self.study)
+            _note_settings(folder, settings, place, sampler)
+            with folder.as_written():
+                self._orphans = self._ledger.take_up(adopt=not place.is_shared)
+
+    def run(self, executor: Executor, observer: StudyObserver) -> Study:
+        """Runs the study to its end, or until it is stopped."""
+        trial_source = TrialSource(self._build, self.study, self._sampler, self._settings.seed)
+        loop = StudyLoop(
+            self._settings, self._folder, ledger=self._ledger, trial_source=trial_source,
+            rungs=self._rungs, executor=executor, observer=observer,
+        )  # fmt: skip
+        observer.on_start(self._info(executor.num_workers))
+        for text in (*self._place.notices, *getattr(executor, "notices", ())):
+            loop.notice(text)
+        loop.take_up(self._orphans)
+        self._close(loop, observer, loop.run())
+        ended = Study(self._folder, optuna_study=self.study, build=self._build)
+        observer.on_end(ended)
+        return ended
+
+    def _close(self, loop: StudyLoop, observer: StudyObserver, status: str) -> None:
+        if status == "stopped":
+            loop.notice(
+                f"stopped, as {loop.end_reason}; continue with resume=True and "
+                f"out={self._folder.path}"
+            )
+        elif loop.end_reason is not None:
+            loop.notice(f"it ended before all trials were asked for: {loop.end_reason}")
+        valid = (self._folder.read_json(STUDY).get("data") or {}).get("valid") or {}
+        for text in rank_notices(
+            self._ledger.trials.values(),
+            metric=self._settings.metric,
+            direction=self._settings.direction,
+            num_valid=valid.get("num_examples"),
+        ):
+            loop.notice(text)
+        self._ledger.save(status=status, reason=loop.end_reason)
+        for name, error in self._folder.lost.items():
+            observer.on_notice(f"some lines of {name} could not be written: {error.strerror}")
+
+    def _info(self, num_workers: int) -> StudyInfo:
+        settings = self._settings
+        return StudyInfo(
+            name=self.study.study_name,
+            folder=str(self._folder.path),
+            num_trials=settings.trials,
+            num_before=len(self._ledger.trials),
+            minutes=settings.minutes,
+            metric=settings.metric,
+            direction=settings.direction,
+            shares=settings.shares,
+            num_workers=num_workers,
+            sampler=name_of_sampler(self._sampler),
+        )
 
 
 def _note_settings(
@@ -139,33 +183,6 @@ def _check_space(build: Build, folder: StudyFolder, study: optuna.Study) -> None
         some = [trial for trial in study.get_trials(deepcopy=False) if trial.number in steps]
     some.sort(key=lambda trial: len(steps[trial.number]))  # those that came furthest tell most
     check_space(build, some[-_NUM_CHECKED:], steps)
-
-
-def _close(
-    driver: StudyLoop,
-    ledger: TrialLedger,
-    folder: StudyFolder,
-    observer: StudyObserver,
-    status: str,
-) -> None:
-    if status == "stopped":
-        driver.notice(
-            f"stopped, as {driver.end_reason}; continue with resume=True and out={folder.path}"
-        )
-    elif driver.end_reason is not None:
-        driver.notice(f"it ended before all trials were asked for: {driver.end_reason}")
-    facts = folder.read_json(STUDY)
-    valid = (facts.get("data") or {}).get("valid") or {}
-    for text in rank_notices(
-        ledger.trials.values(),
-        metric=str(facts["settings"].get("metric")),
-        direction=str(facts["settings"].get("direction")),
-        num_valid=valid.get("num_examples"),
-    ):
-        driver.notice(text)
-    ledger.save(status=status, reason=driver.end_reason)
-    for name, error in folder.lost.items():
-        observer.on_notice(f"some lines of {name} could not be written: {error.strerror}")
 
 
 def _before(
@@ -211,12 +228,9 @@ def _before(
 
 
 def _facts(
-    settings: StudySettings,
-    place: StudyStorage,
-    study: optuna.Study,
-    sampler: BaseSampler | None,
+    settings: StudySettings, place: StudyStorage, study: optuna.Study, sampler: BaseSampler | None,
     facts: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     facts = dict(facts or {})
     return {
         "status": "running",
@@ -233,28 +247,6 @@ def _facts(
         "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "notices": [],
     }
-
-
-def _info(
-    settings: StudySettings,
-    folder: StudyFolder,
-    study: optuna.Study,
-    sampler: BaseSampler | None,
-    num_before: int,
-    num_workers: int,
-) -> StudyInfo:
-    return StudyInfo(
-        name=study.study_name,
-        folder=str(folder.path),
-        num_trials=settings.trials,
-        num_before=num_before,
-        minutes=settings.minutes,
-        metric=settings.metric,
-        direction=settings.direction,
-        shares=settings.shares,
-        num_workers=num_workers,
-        sampler=name_of_sampler(sampler),
-    )
 
 
 @contextlib.contextmanager

@@ -63,39 +63,30 @@ class RungSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, Any]:
-        """Overrides the base class's method."""
         return self._sampler.infer_relative_search_space(self._view(study), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
     ) -> dict[str, Any]:
-        """Overrides the base class's method."""
         return self._sampler.sample_relative(self._view(study), trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
-        """Overrides the base class's method."""
         return self._sampler.sample_independent(
             self._view(study), trial, param_name, param_distribution
         )
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Overrides the base class's method."""
         self._sampler.before_trial(self._view(study), trial)
 
     def after_trial(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        state: TrialState,
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState,
         values: Sequence[float] | None,
-    ) -> None:
-        """Overrides the base class's method."""
+    ) -> None:  # fmt: skip
         self._sampler.after_trial(self._view(study), trial, state, values)
 
     def reseed_rng(self) -> None:
-        """Overrides the base class's method."""
         self._sampler.reseed_rng()
 
 
@@ -112,13 +103,11 @@ class _StudyView:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """Implements ``optuna.Study``."""
         return self.get_trials()
 
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Implements ``optuna.Study``."""
         return self._get_trials(deepcopy, states)
 
     def _get_trials(

@@ -29,13 +29,9 @@ class Study(StudyRecord):
     """
 
     def __init__(
-        self,
-        folder: StudyFolder,
-        *,
-        optuna_study: optuna.Study | None = None,
-        build: Callable[[Any], Any] | None = None,
-        is_tolerant: bool = False,
-    ) -> None:
+        self, folder: StudyFolder, *, optuna_study: optuna.Study | None = None,
+        build: Callable[[Any], Any] | None = None, is_tolerant: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(
             folder=folder.path,
             facts=folder.read_json(STUDY),
@@ -86,9 +82,7 @@ class Study(StudyRecord):
         """
         if self._optuna is None:
             # Optuna takes a second to load; most readers need none.
-            from volano.study.optuna_storage import (
-                load_optuna,
-            )
+            from volano.study.optuna_storage import load_optuna
 
             self._optuna = load_optuna(
                 self.folder, self.facts.get("name", ""), self.facts.get("storage")

@@ -17,8 +17,9 @@ from typing import Any
 
 from volano.errors import ExploreError
 from volano.record.study_folder import STATES, StudyFolder
+from volano.study.announcements import Announcements
 from volano.study.ask_trials import Asked, TrialSource
-from volano.study.observe import RungDecision, StudyObserver, Summary
+from volano.study.observe import StudyObserver
 from volano.study.settings import StudySettings
 from volano.study.successive_halving import Round, SuccessiveHalving
 from volano.study.time_left import TimeEstimate
@@ -32,7 +33,6 @@ from volano.training.signals import Interruption
 # So many trials that fail while no other has shown a number are no accident of the sampler's
 # choice.
 _MOST_FAILURES = 10
-_MOST_FAILURES_TOLD = 5  # with different reasons
 
 
 @dataclass(kw_only=True)
@@ -55,39 +55,32 @@ class StudyLoop:
         rungs: the rungs, which decide.
         executor: the executor, which trains.
         observer: the observer that hears of it.
+
+    Attributes:
+        end_reason: why the study ended before all its trials had been asked for and had ended; or
+            None.
+        notice: tells what a person should know, once.
     """
 
     def __init__(
-        self,
-        settings: StudySettings,
-        folder: StudyFolder,
-        *,
-        ledger: TrialLedger,
-        trial_source: TrialSource,
-        rungs: SuccessiveHalving,
-        executor: Executor,
+        self, settings: StudySettings, folder: StudyFolder, *, ledger: TrialLedger,
+        trial_source: TrialSource, rungs: SuccessiveHalving, executor: Executor,
         observer: StudyObserver,
-    ) -> None:
-        self._settings, self._ledger, self._trial_source, self._rungs = (
-            settings,
-            ledger,
-            trial_source,
-            rungs,
-        )
-        self._observer = observer
+    ) -> None:  # fmt: skip
+        self._settings, self._ledger, self._rungs = settings, ledger, rungs
+        self._trial_source = trial_source
         self._pool = WorkerPool(executor, rungs.shares, self._trial)
         self._states = TrialStates(folder.path / STATES)
         self._time_left = TimeEstimate(rungs.shares, settings.eta)
+        self._said = Announcements(settings, ledger, rungs, self._time_left, observer)
+        self.notice = self._said.notice
         self._live: dict[int, _Live] = {}
         # By rung: trials of a resumed study that had arrived when it was killed.
         self._undecided: dict[int, set[int]] = {}
         self._began = 0.0
         self._startups: dict[int, float] = {}  # seconds in this round, by worker
-        self._training_seconds = 0.0
-        self._steps_before = ledger.steps
         self._may_ask = True
-        self._failures_told: set[str] = set()
-        self._end_reason: str | None = None
+        self.end_reason: str | None = None
 
     # ---- beginning
 
@@ -138,17 +131,11 @@ class StudyLoop:
                     if answer is not None:
                         self._take_in(*answer)
             except KeyboardInterrupt:
-                self._end_reason = "it was asked to stop"
+                self.end_reason = "it was asked to stop"
                 return "stopped"
         if not self._live:
             self._check_anything_trained()
         return "stopped" if self._live else "finished"
-
-    @property
-    def end_reason(self) -> str | None:
-        """Returns why the study ended before all its trials had been asked for and had ended; or
-        None."""
-        return self._end_reason
 
     def _hand_out(self, stop: Interruption) -> bool:
         """Hands idle workers what is next; returns whether any worker has work."""
@@ -165,13 +152,11 @@ class StudyLoop:
         round_ = Round(rung, {*numbers, *arrived}, quorum)
         for number in arrived:
             round_.arrive(number)
-        homes = {
-            number: home for number in numbers if (home := self._live[number].home) is not None
-        }
+        homes = {n: home for n in numbers if (home := self._live[n].home) is not None}
         self._began = time.perf_counter()
         self._startups.clear()
         self._pool.begin(round_, numbers, homes, runs_after=self._runs_after(rung, numbers))
-        self._tell_summary()
+        self._tell_where_it_stands()
         return True
 
     def _runs_after(self, rung: int, numbers: Collection[int]) -> float:
@@ -183,9 +168,14 @@ class StudyLoop:
         return on_the_way - len(numbers) * self._time_left.distance(rung)
 
     @property
+    def _num_left(self) -> int:
+        """Returns the number of trials that have not been asked for."""
+        return self._settings.trials - len(self._ledger.trials)
+
+    @property
     def _num_new(self) -> int:
         """Returns the number of trials that are still to be asked for."""
-        return self._settings.trials - len(self._ledger.trials) if self._may_ask else 0
+        return self._num_left if self._may_ask else 0
 
     def _trial(self, number: int) -> Trial:
         # Optuna's own values, not what JSON made of them.
@@ -239,12 +229,12 @@ class StudyLoop:
         kept, cut = self._rungs.decide(rung - 1, waiting)
         if cut:
             self._cut(rung - 1, cut)
-            self._announce(rung - 1, (), cut)
+            self._said.decided(rung - 1, (), cut)
             self._save()
         return kept
 
     def _ask(self, count: int, stop: Interruption) -> None:
-        count = self._that_fit(min(count, self._settings.trials - len(self._ledger.trials)))
+        count = self._that_fit(min(count, self._num_left))
         if count <= 0:
             return
         self._trial_source.prepare(len(self._ledger.trials), self._ledger.live)
@@ -280,7 +270,9 @@ class StudyLoop:
             else:
                 self._ledger.ended(number, state, reason)
                 if state == "failed":
-                    self._tell_failure(number, reason or "")
+                    self._said.failed(number, reason or "")
+
+    # ---- the minutes
 
     def _that_fit(self, count: int) -> int:
         """Returns how many of so many new trials can end within the minutes. If none can and no
@@ -296,11 +288,9 @@ class StudyLoop:
                 return number
         if not self._live:
             self._may_ask = False
-            num_left = self._settings.trials - len(self._ledger.trials)
-            self._end_reason = (
-                f"{num_left} trials are left, of which one would take about {needed:.0f} s to its "
-                "end; "
-                f"{max(left, 0):.0f} s of its {self._settings.minutes:g} minutes were"
+            self.end_reason = (
+                f"{self._num_left} trials are left, of which one would take about {needed:.0f} s "
+                f"to its end; {max(left, 0):.0f} s of its {self._settings.minutes:g} minutes were"
             )
         return 0
 
@@ -308,10 +298,9 @@ class StudyLoop:
         minutes = self._settings.minutes
         if minutes is None or self._ledger.seconds < minutes * 60 or not self._pool.num_assignments:
             return False
-        num_left = self._settings.trials - len(self._ledger.trials)
-        if self._live or num_left:
-            left = f"; {num_left} trials were not asked for" if num_left else ""
-            self._end_reason = f"its {minutes:g} minutes were over{left}"
+        if self._live or self._num_left:
+            left = f"; {self._num_left} trials were not asked for" if self._num_left else ""
+            self.end_reason = f"its {minutes:g} minutes were over{left}"
         return True
 
     # ---- answers
@@ -325,23 +314,23 @@ class StudyLoop:
         if hand.round.is_due:
             self._decide(hand.round)
         if not self._pool.is_under_way(hand.round):
-            seconds = time.perf_counter() - self._began
-            self._training_seconds += seconds
-            # Programs that were made serve later rounds too.
-            self._time_left.note(
-                hand.round.num_trials,
-                hand.round.rung,
-                max(0.0, seconds - max(self._startups.values(), default=0.0)),
-            )
+            self._time_round(hand.round)
         # Trials that were cut at once need no state.
         for number in hand.numbers:
             live = self._live.get(number)
             if live is not None and live.state is not None and isinstance(answer, Report):
                 self._states.save(number, live.state)
         self._save()
-        self._tell_summary()
+        self._tell_where_it_stands()
         if self._ledger.best is None and self._ledger.count("failed") >= _MOST_FAILURES:
             self._check_anything_trained()
+
+    def _time_round(self, round_: Round) -> None:
+        seconds = time.perf_counter() - self._began
+        self._said.training_seconds += seconds
+        # Programs that were made serve later rounds too.
+        startup_seconds = max(self._startups.values(), default=0.0)
+        self._time_left.note(round_.num_trials, round_.rung, max(0.0, seconds - startup_seconds))
 
     def _note(self, worker: int, hand: WorkInHand, report: Report) -> None:
         self._ledger.check_data(report.data)
@@ -362,10 +351,8 @@ class StudyLoop:
     ) -> None:
         number = outcome.number
         if outcome.failure is not None:
-            round_.give_up(number)
-            del self._live[number]
-            self._ledger.ended(number, "failed", outcome.failure)
-            self._tell_failure(number, outcome.failure)
+            self._fail(round_, number, outcome.failure)
+            self._said.failed(number, outcome.failure)
             return
         if self._settings.metric not in outcome.metrics:
             raise ExploreError(
@@ -379,25 +366,27 @@ class StudyLoop:
         self._ledger.shown(outcome, round_.rung, seconds=seconds, worker=worker)
         round_.arrive(number)
 
+    def _fail(self, round_: Round, number: int, reason: str) -> None:
+        round_.give_up(number)
+        del self._live[number]
+        self._ledger.ended(number, "failed", reason)
+
     def _lose(self, worker: int, hand: WorkInHand, reason: str) -> None:
         self._ledger.lost(worker, hand.numbers, reason)
         for number in hand.numbers:
             self._live[number].home = None
         guilty = self._pool.lose(worker, hand)
+        what_follows = (
+            "it was alone in hand each time, and fails"
+            if guilty
+            else "they start again from their last rung"
+        )
         self.notice(
-            f"worker {worker} was lost ({reason}) with {len(hand.numbers)} trials: "
-            + (
-                "it was alone in hand each time, and fails"
-                if guilty
-                else "they start again from their last rung"
-            )
+            f"worker {worker} was lost ({reason}) with {len(hand.numbers)} trials: {what_follows}"
         )
         for number in guilty:
-            hand.round.give_up(number)
-            del self._live[number]
-            self._ledger.ended(
-                number, "failed", f"its worker was lost with it again and again: {reason}"
-            )
+            reason_again = f"its worker was lost with it again and again: {reason}"
+            self._fail(hand.round, number, reason_again)
 
     # ---- decisions
 
@@ -410,7 +399,7 @@ class StudyLoop:
             for number in kept:
                 del self._live[number]
                 self._ledger.ended(number, "complete")
-        self._announce(rung, kept, cut)
+        self._said.decided(rung, kept, cut)
 
     def _cut(self, rung: int, numbers: tuple[int, ...]) -> None:
         for number in numbers:
@@ -427,88 +416,27 @@ class StudyLoop:
             f"{len(values)} at rung {rung + 1}"
         )
 
-    def _announce(self, rung: int, kept: tuple[int, ...], cut: tuple[int, ...]) -> None:
-        self._ledger.decided(rung, kept, cut)
-        values = {number: self._rungs.values(rung)[number] for number in (*kept, *cut)}
-        share = self._rungs.shares[rung]
-        self._observer.on_rung(
-            RungDecision(rung=rung, share=share, values=values, kept=kept, cut=cut)
-        )
-
     def _check_anything_trained(self) -> None:
-        if self._ledger.best is None:
-            raise ExploreError(
-                "A study must have a trial that trains to a value that is a number",
-                got=f"none of {len(self._ledger.trials)}; {self._why_none()}",
-                remedy="Train one alone: volano.train(build(optuna.trial.FixedTrial({...})))",
-            )
-
-    def _why_none(self) -> str:
+        if self._ledger.best is not None:
+            return
         reason = self._ledger.last_reason
-        metric = self._settings.metric
-        return (
-            f"{metric} of each is no finite number"
+        why_none = (
+            f"{self._settings.metric} of each is no finite number"
             if reason is None
             else f"the last failure: {reason}"
+        )
+        raise ExploreError(
+            "A study must have a trial that trains to a value that is a number",
+            got=f"none of {len(self._ledger.trials)}; {why_none}",
+            remedy="Train one alone: volano.train(build(optuna.trial.FixedTrial({...})))",
         )
 
     # ---- telling
 
-    def _tell_failure(self, number: int, reason: str) -> None:
-        if reason in self._failures_told or len(self._failures_told) > _MOST_FAILURES_TOLD:
-            return
-        self._failures_told.add(reason)
-        is_last = len(self._failures_told) > _MOST_FAILURES_TOLD
-        self.notice(
-            "more trials failed, see trials.jsonl"
-            if is_last
-            else f"trial {number} failed: {reason}"
-        )
-
-    def notice(self, text: str) -> None:
-        """Tells what a person should know, once."""
-        if self._ledger.noticed(text):
-            self._observer.on_notice(text)
-
     def _save(self) -> None:
-        self._ledger.save(
-            steps=self._ledger.steps,
-            steps_per_second=self._steps_per_second(),
-            status="running",
-            reason=None,
-        )
+        self._said.save()
         self._states.keep_only(self._live)
 
-    def _steps_per_second(self) -> float:
-        seconds = self._training_seconds
-        return (self._ledger.steps - self._steps_before) / seconds if seconds > 0 else 0.0
-
-    def _tell_summary(self) -> None:
-        ledger = self._ledger
-        self._observer.on_trials(
-            Summary(
-                num_trials=self._settings.trials,
-                num_asked=len(ledger.trials),
-                num_running=ledger.count("running"),
-                num_pruned=ledger.count("pruned"),
-                num_complete=ledger.count("complete"),
-                num_failed=ledger.count("failed"),
-                best=ledger.best,
-                steps=ledger.steps,
-                steps_per_second=self._steps_per_second(),
-                seconds=ledger.seconds,
-                seconds_left=self._seconds_left(),
-                training={
-                    self._rungs.shares[rung]: count for rung, count in self._pool.in_hand().items()
-                },
-            )
-        )
-
-    def _seconds_left(self) -> float | None:
-        waiting = dict.fromkeys(range(len(self._rungs.shares)), 0)
-        for live in self._live.values():
-            waiting[live.rung] = waiting.get(live.rung, 0) + 1
-        seconds = self._time_left.seconds_to_end(waiting, self._num_new, self._settings.width)
-        if seconds is None or self._settings.minutes is None:
-            return seconds
-        return max(0.0, min(seconds, self._settings.minutes * 60 - self._ledger.seconds))
+    def _tell_where_it_stands(self) -> None:
+        rungs = (live.rung for live in self._live.values())
+        self._said.stand(rungs, self._pool.in_hand(), self._num_new)

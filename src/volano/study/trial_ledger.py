@@ -43,15 +43,9 @@ class TrialLedger:
     """
 
     def __init__(
-        self,
-        folder: StudyFolder,
-        storage: StudyStorage,
-        study: optuna.Study,
-        rungs: SuccessiveHalving,
-        *,
-        metric: str,
-        direction: str,
-    ) -> None:
+        self, folder: StudyFolder, storage: StudyStorage, study: optuna.Study,
+        rungs: SuccessiveHalving, *, metric: str, direction: str,
+    ) -> None:  # fmt: skip
         self._folder, self._storage, self._study, self._rungs = folder, storage, study, rungs
         self._metric, self._direction = metric, direction
         self._started = time.perf_counter()

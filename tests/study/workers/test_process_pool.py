@@ -112,6 +112,18 @@ class TestAnswers:
             assert finished(executor)[0].outcomes[0].failure is None
         assert not rates  # it was another process
 
+    @pytest.mark.skipif(not FORKS, reason="processes are not forked here")
+    def test_a_forked_process_has_what_was_loaded_before_its_first_assignment(self):
+        loaded = []
+
+        def build(trial):
+            return digits_mlp(trial) if loaded else None
+
+        with processes(2, build) as executor:
+            loaded.append(1)
+            executor.submit(1, assignment(0, trial(0)))
+            assert finished(executor)[1].outcomes[0].failure is None
+
 
 class TestWhatGoesWrong:
     @pytest.mark.parametrize(
@@ -141,9 +153,11 @@ class TestWhatGoesWrong:
 
     def test_killed_while_it_has_nothing_to_do(self):
         with processes(1) as executor:
+            executor.submit(0, assignment(0, trial(0), share=0.1))
+            finished(executor)
             os.kill(executor._workers[0]._process.pid, signal.SIGKILL)
             executor._workers[0]._process.join()
-            executor.submit(0, assignment(0, trial(0)))
+            executor.submit(0, assignment(1, trial(0)))
             assert isinstance(finished(executor)[0], Report)
 
     def test_errors_of_the_study_are_raised_here_and_the_worker_goes_on(self, digits):

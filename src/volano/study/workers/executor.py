@@ -114,7 +114,6 @@ class InProcess(Executor):
         self._assignment: Assignment | None = None
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        """Implements :meth:`Executor.submit`."""
         assert worker == 0
         assert self._assignment is None
         self._assignment = assignment
@@ -129,5 +128,4 @@ class InProcess(Executor):
         return 0, self._worker.run(assignment)
 
     def close(self) -> None:
-        """Implements :meth:`Executor.close`."""
         self._worker = self._assignment = None

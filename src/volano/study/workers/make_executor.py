@@ -22,17 +22,10 @@ _TRIALS_EACH, _MOST_PROCESSES = 4, 8
 
 
 def make_executor(
-    build: Build,
-    *,
-    device: str | None = None,
-    nproc: int | None = None,
-    ray: str | None = None,
-    precision: str = "fp32",
-    engine: str | None = None,
-    threads: int | None = None,
-    num_trials: int | None = None,
-    on_notice: Callable[[str], None] = lambda _: None,
-) -> Executor:
+    build: Build, *, device: str | None = None, nproc: int | None = None, ray: str | None = None,
+    precision: str = "fp32", engine: str | None = None, threads: int | None = None,
+    num_trials: int | None = None, on_notice: Callable[[str], None] = lambda _: None,
+) -> Executor:  # fmt: skip
     """Starts a study's workers.
 
     Args:

@@ -44,8 +44,8 @@ _CAN_HOLD = hasattr(signal, "pthread_sigmask")
 
 
 class ProcessPool(Executor):
-    """A pool of one process for each of ``makers``. A process that dies is started again with its
-    next assignment.
+    """A pool of one process for each of ``makers``. A forked one is started with its first
+    assignment, the others at once; a process that dies is started again with its next one.
 
     Args:
         makers: the makers of the workers; each is called in its process, which is forked with it or
@@ -59,12 +59,9 @@ class ProcessPool(Executor):
     """
 
     def __init__(
-        self,
-        makers: Sequence[Make],
-        *,
-        is_forked: bool,
+        self, makers: Sequence[Make], *, is_forked: bool,
         on_notice: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._on_notice = on_notice
         self.num_workers = len(makers)
         self._is_forked = is_forked
@@ -75,6 +72,8 @@ class ProcessPool(Executor):
         # multiprocessing waits for children when an interpreter ends; a driver that was not closed
         # would wait for ever.
         self._at_exit = Finalize(None, _end_all, (self._workers,), exitpriority=10)
+        if is_forked:
+            return  # with its first assignment: then it has what the driver has loaded until then
         try:
             for worker in range(len(makers)):
                 self._start(worker)
@@ -83,14 +82,12 @@ class ProcessPool(Executor):
             raise
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        """Implements :meth:`Executor.submit`."""
         process = self._workers[worker]
         if process is None or not process.is_alive():
             process = self._start(worker)
         process.send(assignment)
 
     def next_finished(self, timeout: float | None = None) -> tuple[int, Report | Lost] | None:
-        """Implements :meth:`Executor.next_finished`."""
         busy = [
             (number, process)
             for number, process in enumerate(self._workers)
@@ -117,7 +114,6 @@ class ProcessPool(Executor):
         return None
 
     def close(self) -> None:
-        """Implements :meth:`Executor.close`."""
         _end_all(self._workers)
         self._at_exit.cancel()
 
@@ -314,10 +310,7 @@ def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) ->
         except Exception as error:  # noqa: BLE001 - what the import of a person's module raises
             answer = pickled(defect_of(error))
         # A worker ends without running what flushes them otherwise.
-        for stream in (
-            sys.stdout,
-            sys.stderr,
-        ):
+        for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
         try:

@@ -70,15 +70,10 @@ class RayActors(Executor):
     """
 
     def __init__(
-        self,
-        make: Callable[..., Answers],
-        *,
-        address: str | None = None,
-        num: int | None = None,
-        cpus_per_worker: int = 1,
-        threads: int | None = None,
+        self, make: Callable[..., Answers], *, address: str | None = None, num: int | None = None,
+        cpus_per_worker: int = 1, threads: int | None = None,
         on_notice: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(_environment_kept())
         self._actors: list[Any] = []
@@ -100,7 +95,6 @@ class RayActors(Executor):
             raise
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        """Implements :meth:`Executor.submit`."""
         if self._actors[worker] is None:
             actor = self._actors[worker] = self._actor()
             deadline = time.monotonic() + _START_SECONDS
@@ -109,7 +103,6 @@ class RayActors(Executor):
             self._hand_out(worker, assignment)
 
     def next_finished(self, timeout: float | None = None) -> tuple[int, Report | Lost] | None:
-        """Implements :meth:`Executor.next_finished`."""
         end = math.inf if timeout is None else time.monotonic() + timeout
         while self._in_hand or self._starting:
             until = min([end, *(starting.deadline for starting in self._starting.values())])
@@ -162,7 +155,6 @@ class RayActors(Executor):
         self._actors[worker] = None
 
     def close(self) -> None:
-        """Implements :meth:`Executor.close`."""
         for worker, actor in enumerate(self._actors):
             if actor is not None:
                 self._give_up(worker)

@@ -63,15 +63,10 @@ class Worker:
     """
 
     def __init__(
-        self,
-        build: Build,
-        *,
-        device: str | None = None,
-        precision: str = "fp32",
-        threads: int | None = None,
-        engine: str | None = None,
+        self, build: Build, *, device: str | None = None, precision: str = "fp32",
+        threads: int | None = None, engine: str | None = None,
         on_notice: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._device = Device(device)
         self._device.check_precision(precision)
         self._precision, self._threads, self._engine = precision, threads, engine
