@@ -103,7 +103,7 @@ def choose_engine(
     choice = like_choice(choices, num_members)
     if choice is not None:
         return choice, num_members
-    choice = _Trials(members, family, feed, plan, device).choice(num_steps)
+    choice = _EngineTrials(members, family, feed, plan, device).choice(num_steps)
     if len(choice.seconds) > 1:  # else there were too few steps to try others
         choices[num_members] = choice
     if choice.engine == "loop" and (len(choice.seconds) > 1 or choice.is_refused):
@@ -111,8 +111,8 @@ def choose_engine(
     return choice, num_members
 
 
-class _Trials:
-    """Steps of engines on copies of a pack's members, and of members alone beside them."""
+class _EngineTrials:
+    """The steps of engines on copies of a pack's members, and of some members alone."""
 
     def __init__(
         self, members: Sequence[Member], family: ProgramCache, feed: PackFeed, plan: Plan,

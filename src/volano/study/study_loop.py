@@ -17,9 +17,8 @@ from typing import Any
 
 from volano.errors import ExploreError
 from volano.record.study_folder import STATES, StudyFolder
-from volano.study.announcements import Announcements
 from volano.study.ask_trials import Asked, TrialSource
-from volano.study.observe import StudyObserver
+from volano.study.observe import Announcements, StudyObserver
 from volano.study.settings import StudySettings
 from volano.study.successive_halving import Round, SuccessiveHalving
 from volano.study.time_left import TimeEstimate
