@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import sys, __main__, signal
 print(sys.argv, __name__, __file__, sys.path[0], __spec__ is None, __package__, "torch" in sys.modules)
-print(__main__.__dict__ is globals(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+print(type(__builtins__), __main__.__dict__ is globals(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
 def fail(): raise ValueError("mine")
 match sys.argv[1:]:
     case ["raise"]: fail()

@@ -3,16 +3,21 @@ place of the path, tracebacks, exit code."""
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
+import os
 import sys
 import types
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
 
 from volano.errors import UsageError
 from volano.script.remembered import Script
+
+_OWN = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 def run_as_main(script: Script) -> None:
@@ -31,7 +36,8 @@ def run_as_main(script: Script) -> None:
     main.__loader__ = SourceFileLoader("__main__", file) if spec is None else spec.loader
     main.__spec__ = spec
     main.__package__ = None if spec is None else spec.parent
-    vars(main).update(__builtins__=__builtins__, __cached__=None)
+    # A module there, as Python has it in a main program; here it is a dict.
+    vars(main).update(__builtins__=builtins, __cached__=None)
     # It stays to the end of the process, as usual: threads, workers and exit handlers look there.
     sys.modules["__main__"] = main
     try:
@@ -39,8 +45,8 @@ def run_as_main(script: Script) -> None:
     except SystemExit:
         raise
     except BaseException:
-        # The hook as the script has left it; it sees the script's part of the traceback alone.
-        sys.excepthook = _without_own_frames(sys.excepthook)
+        # The hook as the script has left it; it sees the script's part of the tracebacks alone.
+        sys.excepthook = _of_script(sys.excepthook)
         raise
 
 
@@ -104,17 +110,35 @@ def _module_code(script: Script) -> tuple[Callable[[], CodeType], ModuleSpec, st
     return lambda: loader.get_code(name), spec, spec.origin
 
 
-def _without_own_frames(
+def _of_script(
     hook: Callable[..., Any],
 ) -> Callable[[type[BaseException], BaseException, TracebackType | None], Any]:
     def called(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> Any:
-        found = traceback
-        while found is not None:
-            found, frame = found.tb_next, found.tb_frame
-            if frame.f_code.co_filename == __file__:
-                traceback = found
-        return hook(kind, error.with_traceback(traceback), traceback)
+        _leave_own_frames_out(error.with_traceback(traceback), set())
+        return hook(kind, error, error.__traceback__)
 
     return called
+
+
+def _leave_own_frames_out(error: BaseException, seen: set[int]) -> None:
+    """Leaves the frames that led to the script, and those of hooks inside of it, out of an error's
+    traceback and of those that it came from."""
+    frames: list[TracebackType] = []
+    entry = error.__traceback__
+    while entry is not None:
+        file = entry.tb_frame.f_code.co_filename
+        if file == __file__:
+            frames.clear()  # the interpreter's way to here
+        elif not file.startswith(_OWN):
+            frames.append(entry)
+        entry = entry.tb_next
+    chain: TracebackType | None = None
+    for frame in reversed(frames):
+        chain = TracebackType(chain, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    error.__traceback__ = chain
+    seen.add(id(error))
+    for other in (error.__cause__, error.__context__):
+        if other is not None and id(other) not in seen:
+            _leave_own_frames_out(other, seen)

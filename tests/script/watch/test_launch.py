@@ -41,9 +41,17 @@ def test_a_script_that_asks(here, capfd):
     assert "EOFError" in capfd.readouterr().err
 
 
-def test_a_script_without_torch_that_starts_others(here):
-    with pytest.raises(ScriptError, match=r"no import of it. It has started 1 processes"):
-        run(here, "import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''])\n")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''])\n",
+        "import multiprocessing as mp\nif __name__ == '__main__':\n"
+        "    mp.get_context('spawn').Process(target=print).start()\n",
+    ],
+)
+def test_a_script_without_torch_that_starts_others(here, text):
+    with pytest.raises(ScriptError, match=r"no import of it. It has started processes of its own"):
+        run(here, text)
 
 
 def test_a_script_that_never_steps(here):
@@ -53,7 +61,7 @@ def test_a_script_that_never_steps(here):
 
 def test_a_script_that_is_over_before_it_can_be_measured(here):
     (here / "train.py").write_text("")
-    record = {"has_torch": True, "num_processes": 0, "num_steps": 0, "num_warmup_steps": 1}
+    record = {"has_torch": True, "starts_processes": False, "num_steps": 0, "num_warmup_steps": 1}
     with (
         ScriptRunner(Script(target="train.py")) as runner,
         pytest.raises(ScriptError, match="its end after 1. Give it arguments with which it"),

@@ -13,7 +13,6 @@ import json
 import os
 import random
 import sys
-import types
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +20,6 @@ from volano.script.main_program import after_import, run_as_main
 from volano.script.remembered import Script, machine
 
 _SEED = 0  # for a script that sets none
-_OWN = str(Path(__file__).resolve().parents[1])
 
 
 class _Child:
@@ -33,7 +31,7 @@ class _Child:
         self._hooks: Any = None
         self._recorder: Any = None
         self._applied: Any = None
-        self._num_forks = self._num_inputs = 0
+        self._num_inputs, self._starts_processes = 0, False
         self._hosts: dict[str, None] = {}  # that were looked up in the network
         self._script = Script(
             target=job["target"], is_module=job["is_module"], arguments=tuple(job["arguments"])
@@ -41,12 +39,13 @@ class _Child:
         # Before the script may change the folder.
         self._roots = [self._script.file().parent, self._script.folder(), Path.cwd()]
 
-    def run(self) -> int:
-        """Runs the script. Returns the exit code that it would have, and writes what was seen."""
+    def run(self) -> Any:
+        """Runs the script. Returns that with which it would exit, and writes what was seen."""
         job = self._job
         sys.addaudithook(self._audit)
         random.seed(_SEED)
         after_import("numpy", _seed_numpy)
+        after_import("multiprocessing.process", self._watch_processes)
         after_import("torch", self._torch_is_there)
         with Path(job["where"]).open("w") as where:
             faulthandler.dump_traceback_later(job["limit_seconds"], file=where)
@@ -55,15 +54,14 @@ class _Child:
         self._finish(status)
         return code
 
-    def _run_script(self) -> tuple[int, str]:
+    def _run_script(self) -> tuple[Any, str]:
         try:
             run_as_main(self._script)
         except SystemExit as error:
-            return _exit_code(error), "ended" if not error.code else "failed"
+            return error.code, "ended" if not error.code else "failed"
         except BaseException as error:  # noqa: BLE001 - reported as Python does
             if type(error).__name__ == "EnoughStepsError":
                 return 0, "measured"
-            _without_own_frames(error, set())
             sys.excepthook(type(error), error, error.__traceback__)
             is_asked = isinstance(error, EOFError) and self._num_inputs
             return 1, "asked for input" if is_asked else "failed"
@@ -101,9 +99,24 @@ class _Child:
         elif event == "socket.getaddrinfo" and arguments[0] is not None:
             self._hosts[str(arguments[0])] = None
         elif event in ("os.fork", "os.posix_spawn", "subprocess.Popen"):
-            # Workers of a loader are no processes that train.
-            is_loader = self._recorder is not None and self._recorder.is_in("data")
-            self._num_forks += not is_loader
+            self._note_process()
+
+    def _watch_processes(self) -> None:
+        """Notes the processes of multiprocessing too: of spawned ones no event tells."""
+        from multiprocessing.process import BaseProcess
+
+        start = BaseProcess.start
+
+        def noted(process: BaseProcess) -> None:
+            self._note_process()
+            start(process)
+
+        BaseProcess.start = noted
+
+    def _note_process(self) -> None:
+        # Workers of a loader are no processes that train.
+        is_loader = self._recorder is not None and self._recorder.is_in("data")
+        self._starts_processes |= not is_loader
 
     def _end_process(self) -> NoReturn:
         self._finish("measured")
@@ -112,8 +125,10 @@ class _Child:
     def _finish(self, status: str) -> None:
         """Writes what was seen; the file is there when it is whole."""
         record: dict[str, Any] = {
-            "status": status, "num_processes": self._num_forks, "hosts": [*self._hosts],
-        }  # fmt: skip
+            "status": status,
+            "starts_processes": self._starts_processes,
+            "hosts": [*self._hosts],
+        }
         if self._recorder is not None:
             if status == "measured":
                 self._recorder.is_active = False
@@ -152,48 +167,13 @@ class _Child:
 
 def main() -> None:
     """Runs the script that a job names, and ends with its exit code."""
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    code = _Child(job).run()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.exit(code)
+    sys.exit(_Child(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))).run())
 
 
 def _seed_numpy() -> None:
     import numpy as np
 
     np.random.seed(_SEED)
-
-
-def _exit_code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code
-    print(error.code, file=sys.stderr)  # noqa: T201 - as Python does
-    return 1
-
-
-def _without_own_frames(error: BaseException, seen: set[int]) -> None:
-    """Removes the frames of this package from tracebacks: what is left is what
-    ``python SCRIPT.py`` prints."""
-    if id(error) in seen:
-        return
-    seen.add(id(error))
-    frames = []
-    entry = error.__traceback__
-    while entry is not None:
-        file = entry.tb_frame.f_code.co_filename
-        if not file.startswith(_OWN):
-            frames.append(entry)
-        entry = entry.tb_next
-    chain: types.TracebackType | None = None
-    for frame in reversed(frames):
-        chain = types.TracebackType(chain, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    error.__traceback__ = chain
-    for other in (error.__cause__, error.__context__):
-        if other is not None:
-            _without_own_frames(other, seen)
 
 
 if __name__ == "__main__":

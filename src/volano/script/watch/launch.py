@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,12 +200,9 @@ class ScriptRunner:
         self._check_steps(record, least_steps)
 
     def _check_steps(self, record: dict[str, Any], least_steps: int) -> None:
-        name, several = self.script.words, record["num_processes"]
-        hint = (
-            f"It has started {several} processes; training is seen in the first one only"
-            if several
-            else None
-        )
+        name, hint = self.script.words, None
+        if record["starts_processes"]:
+            hint = "It has started processes of its own; training is seen in the first one only"
         if not record.get("has_torch"):
             raise ScriptError(f"{name} must train with torch", got="no import of it", remedy=hint)
         num_steps = record["num_steps"] + record["num_warmup_steps"]
@@ -280,15 +277,12 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _where(path: Path) -> str:
     """Returns where a script was when its time was over, of what faulthandler wrote."""
     here = str(Path.cwd())
-    for file, line in _frames(path):
-        if "site-packages" not in file and file.startswith(here):
-            return f"; it was at {os.path.relpath(file, here)}:{line}"
-    return ""
-
-
-def _frames(path: Path) -> Iterator[tuple[str, str]]:
     with contextlib.suppress(OSError):
-        yield from re.findall(r'File "(.+?)", line (\d+)', path.read_text(errors="replace"))
+        frames = re.findall(r'File "(.+?)", line (\d+)', path.read_text(errors="replace"))
+        for file, line in frames:
+            if "site-packages" not in file and file.startswith(here):
+                return f"; it was at {os.path.relpath(file, here)}:{line}"
+    return ""
 
 
 def _shell_code(code: int) -> int:
