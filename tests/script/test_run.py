@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import subprocess
 import sys
@@ -133,7 +134,10 @@ def test_a_plan_for_another_machine_is_said(script, capfd):
 
 
 def test_a_script_without_torch_is_said(script, capfd, tmp_path):
-    (tmp_path / "plain.py").write_text("print('hello')")
+    # Nor does it find anything that a file beside it may be called.
+    (tmp_path / "plain.py").write_text(
+        "import sys; assert not {'typer', 'click', 'rich'} & {*sys.modules}\nprint('hello')"
+    )
     words = "-m volano run --plan plan.json plain.py"
     ScriptPlan(fused=True).save(tmp_path / "plan.json")
     done = subprocess.run([sys.executable, *words.split()], capture_output=True, text=True)
@@ -171,6 +175,31 @@ def test_after_a_step_a_failure_is_the_scripts(script, capfd, monkeypatch):
     err = capfd.readouterr().err
     assert "runs with fused=True" in err
     assert "again" not in err
+
+
+def test_the_hooks_of_a_plan_leave_no_line_in_a_traceback(script, capfd, tmp_path):
+    text = LOOP.replace("nn.Linear(4, 3)", "Net(4, 3)").replace(
+        "torch.manual_seed(0)",
+        """
+class Net(nn.Linear):
+    def forward(self, x):
+        try:
+            return super().forward(x[:, :len(optimizer.state) or 4])
+        except RuntimeError as error:
+            raise ValueError("mine") from error
+""",
+    )
+    (tmp_path / "loop.py").write_text(text)
+    plan = ScriptPlan(memory_format="channels_last", num_workers=1)
+    with pytest.raises(ValueError, match="mine") as raised:
+        run_script(script, plan=plan)
+    sys.excepthook(raised.type, raised.value, raised.tb)
+    shown = capfd.readouterr().err
+    assert shown.count('loop.py", line') == 3
+    assert "script/" not in shown
+    assert "torch/nn/modules/module.py" in shown
+    del raised
+    gc.collect()  # the plan ends with the last who knows of it
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

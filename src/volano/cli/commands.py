@@ -14,9 +14,26 @@ from volano.cli.bench import BENCH_HELP, bench
 from volano.cli.explain import explain_app
 from volano.cli.explore import explore_app
 from volano.cli.generate import GENERATE_HELP, generate_function
-from volano.cli.run import RUN_HELP, run_command
+from volano.cli.run import RunWords, options_of
 from volano.cli.train import resume, train_app
 from volano.errors import UsageError
+from volano.script.remembered import Script
+from volano.script.run import run_script
+
+RUN_HELP = """Run a PyTorch script as python would, under the plan that was found for it.
+
+volano run train.py --epochs 3
+
+volano run --find 60 train.py             if no plan is known, one is sought for a minute first
+
+volano run --plan plan.json -m my_package.train
+
+torchrun --nproc-per-node 2 -m volano run train.py
+
+Options of volano stand before the script; all that follows is the script's. So are the exit code
+and the output, but for a line on standard error. Of a script that took long before, a plan is
+sought first, in at most a twentieth of that time.
+"""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +59,27 @@ def register(app: typer.Typer) -> None:
         app.command(name)(command)
     app.command("generate", help=GENERATE_HELP)(generate_function())
     plans.register(app)
+
+
+def run_command(
+    script: Annotated[str, typer.Argument(metavar="SCRIPT.py", help="The script, or a module.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Its own arguments.")
+    ] = None,
+    is_module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
+    plan: Annotated[Path | None, typer.Option(help="Take the plan of this file.")] = None,
+    no_plan: Annotated[bool, typer.Option("--no-plan", help="Run it as it is.")] = False,
+    find: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="If no plan is known, look for one first, so long."),
+    ] = None,
+) -> int:
+    """Runs a script; only mistakes and a call from Python come this way, see
+    :func:`volano.cli.run.run_early`."""
+    target = Script(target=script, is_module=is_module, arguments=tuple(arguments or ()))
+    words = RunWords(target, None if plan is None else str(plan), no_plan, find)
+    run_script(target, **options_of(words))
+    return 0
 
 
 def evaluate(

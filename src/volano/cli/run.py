@@ -1,37 +1,21 @@
 """The command ``volano run``: a script of somebody's own, under a plan.
 
 It begins before anything of the command line is set up: streams, signals and exit code are the
-script's.
+script's. Nothing is imported that the script may do without, which costs time, and whose name a
+file beside the script may have.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-
-import typer
+from typing import Any, NamedTuple
 
 from volano.errors import UsageError, VolanoError
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script
 from volano.script.run import run_script
-
-RUN_HELP = """Run a PyTorch script as python would, under the plan that was found for it.
-
-volano run train.py --epochs 3
-
-volano run --find 60 train.py             if no plan is known, one is sought for a minute first
-
-volano run --plan plan.json -m my_package.train
-
-torchrun --nproc-per-node 2 -m volano run train.py
-
-Options of volano stand before the script; all that follows is the script's. So are the exit code
-and the output, but for a line on standard error. Of a script that took long before, a plan is
-sought first, in at most a twentieth of that time.
-"""
 
 
 class RunWords(NamedTuple):
@@ -44,27 +28,7 @@ class RunWords(NamedTuple):
     seconds: float | None = None
 
 
-def run_command(
-    script: Annotated[str, typer.Argument(metavar="SCRIPT.py", help="The script, or a module.")],
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Its own arguments.")
-    ] = None,
-    is_module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
-    plan: Annotated[Path | None, typer.Option(help="Take the plan of this file.")] = None,
-    no_plan: Annotated[bool, typer.Option("--no-plan", help="Run it as it is.")] = False,
-    find: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="If no plan is known, look for one first, so long."),
-    ] = None,
-) -> int:
-    """Runs a script; only mistakes and a call from Python come this way, see :func:`run_early`."""
-    target = Script(target=script, is_module=is_module, arguments=tuple(arguments or ()))
-    words = RunWords(target, None if plan is None else str(plan), no_plan, find)
-    run_script(target, **_options(words))
-    return 0
-
-
-def _options(words: RunWords) -> dict[str, Any]:
+def options_of(words: RunWords) -> dict[str, Any]:
     """Returns the arguments of :func:`run_script`.
 
     Raises:
@@ -75,13 +39,14 @@ def _options(words: RunWords) -> dict[str, Any]:
         raise UsageError("One of `plan`, `no_plan` and `find` must be given", got=f"{sum(given)}")
     if words.seconds is not None and not 0 < words.seconds < float("inf"):
         raise UsageError("`find` must be a number of seconds above 0", got=words.seconds)
-    from volano.script.search.find import find_first
 
-    return {
-        "plan": None if words.plan is None else ScriptPlan.load(Path(words.plan)),
-        "is_plain": words.is_plain,
-        "find": functools.partial(find_first, seconds=words.seconds),
-    }
+    def find(script: Script, say: Callable[[str], Any]) -> ScriptPlan | None:
+        from volano.script.search.find import find_first
+
+        return find_first(script, say, seconds=words.seconds)
+
+    plan = None if words.plan is None else ScriptPlan.load(Path(words.plan))
+    return {"plan": plan, "is_plain": words.is_plain, "find": find}
 
 
 def run_early(arguments: list[str]) -> bool:
@@ -93,7 +58,7 @@ def run_early(arguments: list[str]) -> bool:
     if found is None:
         return False
     try:
-        options = _options(found)
+        options = options_of(found)
         if not found.script.is_module:
             found.script.file()
     except VolanoError as error:

@@ -146,20 +146,18 @@ class _Running:
     def _apply(self, plan_of: Callable[[], ScriptPlan | None]) -> None:
         words, self._is_waiting = self._script.words, False
         try:
-            from volano.script.apply import applied
-
             plan = plan_of()
             if plan is None:
                 _say(f"{words} runs as it is: its plan was found for another machine")
-                return
-            self._applied = self._context.enter_context(applied(plan))
+            elif plan.is_empty:
+                _say(f"{words} runs as it is: nothing faster was found for it")
+            else:
+                from volano.script.apply import applied
+
+                self._applied = self._context.enter_context(applied(plan))
+                _say(f"{words} runs with {plan.in_words()}; without: --no-plan")
         except Exception as error:  # noqa: BLE001 - no reason for the script not to run
             _say(f"{words} runs as it is: {error}")
-            return
-        if plan.is_empty:
-            _say(f"{words} runs as it is: nothing faster was found for it")
-        else:
-            _say(f"{words} runs with {plan.in_words()}; without: --no-plan")
 
     def _is_of_plan(self) -> bool:
         """Checks whether a failure may be the plan's, and nothing is lost by starting again."""
