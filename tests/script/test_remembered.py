@@ -119,3 +119,10 @@ def test_what_is_of_another_machine_or_damaged_is_not_taken(folder, change):
 def test_what_is_no_script_is_said(folder, name, words):
     with pytest.raises(UsageError, match=words):
         Script(target=name).file()
+
+
+def test_what_python_warns_of_in_a_script_is_not_said_twice(tmp_path):
+    (tmp_path / "train.py").write_text('import beside\nprint("\\d")\n')
+    (tmp_path / "beside.py").write_text('"\\d"\n')
+    found = own_code(Script(target=str(tmp_path / "train.py")))
+    assert [path.name for path in found] == ["train.py", "beside.py"]

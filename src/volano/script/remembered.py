@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -223,12 +224,23 @@ def own_code(script: Script) -> dict[Path, ast.Module]:
         if path in found:
             continue
         try:
-            tree = ast.parse(path.read_bytes())
+            tree = parsed(path.read_bytes())
         except (OSError, SyntaxError, ValueError, RecursionError):
             continue
         found[path] = tree
         waiting += [other for other in _imports(tree, path, folder) if other.is_file()]
     return found
+
+
+def parsed(code: str | bytes) -> ast.Module:
+    """Returns the tree of some code. What Python warns of in it is said when the script runs.
+
+    Raises:
+        SyntaxError: it is not Python.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(code)
 
 
 def _imports(tree: ast.Module, path: Path, folder: Path) -> Iterator[Path]:

@@ -11,6 +11,8 @@ import tokenize
 from pathlib import Path
 from typing import NamedTuple
 
+from volano.script.remembered import parsed
+
 _SILENT = (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT)
 
 
@@ -36,26 +38,29 @@ class SourceFile:
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
-        with tokenize.open(path) as file:  # in the encoding that it declares
-            self.text = file.read()
-        self.tree = ast.parse(self.text)
-        self._lines = self.text.splitlines(keepends=True)
+        content = path.read_bytes()
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        self.text = content.decode(encoding)
+        self.tree = parsed(content)
+        self._lines = _lines_of(self.text)
         self._starts = [0]
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line))
         self._tokens = [
             (self._starts[token.start[0] - 1] + token.start[1], token)
-            for token in tokenize.generate_tokens(io.StringIO(self.text).readline)
+            for token in tokenize.generate_tokens(iter(self._lines).__next__)
             if token.type not in _SILENT
         ]
         self._edits: list[_Edit] = []
 
     def set_keywords(self, call: ast.Call, values: dict[str, str]) -> bool:
         """Has a call give keywords by literals: those that it gives by literals are changed, the
-        others added. Returns False, with nothing changed, if it gives one by something else, or
-        the edited file would be no Python."""
+        others added. Returns False, with nothing changed, if it gives one by something else or
+        unpacks a dictionary that may hold it, or the edited file would be no Python."""
         given = {keyword.arg: keyword.value for keyword in call.keywords}
         edits = []
+        if None in given and not values.keys() <= given.keys():
+            return False
         for name, value in values.items():
             if name not in given:
                 continue
@@ -77,9 +82,8 @@ class SourceFile:
 
     def diff(self) -> str:
         """Returns the edits as a unified diff, as ``patch -p1`` and ``git apply`` take it."""
-        before = self.text.splitlines(keepends=True)
-        after = self.edited().splitlines(keepends=True)
-        lines = difflib.unified_diff(before, after, f"a/{self.name}", f"b/{self.name}")
+        after = _lines_of(self.edited())
+        lines = difflib.unified_diff(self._lines, after, f"a/{self.name}", f"b/{self.name}")
         no_end = "\n\\ No newline at end of file\n"
         return "".join(line if line.endswith("\n") else line + no_end for line in lines)
 
@@ -89,7 +93,7 @@ class SourceFile:
         if any(one[1] > other[0] for one, other in itertools.pairwise(spans)):
             return False
         try:
-            ast.parse(self._with(wanted))
+            parsed(self._with(wanted))
         except SyntaxError:
             return False
         self._edits = wanted
@@ -124,3 +128,9 @@ class SourceFile:
         # The tree counts bytes of UTF-8 in a line.
         text = self._lines[line - 1].encode()[:column].decode()
         return self._starts[line - 1] + len(text)
+
+
+def _lines_of(text: str) -> list[str]:
+    """Returns lines as Python counts them, with their ends: ``splitlines`` parts at form feeds
+    too."""
+    return io.StringIO(text, newline="").readlines()
