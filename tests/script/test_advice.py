@@ -31,6 +31,13 @@ loader = DataLoader(data, num_workers=workers)
 trainer = L.Trainer(max_epochs=3)
 trainer.fit(module, loader)
 """
+GAN = """import torch
+loader = torch.utils.data.DataLoader(data, **options)
+critic, maker = Critic(), Maker()
+torch.nn.utils.clip_grad_norm_(others.parameters(), 1.0)
+first = torch.optim.Adam(list(critic.parameters()) + list(head.parameters()))
+second = Lion(maker.parameters())
+"""
 TRANSFORMERS = """from transformers import Trainer, TrainingArguments
 arguments = TrainingArguments(
     "out",
@@ -79,6 +86,42 @@ def test_lightning_is_told_by_its_trainer_and_variables_in_words(tmp_path):
     loader = said[3, "DataLoader(..., num_workers=2, persistent_workers=True)"]
     assert not loader.is_literal
     assert loader.in_words().startswith("train.py:3  DataLoader(")
+
+
+def test_every_model_is_named_and_a_dictionary_of_arguments_is_left_to_the_person(tmp_path):
+    plan = ScriptPlan(num_workers=1, memory_format="channels_last")
+    said, lines = advice(tmp_path, GAN, plan)
+    assert lines == []
+    assert said.keys() == {
+        (2, "torch.utils.data.DataLoader(..., num_workers=1)"),
+        (5, "critic = critic.to(memory_format=torch.channels_last)"),
+        (5, "head = head.to(memory_format=torch.channels_last)"),
+        (6, "maker = maker.to(memory_format=torch.channels_last)"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "code"),
+    [
+        (LIGHTNING, 5, "module = module.to(memory_format=torch.channels_last)"),
+        (LIGHTNING.replace("module, loader", "model=Net()"), 5,
+         "Net().to(memory_format=torch.channels_last)"),
+        (TRANSFORMERS, 6, "model = model.to(memory_format=torch.channels_last)"),
+    ],
+)  # fmt: skip
+def test_a_model_is_named_where_its_host_takes_it(tmp_path, text, line, code):
+    own = "import torch\nclass Own:\n    def of(self): return torch.optim.SGD(self.parameters())\n"
+    said, _ = advice(tmp_path, text + own, ScriptPlan(memory_format="channels_last"))
+    assert [*said] == [(line, code)]
+
+
+def test_files_are_named_from_where_the_person_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text(PLAIN)
+    found = changes_for(ScriptPlan(fused=True), Script(target="code/train.py"))
+    assert found.changes[0].in_words().startswith("code/train.py:7  ")
+    assert found.diff.startswith("--- a/code/train.py\n+++ b/code/train.py\n")
 
 
 def test_transformers_is_told_by_its_arguments(tmp_path):

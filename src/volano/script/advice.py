@@ -23,7 +23,10 @@ _HOSTS = {
     ("pytorch_lightning", "Trainer"): "lightning",
     ("accelerate", "Accelerator"): "accelerate",
 }
+# What takes the model there, by the end of its name.
+_TAKERS = {"lightning": "fit", "transformers": "Trainer"}
 _FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # of torch.optim
+_PARAMETERS = ("parameters", "named_parameters")
 # Where a plain line has to stand, in words, with what it sets.
 _LINES = {
     "threads": "torch.set_num_threads({})",
@@ -161,40 +164,50 @@ class _Writer:
         self._changes.append(change)
 
     def _of_model(self, left: dict[str, Any]) -> None:
-        """Notes what concerns the model or the process, in a loop of one's own."""
-        line, name = self._model()
+        """Notes what concerns the models or the process, in a loop of one's own."""
         for setting, value in left.items():
-            if setting == "memory_format":
-                moved = self._moved(name)
-                if moved is not None:
-                    self._argue(moved, {setting: "torch.channels_last"}, (setting,))
-                else:
-                    code = f"{name} = {name}.to(memory_format=torch.channels_last)"
-                    self._note(line, (setting,), code)
-            elif setting == "compile":
-                mode = "" if value == "default" else f", mode={value!r}"
-                self._note(line, (setting,), f"{name} = torch.compile({name}{mode})")
-            elif setting == "precision" and value != "tf32":
-                kind = "torch.bfloat16" if value == "bf16" else "torch.float16"
-                code = f"with torch.autocast(device.type, dtype={kind}): around {name}(...)"
-                if value == "fp16":
-                    code += ", and torch.amp.GradScaler for the loss and the steps"
-                self._note(self._line_of_call(name), (setting,), code)
-            else:
-                words = _LINES["tf32" if setting == "precision" else setting]
+            words = _LINES.get("tf32" if value == "tf32" else setting)
+            if words is not None:
                 self._note(0, (setting,), f"{words.format(value)}, at the start")
-
-    def _model(self) -> tuple[int, str]:
-        """Returns the line behind which the model is whole, and its name: of what an optimizer is
-        given the parameters."""
-        for call in self._calls:
-            if call.package != "torch" or not call.node.args:
                 continue
-            inside = call.node.args[0]
-            owner = getattr(getattr(inside, "func", None), "value", None)
-            if getattr(getattr(inside, "func", None), "attr", "") == "parameters" and owner:
-                return call.node.lineno, ast.unparse(owner)
-        return 0, "model"
+            for line, name in self._models():
+                self._of_one_model(setting, value, line, name)
+
+    def _of_one_model(self, setting: str, value: str, line: int, name: str) -> None:
+        # What is made where it is handed over has no name to be bound to again.
+        again = "" if "(" in name else f"{name} = "
+        if setting == "memory_format":
+            moved = self._moved(name)
+            if moved is not None:
+                self._argue(moved, {setting: "torch.channels_last"}, (setting,))
+            else:
+                self._note(line, (setting,), f"{again}{name}.to({setting}=torch.channels_last)")
+        elif setting == "compile":
+            mode = "" if value == "default" else f", mode={value!r}"
+            self._note(line, (setting,), f"{again}torch.compile({name}{mode})")
+        else:
+            kind = "torch.bfloat16" if value == "bf16" else "torch.float16"
+            code = f"with torch.autocast(device.type, dtype={kind}): around {name}(...)"
+            if value == "fp16":
+                code += ", and torch.amp.GradScaler for the loss and the steps"
+            self._note(self._line_of_call(name), (setting,), code)
+
+    def _models(self) -> list[tuple[int, str]]:
+        """Returns the models that are trained, each with the line at which it is whole: where a
+        host takes it, or an optimizer its parameters."""
+        takers = tuple(name for host, name in _TAKERS.items() if host in self._hosts)
+        if takers:
+            named = [(c, _taken_model(c.node)) for c in self._calls if c.name.endswith(takers)]
+        else:
+            named = [(call, _owners_of_parameters(call.node)) for call in self._calls]
+            # An optimizer is a class; clipping and counting take parameters too.
+            classes = [(call, names) for call, names in named if call.name[:1].isupper() and names]
+            named = classes or named
+        found: dict[str, int] = {}
+        for call, names in named:
+            for name in names:
+                found.setdefault(name, call.node.lineno)
+        return [(line, name) for name, line in found.items()] or [(0, "model")]
 
     def _line_of_call(self, name: str) -> int:
         for call in self._calls:
@@ -230,14 +243,17 @@ class _Writer:
 
 def _sources(script: Script) -> list[SourceFile]:
     """Returns the script's files, the one that runs first at the start."""
-    folder, first = script.folder(), Path(os.path.realpath(script.file()))
+    first = Path(os.path.realpath(script.file()))
     paths = [first, *sorted(path for path in own_code(script) if path != first)]
-    sources = []
-    for path in paths:
-        inside = path.is_relative_to(folder)
-        name = path.relative_to(folder).as_posix() if inside else path.name
-        sources.append(SourceFile(path, name))
-    return sources
+    return [SourceFile(path, _name_of(path, script.folder())) for path in paths]
+
+
+def _name_of(path: Path, folder: Path) -> str:
+    """Returns a file's name from where the person is, or else from the script's folder."""
+    for root in (Path.cwd().resolve(), folder):
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return path.name
 
 
 def _imports(tree: ast.Module) -> dict[str, str]:
@@ -277,3 +293,16 @@ def _is_move(node: Any) -> TypeGuard[ast.Call]:
 def _receiver(call: ast.Call) -> str:
     """Returns the code of the object whose method is called."""
     return ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+
+
+def _taken_model(call: ast.Call) -> list[str]:
+    named = [keyword.value for keyword in call.keywords if keyword.arg == "model"]
+    return [ast.unparse(node) for node in (named or call.args)[:1]]
+
+
+def _owners_of_parameters(call: ast.Call) -> list[str]:
+    """Returns the code of what the arguments of a call are the parameters of; not of a module that
+    makes its own optimizer."""
+    inside = [node for node in ast.walk(call) if isinstance(node, ast.Call)]
+    names = [_receiver(node) for node in inside if getattr(node.func, "attr", "") in _PARAMETERS]
+    return [name for name in names if name != "self"]
