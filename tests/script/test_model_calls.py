@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from script.loops import Net, plain_loop
 from volano.script.apply import applied
 from volano.script.plan import ScriptPlan
+from volano.script.watch.float64 import computed_in_float64
 
 BF16, LAST = ScriptPlan(precision="bf16"), ScriptPlan(memory_format="channels_last")
 
@@ -124,3 +128,38 @@ def test_the_root_is_compiled_and_a_compiled_one_is_left():
         assert torch.allclose(own(x), expected, atol=1e-6)
     assert "Sequential compiled" in result.deeds
     assert "OptimizedModule is compiled by the script" in result.notices
+
+
+class Checkpointed(nn.Module):
+    """A model whose part is computed again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, images):
+        return checkpoint(self.net, images, use_reentrant=False)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_what_is_computed_again_is_as_it_was_and_no_other_model(is_whole):
+    def gradients(context):
+        torch.manual_seed(0)
+        model, images = Checkpointed(), torch.randn(4, 1, 8, 8)
+        with context as result:
+            found = (
+                checkpoint(model.net, images, use_reentrant=False) if is_whole else model(images)
+            )
+            found.sum().backward()
+        return [p.grad for p in model.parameters()], [kind for kind, _ in model.net.seen], result
+
+    wanted, _, _ = gradients(torch.autocast("cpu", dtype=torch.bfloat16))
+    found, inside, result = gradients(applied(BF16))
+    assert inside == [torch.bfloat16] * 2
+    assert all(map(torch.equal, found, wanted))
+    assert (result.deeds, result.notices) == (
+        (f"{'Net' if is_whole else 'Checkpointed'} in bf16",),
+        (),
+    )
+    with computed_in_float64():
+        assert gradients(contextlib.nullcontext())[1] == [torch.float64] * 2

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from volano.device import Device
-from volano.device.torch_private import is_compiled, load_compiler
+from volano.device.torch_private import current_graph_task_id, is_compiled, load_compiler
 from volano.script.loss_scaling import LossScaling
 from volano.script.notes import Notes
 from volano.script.plan import ScriptPlan
@@ -56,31 +56,43 @@ class ModelSettings:
 def model_calls_treated(settings: ModelSettings, notes: Notes) -> Iterator[None]:
     """Returns a context in which the outermost call of every model that is trained goes through
     the plan's settings."""
+    roots = _Roots(settings, notes)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(outermost_calls(roots.call))
+        if roots.scaling is not None:
+            stack.enter_context(roots.scaling.installed())
+        yield
+
+
+@contextlib.contextmanager
+def outermost_calls(treat: Callable[..., Any]) -> Iterator[None]:
+    """Returns a context in which the outermost call of every model in training mode, with gradients
+    on, is ``treat(module, original, args, kwargs)``."""
     original: Any = nn.Module.__call__
-    here, roots = _Here(), _Roots(settings, notes)
+    here, is_compiling = _Here(), torch.compiler.is_compiling
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         # Every module comes by: the usual case, a part of a model, leaves at once. The compiler
         # sees a constant in the first question, and nothing of the others.
-        if (
-            torch.compiler.is_compiling()
-            or here.is_inside
-            or not module.training
-            or not torch.is_grad_enabled()
-        ):
+        if is_compiling() or here.is_inside or not module.training or not torch.is_grad_enabled():
             return original(module, *args, **kwargs)
         here.is_inside = True
         try:
-            return roots.call(module, original, args, kwargs)
+            return treat(module, original, args, kwargs)
         finally:
             here.is_inside = False
 
     nn.Module.__call__ = call  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        with contextlib.nullcontext() if roots.scaling is None else roots.scaling.installed():
-            yield
+        yield
     finally:
         nn.Module.__call__ = original
+
+
+def is_computed_again() -> bool:
+    """Returns whether a module that is called now for the first time is a part of one that was
+    called before, computed again for a backward pass (``torch.utils.checkpoint``)."""
+    return current_graph_task_id() != -1
 
 
 class _Here(threading.local):
@@ -138,6 +150,8 @@ class _Roots:
 
     def _prepare(self, module: nn.Module) -> _Root | None:
         """Looks at an outermost module, and brings it into the memory format."""
+        if is_computed_again():
+            return None
         parameters = list(module.parameters())
         if any(is_lazy(parameter) for parameter in parameters):
             return None  # asked again at its next call, when it has its shapes

@@ -10,9 +10,9 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from volano.script.model_calls import is_computed_again, outermost_calls
 from volano.task import map_tensors
 
 
@@ -20,32 +20,20 @@ from volano.task import map_tensors
 def computed_in_float64() -> Iterator[None]:
     """Returns a context in which the outermost call of a model that is trained computes in float64.
     What comes out is fp32 again: losses are computed of it outside."""
-    original: Any = nn.Module.__call__
     wide: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-    inside: list[nn.Module] = []
 
-    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if inside or not (module.training and torch.is_grad_enabled() and _is_trained(module)):
-            return original(module, *args, **kwargs)
-        inside.append(module)
-        try:
-            if module not in wide:
-                module.double()
-                wide.add(module)
-            args, kwargs = map_tensors(_in_float64, (args, kwargs))
-            return map_tensors(_in_float32, original(module, *args, **kwargs))
-        finally:
-            inside.pop()
+    def treat(module: nn.Module, original: Any, args: Any, kwargs: Any) -> Any:
+        if module not in wide:
+            is_trained = any(parameter.requires_grad for parameter in module.parameters())
+            if not is_trained or is_computed_again():
+                return original(module, *args, **kwargs)
+            module.double()
+            wide.add(module)
+        args, kwargs = map_tensors(_in_float64, (args, kwargs))
+        return map_tensors(_in_float32, original(module, *args, **kwargs))
 
-    nn.Module.__call__ = call  # pyright: ignore[reportAttributeAccessIssue]
-    try:
+    with outermost_calls(treat):
         yield
-    finally:
-        nn.Module.__call__ = original
-
-
-def _is_trained(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _in_float64(tensor: Tensor) -> Tensor:
