@@ -99,6 +99,34 @@ def test_loops_of_every_kind_are_watched_and_keep_their_numbers(loop):
     assert sum(p["seconds"] for p in record["parts"]) == pytest.approx(record["step_seconds"])
 
 
+class Wrapping(torch.optim.Optimizer):
+    """An optimizer that makes its step by another's."""
+
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, {})
+        self.inner = inner
+
+    def step(self, closure=None):
+        self.inner.step(closure)
+
+
+def test_methods_of_a_model_are_its_parts_and_an_optimizer_within_another_is_none_of_its_own():
+    hooks, recorder = make_hooks(steps=1000)
+    first, second = nn.Linear(4, 32), nn.Conv2d(2, 2, 3)
+    parameters = [*first.parameters(), *second.parameters()]
+    with hooks.installed():
+        optimizer = Wrapping(torch.optim.SGD(parameters, lr=0.1))
+        for _ in range(5):
+            second(first(torch.ones(2, 4)).view(2, 2, 4, 4)).sum().backward()
+            optimizer.step()
+    about = hooks.described()
+    assert (recorder.num_steps, recorder.num_optimizers) == (5, 1)
+    assert about["model"] == "Linear, Conv2d"
+    assert about["num_parameters"] == 198
+    assert about["has_convolutions"]
+    assert not about["is_channels_last"]
+
+
 def test_a_script_that_catches_everything_is_ended_with_its_process():
     ended = []
     hooks, recorder = make_hooks(steps=1)

@@ -32,6 +32,7 @@ _READS = (
 )  # fmt: skip
 # After so many attempts to stop a script that catches everything, its process is ended.
 _MOST_ATTEMPTS = 3
+_MOST_MODELS = 3  # that are named
 
 
 class EnoughStepsError(BaseException):
@@ -61,6 +62,8 @@ class TorchHooks:
         self._loaders: dict[int, dict[str, Any]] = {}
         self._optimizers: dict[int, dict[str, Any]] = {}
         self._loader_of: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self._stepping: int | None = None
         self._patched: set[type] = set()
         self._undo: list[Callable[[], None]] = []
         self.first_steps = FirstSteps()
@@ -123,14 +126,29 @@ class TorchHooks:
             if not recorder.takes(part):
                 return original(module, *args, **kwargs)
             recorder.enter(part, self._here())
-            if has_gradient and "model" not in self.facts:
-                self.facts |= _facts_of_model(module)
+            if has_gradient and module not in self._models:
+                self._models.add(module)
+                self._note_model(_facts_of_model(module))
             try:
                 return original(module, *args, **kwargs)
             finally:
                 recorder.leave()
 
         return call
+
+    def _note_model(self, found: dict[str, Any]) -> None:
+        """Takes what an outermost module does by itself. A model whose methods are called, as
+        Lightning does, has several."""
+        known = self.facts
+        if "model" not in known or not found:
+            known |= found
+            return
+        planes = [facts for facts in (known, found) if facts["has_convolutions"]]
+        known["is_channels_last"] = bool(planes) and all(f["is_channels_last"] for f in planes)
+        known["model"] = ", ".join([*known["model"].split(", "), found["model"]][:_MOST_MODELS])
+        known["num_parameters"] += found["num_parameters"]
+        for name in ("has_convolutions", "is_compiled", "autocast"):
+            known[name] = known[name] or found[name]
 
     def _backward(self, original: Any) -> Any:
         recorder = self._recorder
@@ -170,6 +188,7 @@ class TorchHooks:
         # Of a second optimizer too, as a GAN has it; by then the first has made a step.
         if recorder.num_steps <= 1:
             self.first_steps.note_gradients(key, optimizer)
+        self._stepping = key
         recorder.enter("optimizer", place)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -177,8 +196,10 @@ class TorchHooks:
         recorder = self._recorder
         if recorder.is_complete:
             self._stop()
-        if not recorder.is_active:
+        # An optimizer may make its step by another's, within it.
+        if not recorder.is_active or self._stepping not in (id(optimizer), None):
             return
+        self._stepping = None
         recorder.leave_all("optimizer")
         self.first_steps.note_update(id(optimizer), optimizer)
         recorder.end_step(id(optimizer))
