@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -51,6 +53,16 @@ def test_two_passes_at_a_time_are_two():
         pairs = list(zip(loader, loader, strict=True))
     assert len(pairs) == 10
     assert all(torch.equal(one[0], other[0]) for one, other in pairs)
+
+
+def test_a_loader_that_is_read_in_a_worker_has_none_itself(monkeypatch):
+    expected = plain_loop(epochs=1)
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with applied(PERSISTENT) as result:
+        assert plain_loop(epochs=1) == expected
+    assert result.notices == (
+        "the loader of Squares: it is read in a worker, which may have none itself",
+    )
 
 
 class Stream(IterableDataset):

@@ -8,10 +8,11 @@ how long: one epoch tells of a hundred.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def note_length(path: Path, arguments: tuple[str, ...], length: ScriptLength) ->
     kept = [(values, length), *others][:_MOST_ENTRIES]
     record = {
         "schema_version": SCHEMA_VERSION,
-        "lengths": [{"arguments": found, **asdict(one)} for found, one in kept],
+        "lengths": [{"arguments": found, **dataclasses.asdict(one)} for found, one in kept],
     }
     write_record(path, record)
 
@@ -98,12 +99,7 @@ def expected_length(script: Script) -> ScriptLength | None:
         return None
     ratio, length = min(told, key=lambda one: one[0] != 1)
     rest = ratio * (length.seconds - length.startup_seconds)
-    return ScriptLength(
-        seconds=length.startup_seconds + rest,
-        startup_seconds=length.startup_seconds,
-        is_whole=length.is_whole,
-        written=length.written,
-    )
+    return dataclasses.replace(length, seconds=length.startup_seconds + rest)
 
 
 def _values(arguments: tuple[str, ...]) -> dict[str, str]:

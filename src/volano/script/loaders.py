@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from volano.device import Device
 from volano.device.torch_private import forget_workers, has_workers, is_half_read
+from volano.script.hosts import OF_LOADERS
 from volano.script.notes import Notes
 from volano.script.plan import ScriptPlan
 
@@ -44,13 +46,8 @@ class LoaderSettings:
     @classmethod
     def of(cls, plan: ScriptPlan) -> LoaderSettings | None:
         """Returns a plan's settings; None if it has none of them."""
-        found = cls(
-            num_workers=plan.num_workers,
-            pin_memory=plan.pin_memory,
-            prefetch_factor=plan.prefetch_factor,
-            persistent_workers=plan.persistent_workers,
-        )
-        return found if any(vars(found).values()) else None
+        found = {name: getattr(plan, name) for name in OF_LOADERS}
+        return cls(**found) if any(found.values()) else None
 
 
 @dataclass
@@ -83,8 +80,11 @@ class TreatedLoaders:
             return original(loader)
         if is_half_read(loader):
             # Two passes at a time, zip(loader, loader): persistent workers make one.
-            with _attributes(loader, persistent_workers=False):
+            vars(loader)["persistent_workers"] = False
+            try:
                 return original(loader)
+            finally:
+                vars(loader)["persistent_workers"] = True
         outline = _outline(loader.dataset)
         if outline != treated.dataset:
             # The script has changed it between two epochs, which living workers would not see.
@@ -123,16 +123,6 @@ def loaders_treated(settings: LoaderSettings, notes: Notes) -> Iterator[None]:
         loaders.undo()
 
 
-@contextlib.contextmanager
-def _attributes(loader: Any, **values: Any) -> Iterator[None]:
-    before = {name: vars(loader)[name] for name in values}
-    vars(loader).update(values)
-    try:
-        yield
-    finally:
-        vars(loader).update(before)
-
-
 def _treat(loader: Any, settings: LoaderSettings, notes: Notes) -> _Treated:
     """Gives a loader the settings; those that are the script's own stay."""
     treated, wanted = _Treated(), {}
@@ -166,6 +156,8 @@ def _why_no_workers(loader: Any) -> str | None:
     """Returns why a loader has to stay as the script made it; None if it may have workers."""
     if loader.num_workers:
         return f"the script gives it {loader.num_workers} workers"
+    if multiprocessing.current_process().daemon:
+        return "it is read in a worker, which may have none itself"
     if isinstance(loader.dataset, IterableDataset):
         return "it can only be iterated over, and several workers would each give all of it"
     try:

@@ -74,11 +74,7 @@ class ScriptPlan:
     fused: bool | None = _setting("rounding", choices=_YES_OR_NO, words="fused={}")
     compile: str | None = _setting(
         "rounding",
-        choices=(
-            "default",
-            "reduce-overhead",
-            "max-autotune",
-        ),
+        choices=("default", "reduce-overhead", "max-autotune"),
         words="torch.compile ({})",
     )
     threads: int | None = _setting("rounding", least=1, most=_MOST_THREADS, words="threads={}")
