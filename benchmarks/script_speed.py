@@ -1,15 +1,19 @@
 """Scripts of other people by ``python`` and by ``volano run``, whole processes in turn.
 
     python benchmarks/script_speed.py [--minutes 11] [--rounds 5] [--only NAME ...]
-        [--parts explain start scripts] [--plans FOLDER] [--small]
+        [--parts explain search start scripts] [--plans FOLDER] [--small]
 
-Three parts, each for itself:
+Four parts, each for itself:
 
 ``explain``: seconds from the command to the first table (where a step's time goes) and to the end
 of ``volano explain`` on the tutorial script, by the clock of whoever waits.
 
-``start``: what a plan that sets nothing costs, seconds at the start and per cent of a step, from
-pairs of a short and a long run of the script that reads its loss at every step.
+``search``: ``volano run`` of a script that will take long, by a short run of it before: seconds
+until it prints its first line, beyond those of ``python``, against a twentieth of the length that
+is foretold; then what the next run says, and how soon it begins.
+
+``start``: what a plan that sets nothing costs, seconds of a processor at the start and per cent of
+a step, from pairs of a short and a long run of the script that reads its loss at every step.
 
 ``scripts``: the six scripts of ``examples/scripts``, which know nothing of Volano. Their plans are
 known: a file ``NAME.json`` of ``--plans`` (written by ``volano explain --out NAME.json``), or the
@@ -31,7 +35,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from volano.script.lengths import expected_length
 from volano.script.plan import ScriptPlan
+from volano.script.remembered import Script
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "scripts"
 # For two cores without units for bf16.
@@ -100,6 +106,16 @@ def timed(words: list[str], folder: Path) -> tuple[float, str]:
     return time.perf_counter() - start, done.stdout
 
 
+def processor_seconds(words: list[str], folder: Path) -> float:
+    """Runs a script in a process of its own. Returns the seconds of processors that it took, which
+    others on the machine change less than the clock's."""
+    before = os.times()
+    timed(words, folder)
+    after = os.times()
+    taken = after.children_user - before.children_user
+    return taken + after.children_system - before.children_system
+
+
 def measure_scripts(arguments: argparse.Namespace, folder: Path, end: float) -> None:
     """Runs rounds over the scripts, and prints a line for each."""
     extra = ["--small"] if arguments.small else []
@@ -129,7 +145,7 @@ def measure_start(rounds: int, folder: Path) -> None:
             script = [str(SCRIPTS / "reads_loss.py"), "--small", "--epochs", str(epochs)]
             sides = [(False, script), (True, planned + script)]
             for side, words in sides if index % 2 == 0 else reversed(sides):
-                taken.setdefault((epochs, side), []).append(timed(words, folder)[0])
+                taken.setdefault((epochs, side), []).append(processor_seconds(words, folder))
     starts = [b - a for a, b in zip(taken[_SHORT, False], taken[_SHORT, True], strict=True)]
     steps = [
         (taken[_LONG, True][i] - taken[_SHORT, True][i])
@@ -142,6 +158,43 @@ def measure_start(rounds: int, folder: Path) -> None:
         f" to {max(steps) - 1:+.1%}), {rounds} pairs",
         flush=True,
     )
+
+
+def measure_search(folder: Path) -> None:
+    """Prints what a search before a long run takes of it, and what it and the next run say."""
+    script = [str(SCRIPTS / "reads_loss.py"), "--small", "--epochs"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")}
+    run = ["-m", "volano", "run", *script]
+    subprocess.run(
+        [sys.executable, *run, "60"], cwd=folder, env=environment, check=True, capture_output=True
+    )
+    os.environ["XDG_CACHE_HOME"] = environment["XDG_CACHE_HOME"]
+    length = expected_length(Script(target=script[0], arguments=("--small", "--epochs", "40000")))
+    assert length is not None
+    plain, _ = until_first_line([*script, "40000"], folder)
+    first, said = until_first_line([*run, "40000"], folder)
+    again, said_again = until_first_line([*run, "40000"], folder)
+    print(f"search: {said.strip()}\n    then: {said_again.strip()}")
+    print(
+        f"    {first - plain:.1f} s before the first line, {(first - plain) / length.seconds:.1%} "
+        f"of {length.seconds:.0f} s; the next time {again - plain:.1f} s",
+        flush=True,
+    )
+
+
+def until_first_line(words: list[str], folder: Path) -> tuple[float, str]:
+    """Runs a script until its first line. Returns the seconds, and its standard error."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-u", *words],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        seconds = time.perf_counter() - start
+        process.kill()
+        _, errors = process.communicate()
+    return seconds, errors
 
 
 def measure_explain(folder: Path) -> None:
@@ -166,7 +219,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=11.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=list(PLANS))
-    parser.add_argument("--parts", nargs="*", default=["explain", "start", "scripts"])
+    parser.add_argument("--parts", nargs="*", default=["explain", "search", "start", "scripts"])
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--plans", type=Path)
     arguments = parser.parse_args()
@@ -174,6 +227,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if "explain" in arguments.parts:
             measure_explain(Path(folder))
+        if "search" in arguments.parts:
+            measure_search(Path(folder))
         if "start" in arguments.parts:
             measure_start(min(3, arguments.rounds), Path(folder))
         if "scripts" in arguments.parts:
