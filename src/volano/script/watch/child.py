@@ -105,13 +105,14 @@ class _Child:
         """Notes the processes of multiprocessing too: of spawned ones no event tells."""
         from multiprocessing.process import BaseProcess
 
-        start = BaseProcess.start
+        kind: Any = BaseProcess
+        start = kind.start
 
-        def noted(process: BaseProcess) -> None:
+        def noted(process: Any) -> None:
             self._note_process()
             start(process)
 
-        BaseProcess.start = noted
+        kind.start = noted
 
     def _note_process(self) -> None:
         # Workers of a loader are no processes that train.
