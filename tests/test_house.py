@@ -181,7 +181,6 @@ TESTED_ELSEWHERE = {
     # Declarations without code, which one test takes together: checks, JSON, command line, table.
     "apps/image/options.py": "apps/test_options.py",
     "apps/text/options.py": "apps/test_options.py",
-    "apps/text/classify/read_head.py": "apps/text/classify/test_training.py",
     "apps/video/options.py": "apps/test_options.py",
     # The main program of a rank, which runs as a process of its own.
     "running/rank_main.py": "cli/test_ranks.py",
