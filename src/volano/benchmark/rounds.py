@@ -44,10 +44,7 @@ class StepGain:
 
 
 def take_turns(
-    sides: Mapping[str, Side],
-    *,
-    deadline: float,
-    clock: Callable[[], float] = time.perf_counter,
+    sides: Mapping[str, Side], *, deadline: float, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
     """Returns the seconds of a step of each side in each round.
 

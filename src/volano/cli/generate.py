@@ -27,10 +27,7 @@ _OPTIONS: dict[str, type[DeclaredOptions]] = {
 
 
 def _what(
-    run: opt.RunPath,
-    device: opt.DeviceName = None,
-    code: opt.Code = None,
-    trust: opt.Trust = False,
+    run: opt.RunPath, device: opt.DeviceName = None, code: opt.Code = None, trust: opt.Trust = False
 ) -> None:
     """Declares the arguments of whose model makes it up, and where."""
 
