@@ -100,12 +100,12 @@ class TableApplication(volano.Application):
     @classmethod
     def read(cls, options, scratch=None):  # noqa: ARG003
         if options.path is None:
-            raise DataError("A table is a CSV file", got="no path")
+            raise DataError("A table must be named: a CSV file", got="no path")
         names, rows, faults = read_rows(Path(options.path))
         target = options.target or names[-1]
         if target not in names:
             raise DataError(
-                "The target is a column of the table",
+                "`target` must be a column of the table",
                 got=target,
                 remedy=f"There are: {', '.join(names)}",
             )
@@ -113,7 +113,7 @@ class TableApplication(volano.Application):
         rows = torch.tensor([[row[name] for name in names] for row in rows])
         if len(rows) < 20:
             raise DataError(
-                "A table to train on has at least 20 rows of numbers",
+                "A table to train on must have at least 20 rows of numbers",
                 got=f"{len(rows)} in {options.path}",
             )
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(options.seed))
@@ -222,7 +222,7 @@ class TableModel(volano.TrainedModel):
                 for number, value in enumerate((values + self.spec.mean[-1]).tolist(), 2)
             ]
         if not rows:
-            raise DataError("One of the rows can be read", got=f"none of {files}")
+            raise DataError("At least one of the rows must be readable", got=f"none of {files}")
         return Predictions(run=self.path, rows=rows, unreadable=faults)
 
     def _rows(self, path, columns):
@@ -232,7 +232,8 @@ class TableModel(volano.TrainedModel):
         missing = sorted(set(columns) - set(names))
         if missing:
             raise DataError(
-                "A table has the columns of the run's", got=f"none called {', '.join(missing)}"
+                "A table must have the columns of the run's",
+                got=f"none called {', '.join(missing)}",
             )
         mean, std = (
             torch.tensor(values[: len(columns)]) for values in (self.spec.mean, self.spec.std)
@@ -281,7 +282,7 @@ def read_rows(path, columns=None):
     """The names of a file's columns, its rows as name -> number, and the rows that hold something
     else."""
     if not path.is_file():
-        raise UsageError("The table exists", got=path)
+        raise UsageError("The table must exist", got=path)
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         rows, faults = [], []

@@ -162,9 +162,9 @@ def _diverging(parameters):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (3, "explore takes build.*got int"),
-        ("study.builds:nothing", "must have the name; got nothing"),
-        ("study.builds:MARKS", "must have the name"),
+        (3, "`build` must be a function build.*got int"),
+        ("study.builds:nothing", "must name something in its module.*; got 'nothing'"),
+        ("study.builds:MARKS", "must name something in its module"),
     ],
 )
 def test_what_is_no_build_is_refused(build, message, tmp_path):
@@ -214,7 +214,7 @@ def test_a_study_goes_on_in_its_precision(tmp_path):
         (digits_mlp, {"trails": 3}, "`trails` is no option of a study. Like it: `trials`"),
         (digits_mlp, {"path": "photos"}, "`path` and `space` are for a new study"),
         ("text", {"path": ".", "classify": True}, "images, language models or clips"),
-        ("image", {"epochs": 3}, "follows from its minutes; got `epochs`"),
+        ("image", {"epochs": 3}, "must get `minutes` for the length of its trials; got `epochs`"),
         ("image", {"siez": "thin"}, "`siez` is no option of the image application"),
     ],
 )

@@ -203,12 +203,16 @@ class TestTrainImage:
                 2,
                 "must be importable; got broken.py: SyntaxError",
             ),
-            (["image", "--model", "json:nothing"], 2, "json must have the name; got nothing"),
+            (
+                ["image", "--model", "json:nothing"],
+                2,
+                "must name something in its module, json; got 'nothing'",
+            ),
             (["image", "--model", "mine"], 2, "Code must be named as module:name; got 'mine'"),
             (
                 ["image", "--out", "taken"],
                 2,
-                "folder of its own; got taken, which exists.*volano resume taken",
+                r"folder of its own; got taken, which exists\. Name another with --out\.$",
             ),
             (["cats"], 2, "an application or a task of your own; got 'cats'"),
             (["json:dumps"], 2, "a function of Python's own module json"),

@@ -122,7 +122,7 @@ class TestCommand:
             (["image", "--depth", "3"], "No such option: --depth.*--depth is an option of: text"),
             (
                 ["mine:task", "--budget", "much"],
-                "amount of memory is a number of bytes.*; got 'much'",
+                "amount of memory must be a number of bytes.*; got 'much'",
             ),
             (["mine:task", "--forbid", "precision"], "written KNOB=VALUE; got 'precision'"),
             (["mine:task", "--forbid", "precision=fp8"], "--precision must be one of"),

@@ -226,3 +226,10 @@ def test_every_option_of_an_application_can_be_written_on_a_command_line():
     made = command_of(lambda **_: 0, parameters_of(ImageOptions), name="x", help="y")
     flags = flags_of(made)
     assert flags.keys() >= ImageOptions.given_names()
+
+
+def test_the_help_of_a_flag_names_no_type(command, capsys):
+    called(command, "--help")
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("bool" in line for line in lines)
+    assert any("--num-eggs" in line and "int" in line for line in lines)

@@ -10,6 +10,8 @@ import pytest
 from volano.cli import commands, main
 from volano.cli.main import app, in_flags, run
 from volano.errors import UsageError
+from volano.record.format import parameters_worded
+from volano.training.progress import PlainProgress
 
 
 @pytest.fixture(autouse=True)
@@ -180,6 +182,8 @@ def test_help_names_every_command(capsys):
     out = capsys.readouterr().out.splitlines()
     for name in ("train", "resume", "eval", "predict", "export", "report", "doctor"):
         assert any(f" {name} " in line for line in out)
+    assert any(line.split()[:2] == ["Usage:", "volano"] for line in out)
+    assert "volano train image ./photos --minutes 10" in "".join(out)
 
 
 def test_the_version_is_printed_without_loading_torch():
@@ -190,3 +194,47 @@ def test_the_version_is_printed_without_loading_torch():
     code += "except SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"volano \d+\.\d+\.\d+\nFalse\n", done.stdout)
+
+
+def test_the_line_of_a_persons_own_code_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_fault.py").write_text("def fault():\n    {}['key']\n")
+    commands.register(app)
+    namespace, file = {}, tmp_path / "own_fault.py"
+    exec(compile(file.read_text(), str(file), "exec"), namespace)
+    monkeypatch.setattr(main, "app", lambda **_: namespace["fault"]())
+    monkeypatch.setattr(commands, "register", lambda _: None)
+    assert run(["train"]) == 1
+    err = capsys.readouterr().err
+    assert "error: KeyError: 'key'\nIt was raised by own_fault.py:2, in fault; --debug" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "photos"], "To use data, say for what: image photos, text photos, video photos"),
+        (["train", "mine.py"], "To use something in that file, name it: mine.py:NAME"),
+        (["train", "mine"], "name it: mine:NAME"),
+        (["train", "imagee"], "Nearest: image"),
+        (["train", "run"], "continued by: volano resume run"),
+        (["eval", "study"], "got study, the folder of a study. Train its best trial first"),
+        (["train", "study"], "trained by: volano train --from study"),
+        (["train", "image", "fotos"], "Nearest there: .*photos; omit PATH"),
+        (["eval", "rum"], "Nearest there: run. Name the folder that train printed"),
+        (["explore", "text", "--classify"], "an option of volano train text, not of explore"),
+    ],
+)
+def test_what_a_person_may_have_meant_is_said(tmp_path, capsys, words, said):
+    (tmp_path / "mine.py").write_text("")
+    for folder, name in (("photos", "a.txt"), ("run", "run.json"), ("study", "study.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text("{}")
+    assert run(words) == 2
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+
+
+def test_notices_name_flags_on_the_command_line_alone(capsys):
+    text = "`race` runs it in any case"
+    with parameters_worded(lambda text: in_flags(text, [])):
+        PlainProgress(sys.stderr).on_notice(text)
+    PlainProgress(sys.stderr).on_notice(text)
+    assert capsys.readouterr().err == f"note: --race runs it in any case\nnote: {text}\n"

@@ -1,6 +1,7 @@
 """What commands print: lines and tables for people, one object for programs."""
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +84,17 @@ def test_how_a_stopped_run_goes_on(capsys):
     assert capsys.readouterr().out == "run: runs/1\nresume: volano resume runs/1\n"
 
 
+def test_commands_are_pasted_as_they_stand(capsys, tmp_path):
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "run.json").write_text('{"source": {"reference": "my task.py:task"}}')
+    output.say_unfinished(SimpleNamespace(path=run))
+    words = shlex.split(capsys.readouterr().out.splitlines()[1])
+    assert words == ["resume:", "volano", "resume", str(run), "--code", "my task.py:task"]
+    (run / "run.json").write_text('{"source": {"kind": "image", "dials": {"path": "/my photos"}}}')
+    assert output.to_paste("volano predict r FILES...", run) == "volano predict r '/my photos'"
+
+
 def test_a_verdict_is_green_only_if_it_is_good_news(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
@@ -91,3 +103,5 @@ def test_a_verdict_is_green_only_if_it_is_good_news(capsys, monkeypatch):
         out = capsys.readouterr().out
         assert colour in out
         assert "a reason" in out
+    output.say_verdict(Verdict(is_good=True))
+    assert capsys.readouterr().out == "finished: nothing to compare it with\n"

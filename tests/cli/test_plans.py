@@ -145,7 +145,7 @@ class TestShow:
     def test_what_is_not_there(self, volano, remembered):
         code, _, err = volano("plans", "show", "123")
         assert code == 2
-        assert "beginning of exactly one remembered plan" in err
+        assert "Exactly one remembered plan must have a fingerprint that begins so" in err
         assert "ab12cd34, ff00ee11" in err
 
 

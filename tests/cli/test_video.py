@@ -222,7 +222,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["nowhere"], "Clips must come from a folder; got .*nowhere, which is not there"),
+            (["nowhere"], "PATH must exist; got .*nowhere"),
             (
                 ["--minutes", "1", "--epochs", "1"],
                 "given either as --minutes or as --epochs; got both",

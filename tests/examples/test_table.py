@@ -124,7 +124,7 @@ def test_it_explains_resumes_and_is_explored(run, folder, capsys, monkeypatch):
 def test_a_table_that_cannot_be_trained_on(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     assert run_command(["train", APPLICATION, str(tmp_path / "t.csv"), "--target", "c"]) == 1
-    assert "The target is a column of the table; got c" in capsys.readouterr().err
+    assert "--target must be a column of the table; got c" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["eval", "predict", "export", "generate", "resume"])

@@ -128,3 +128,12 @@ def test_levers_in_words():
     candidate = make_explanation().candidates[0]
     assert candidate.levers(candidate.plan) == "plain eager"
     assert "bf16" in candidate.levers(Plan.baseline("cpu"))
+
+
+def test_a_notebook_shows_the_plan_and_its_candidates():
+    found = make_explanation()
+    lines = repr(found).splitlines()
+    assert lines[0].startswith("Plan of ")
+    assert len(lines) == 1 + len(found.candidates) + len(found.notices)
+    assert any("rejected: " in line for line in lines)
+    assert max(map(len, lines)) < 400

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volano.errors import PlanError, UsageError
-from volano.plan import Plan, lever, parse_bytes, parse_setting
+from volano.plan import Plan, lever, parse_bytes, parse_setting, status_text
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_amounts(text, num_bytes):
 )
 def test_no_amounts(text):
     with pytest.raises(
-        UsageError, match="amount of memory is a number of bytes.*40GiB, 512MiB or 2GB"
+        UsageError, match="amount of memory must be a number of bytes.*40GiB, 512MiB or 2GB"
     ):
         parse_bytes(text)
 
@@ -116,3 +116,8 @@ def test_every_knob_has_words_that_differ_from_value_to_value():
     assert lever("micro_batch", 32) == "micro-batch 32"
     assert lever("threads", 4) == "4 threads"
     assert lever("knob_of_later", ["odd"]) == "knob of later ['odd']"
+
+
+def test_what_became_of_a_plan_is_said_in_the_fields_words():
+    assert status_text("struck") == "rejected"
+    assert status_text("chosen") == "chosen"

@@ -7,7 +7,6 @@ from volano.pretrained.references import (
     NetworkReference,
     absolute_reference,
     code_of_reference,
-    nearest,
 )
 
 
@@ -36,9 +35,8 @@ def test_a_study_is_trained_without_an_application(tmp_path):
 
 def test_what_is_not_there_lists_what_is_near(tmp_path):
     (tmp_path / "pictures-run").mkdir()
-    with pytest.raises(UsageError, match="Nearest there: pictures-run"):
+    with pytest.raises(UsageError, match="Nearest there: .*pictures-run"):
         NetworkReference.parse(str(tmp_path / "picture-run"))
-    assert nearest("resnet8", ["vit", "resnet18"]) == ["resnet18"]
 
 
 def test_code_is_a_function_alone():

@@ -124,3 +124,23 @@ def test_a_folder_is_written_over_links_and_not_through_them(folder, precious):
         (partial / "precious").write_text("new")
     assert precious.read_text() == "precious"
     assert sorted(path.name for path in folder.iterdir()) == ["hf", "link"]
+
+
+def test_what_is_not_there_is_answered_with_what_is_near(folder):
+    assert files.nearest("resnet8", ["vit", "resnet18"]) == ["resnet18"]
+    (folder / "photos").mkdir()
+    files.check_exists(folder / "photos")
+    message = f"must exist; got .*photo. Nearest there: {folder / 'photos'}; omit it"
+    with pytest.raises(UsageError, match=message):
+        files.check_exists(folder / "photo", remedy="omit it")
+    assert files.nearest_there(folder / "photo", holding="run.json") is None
+    assert files.nearest_there(folder / "nowhere" / "photo") is None
+
+
+def test_the_folder_of_another_kind_is_named(folder):
+    (folder / "a study").mkdir()
+    (folder / "a study" / "study.json").write_text("{}")
+    said = str(files.no_folder_of(folder / "a study", "run.json"))
+    assert "got " in said
+    assert f"volano train --from '{folder / 'a study'}'" in said
+    assert "Nearest there" in str(files.no_folder_of(folder / "a studie", "study.json"))

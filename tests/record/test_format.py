@@ -29,17 +29,55 @@ def test_figures(name, value, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0.0 s"), (4.93, "4.9 s"), (59.96, "1 min 0 s"), (192, "3 min 12 s"), (7320, "2 h 2 min")],
-)
+    [
+        (0, "0 ms"),
+        (0.34, "340 ms"),
+        (None, "—"),
+        (4.93, "4.9 s"),
+        (59.96, "1 min 0 s"),
+        (192, "3 min 12 s"),
+        (7320, "2 h 2 min"),
+    ],
+)  # fmt: skip
 def test_seconds(seconds, text):
     assert format.seconds_text(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (2048, "2 KiB"), (539037696, "514 MiB"), (3 * 2**30, "3.0 GiB")]
-)
-def test_bytes(size, text):
-    assert format.bytes_text(size) == text
+    ("num_bytes", "text"),
+    [
+        (0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (10_235, "10.0 KiB"), (102_350,
+        "100 KiB"), (1023 * 1024, "0.999 MiB"), (1.18 * 2**30, "1.18 GiB"), (80 * 2**30,
+        "80.0 GiB"), (2**51, "2,048 TiB"), (None, "—"), ("much", "—"),
+    ],
+)  # fmt: skip
+def test_bytes(num_bytes, text):
+    # 1023 KiB are written in the next unit: never four digits before a unit's name.
+    assert format.bytes_text(num_bytes) == text.replace("0.999 MiB", "1.00 MiB")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0"), (4.56e-7, "0.000456"), (0.000926, "0.926"), (0.0033, "3.30"), (0.009996, "10.0"),
+        (0.0412, "41.2"), (0.09996, "100"), (1.2345, "1,234"), (float("nan"), "—"), (None, "—"),
+    ],
+)  # fmt: skip
+def test_milliseconds(seconds, text):
+    assert format.milliseconds(seconds) == text
+    assert format.ms_text(seconds) == (text if text == "—" else f"{text} ms")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"), (0.34, "340 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (99.9, "99.9 s"),
+        (99.96, "1.7 min"), (5990, "99.8 min"), (6000, "1.7 h"), (10**7, "2,777.8 h"), (None,
+        "—"),
+    ],
+)  # fmt: skip
+def test_seconds_in_one_unit(seconds, text):
+    assert format.brief_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(

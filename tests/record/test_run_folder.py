@@ -42,10 +42,9 @@ def test_what_would_be_lost_is_not_overwritten(folder, leaves):
     if leaves == "mine.txt":
         (folder.path / "run.json").unlink()
     (folder.path / leaves).mkdir()
-    with pytest.raises(
-        UsageError,
-        match="A run must start in a folder of its own; got .*which exists.*volano resume",
-    ):
+    more = "" if leaves == "mine.txt" else ", or continue this run: volano resume"
+    message = f"start in a folder of its own; got .*which exists. Name another with `out`{more}"
+    with pytest.raises(UsageError, match=message):
         RunFolder.reserve(folder.path, "task")
 
 

@@ -44,7 +44,7 @@ def test_the_network_is_shown_by_part_with_what_keeping_saved(tmp_path):
         ("head", "Linear", "34", "all"),
         ("together", "", "1,234", "34"),
     )
-    assert found.facts == (planned[0], "measured: that saved 7.0 s, with 640 examples taken up")
+    assert found.facts == (planned[0], "measured: that saved 7.0 s, with 640 examples used again")
 
 
 def test_options_that_were_given_stand_among_its_rows(tmp_path):
@@ -55,7 +55,7 @@ def test_options_that_were_given_stand_among_its_rows(tmp_path):
             )
         )
     )
-    assert rows["Dials"] == "seed 0"
+    assert rows["Options"] == "seed 0"
     assert rows["Evaluated every"] == "100 steps"
 
 

@@ -362,7 +362,7 @@ class TestPlanning:
             "All of them: resident.",
             "plain eager exact 69.0 71.4 440 ms 2.9 min 590 MiB slower: 1.84x the chosen one's "
             "time",
-            f"struck: {LONG_REASON.strip()}",
+            f"rejected: {LONG_REASON.strip()}",
             "threads 2 forbidden by you",
             "What the planner noted memory kept for the data: 12 MiB",
         ):

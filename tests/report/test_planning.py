@@ -7,46 +7,7 @@ import pytest
 from report.explanations import BASE, CHOSEN, MIB, SAFE, make_explanation
 from volano.plan.explanation import Candidate, Explanation, Refusal
 from volano.plan.network import NetworkFigures, NetworkPart
-from volano.record.format import NOTHING
-from volano.report.planning import amount, brief_seconds, milliseconds, ms_text, read_planning
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [
-        (0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (10_235, "10.0 KiB"), (102_350,
-        "100 KiB"), (1023 * 1024, "0.999 MiB"), (1.18 * 2**30, "1.18 GiB"), (80 * 2**30,
-        "80.0 GiB"), (2**51, "2,048 TiB"), (None, NOTHING), ("much", NOTHING),
-    ],
-)  # fmt: skip
-def test_bytes(num_bytes, text):
-    # 1023 KiB are written in the next unit: never four digits before a unit's name.
-    assert amount(num_bytes) == text.replace("0.999 MiB", "1.00 MiB")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0"), (4.56e-7, "0.000456"), (0.000926, "0.926"), (0.0033, "3.30"), (0.009996, "10.0"),
-        (0.0412, "41.2"), (0.09996, "100"), (1.2345, "1,234"), (float("nan"), NOTHING), (None,
-        NOTHING),
-    ],
-)  # fmt: skip
-def test_milliseconds(seconds, text):
-    assert milliseconds(seconds) == text
-    assert ms_text(seconds) == (text if text == NOTHING else f"{text} ms")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 ms"), (0.34, "340 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (99.9, "99.9 s"),
-        (99.96, "1.7 min"), (5990, "99.8 min"), (6000, "1.7 h"), (10**7, "2,777.8 h"), (None,
-        NOTHING),
-    ],
-)  # fmt: skip
-def test_seconds_in_one_unit(seconds, text):
-    assert brief_seconds(seconds) == text
+from volano.report.planning import read_planning
 
 
 def planning_of(**changes):
@@ -63,8 +24,8 @@ class TestLevers:
     def test_what_all_candidates_share_is_said_once(self):
         planning = planning_of()
         assert planning.common == "resident"
-        assert planning.candidates[2].levers == "plain eager"
-        assert planning.levers == "bf16 + channels_last + fused + resident + keep memory"
+        assert planning.candidates[2].plan == "plain eager"
+        assert planning.plan == "bf16 + channels_last + fused + resident + keep memory"
 
     def test_a_pin_that_all_share_is_not_plain_eager(self):
         pinned = BASE.pin(precision="bf16")
@@ -72,20 +33,20 @@ class TestLevers:
             candidates=(candidate(pinned), candidate(pinned.pin(allocator="keep")))
         )
         assert planning.common == "bf16, resident"
-        assert [row.levers for row in planning.candidates] == ["nothing more", "keep memory"]
+        assert [row.plan for row in planning.candidates] == ["nothing more", "keep memory"]
 
     def test_a_single_one_is_told_whole(self):
         planning = planning_of(candidates=(candidate(SAFE),))
-        assert (planning.common, planning.candidates[0].levers) == (
+        assert (planning.common, planning.candidates[0].plan) == (
             "resident",
             "fused + keep memory",
         )
 
-    def test_another_device_is_no_lever(self):
+    def test_another_device_is_no_knob(self):
         plans = [plan.pin(device="xpu:0") for plan in (CHOSEN, BASE)]
         planning = planning_of(plan=plans[0], candidates=tuple(map(candidate, plans)))
-        assert "xpu" not in planning.levers
-        assert planning.candidates[1].levers == "plain eager"
+        assert "xpu" not in planning.plan
+        assert planning.candidates[1].plan == "plain eager"
 
     def test_the_class_is_the_widest(self):
         assert planning_of().semantics == "precision"

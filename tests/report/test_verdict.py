@@ -30,7 +30,7 @@ def psnr(value):
 CASES = {
     "well above": (600, (1.0, 0.5, 0.499), accuracy(0.95, 10_000), True, False, "better than"),
     "below": (600, (), accuracy(0.05, 10_000), False, True, "no better than the commonest"),
-    "not told apart": (600, (), accuracy(0.5, 20, 0.4), False, True, "20 test examples cannot"),
+    "too few to tell": (600, (), accuracy(0.5, 20, 0.4), False, True, "examples are too few"),
     "few but clear": (600, (), accuracy(0.8, 40), True, False, "40 test examples are few"),
     "one step": (1, (2.3,), accuracy(0.226, 10_000), False, True, "one step was trained"),
     "a solved head": (1, (), replace(accuracy(0.8, 10_000), is_solved=True), True, False, "better"),
@@ -42,7 +42,8 @@ CASES = {
     "at its end": (600, (3.0, 2.21, 2.2), bits(1.7), True, False, "better than bz2"),
     "chance in few": (600, (1.0, 0.02, 0.015), accuracy(0.993, 270), True, False, "better than"),
     "worse again": (600, (2.0, 2.5), None, False, False, "has risen, from 2 at first to 2.5"),
-    "own task": (600, (2.0, 1.99), None, True, False, "nothing to compare it with"),
+    "own task": (600, (2.0, 1.99), None, True, False, "has fallen, from 2 at first to 1.99"),
+    "no evaluation": (600, (), None, True, False, "nothing to compare it with"),
     "no number": (600, (), bits(math.nan), False, False, "bits per byte is not a number"),
     "loss of none": (600, (2.0, math.nan), None, False, False, "loss is not a number"),
 }  # fmt: skip

@@ -50,7 +50,7 @@ def test_a_module_or_a_file_of_the_current_folder(here, name):
         ("nowhere.py:answer", "nowhere.py: FileNotFoundError"),
         (
             "of_my_own:question",
-            "must have the name; got question.*It has: Answer, answer, dataclasses",
+            "in its module, of_my_own; got 'question'.*There are: Answer, answer, dataclasses",
         ),
     ],
 )

@@ -18,7 +18,7 @@ class TestProgress:
         volano.train(make_task(name="digits"), out=tmp_path / "run", observer=PlainProgress(stream))
         lines = stream.getvalue().splitlines()
         assert lines[0] == "choosing a plan for digits ..."
-        assert lines[1].startswith("digits: 2,410 parameters on cpu, 32 steps of 32 -> ")
+        assert lines[1].startswith("digits: 2,410 parameters on cpu, 32 steps of 32 examples -> ")
         assert any(line.startswith("step 32/32  valid loss ") for line in lines)
         assert lines[-1].startswith("finished after 0:0")
         assert "\x1b" not in stream.getvalue()
@@ -78,7 +78,7 @@ def test_a_line_every_ten_seconds(clock):
     clock[0] = 100.0 + 3725
     plain.on_end("stopped")
     assert stream.getvalue().splitlines() == [
-        "digits: 12,345 parameters on cpu, from step 100 200 steps of 32 -> runs/1",
+        "digits: 12,345 parameters on cpu, from step 100 on, 200 steps of 32 examples -> runs/1",
         # 20 steps in 10 seconds, and 80 are left.
         "step 120/200  loss 0.1235  1,234 examples/s  0:40 left",
         "stopped after 1:02:05",

@@ -116,90 +116,116 @@ def explore(
     name_code(build)
     if resume and out is not None:
         trust_folder(out, trust)
-    named = load_reference(build) if isinstance(build, str) and ":" in build else build
-    is_own = isinstance(named, type) and issubclass(named, Application)
-    of_application = is_application(build) or is_own
-    if of_application and resume and out is not None:
-        before = Study.open(out)
-        named = build = build_of(before.facts.get("source"), before.folder)
-    elif of_application and not resume:
-        kind = build if isinstance(build, str) else reference_to(cast(Any, build))
-        num_trials = _DEFAULTS["trials"] if trials is None else trials
-        trials = num_trials
-        asked = {"minutes": minutes, "eta": eta, "rungs": rungs, "seed": seed, "device": device}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        named = build = application_build(
-            kind, path, space=space, trials=num_trials, on_progress=on_progress, **asked, **options
-        )
-    if not of_application or resume:
-        check_names(options, inspect.signature(explore).parameters, "a study")
-        if path is not None or space is not None:
-            raise UsageError(
-                "`path` and `space` are for a new study of an application",
-                got="one with a build function of your own, or with `resume`",
-            )
-    make, source = _build_and_source(build, named)
+    asked = {"minutes": minutes, "eta": eta, "rungs": rungs, "seed": seed, "device": device}
+    asked["trials"] = _DEFAULTS["trials"] if trials is None else trials
+    make, source = _build_and_source(
+        build, out if resume else None, {"path": path, "space": space}, options,
+        resume=resume, on_progress=on_progress, **_known(asked, asked),
+    )  # fmt: skip
     if sampler is not None and not callable(getattr(sampler, "sample_relative", None)):
         raise UsageError(
             "`sampler` must be one of Optuna's, or one like them", got=type(sampler).__name__
         )
     if precision is not None and ray is None:
         Device(device).check_precision(precision)
+    folder, before = _folder(out, getattr(make, "__name__", None) or "study", resume=resume)
     given = {"trials": trials, "metric": metric, "direction": direction, "seed": seed, "eta": eta}
-    if resume:
-        if out is None:
-            raise UsageError(
-                "A study to resume must have a folder",
-                got="resume without out",
-                remedy="Name it with `out`",
-            )
-        folder = StudyFolder.open(out)
-        before = folder.read_json(STUDY).get("settings") or {}
-    else:
-        folder = StudyFolder.reserve(out, getattr(make, "__name__", None) or "study")
-        before = {}
-    own = _own_goal(make, metric)
-    chosen = {
-        **_DEFAULTS,
-        **own,
-        **_known(before, given),
-        **{n: v for n, v in given.items() if v is not None},
-    }
-    settings = StudySettings(minutes=minutes, rungs=rungs, **chosen)
-    kept = before.get("precision")
-    if precision and kept and precision != kept:
-        raise UsageError(
-            "A resumed study must keep its precision", got=f"{precision}, and it has {kept}"
-        )
-    precision = precision or kept or "fp32"
-    where = {"device": device, "nproc": nproc, "ray": ray}
-    known = {"nproc": before.get("workers"), **before}  # as studies of version 0.1 call it
-    where = {name: known.get(name) if value is None else value for name, value in where.items()}
-    where["precision"] = precision
+    chosen = {**_DEFAULTS, **_own_goal(make, metric), **_known(before, given)}
+    settings = StudySettings(minutes=minutes, rungs=rungs, **{**chosen, **_known(given, given)})
+    where = _where(before, precision, device=device, nproc=nproc, ray=ray)
     with contextlib.closing(observer or make_study_progress()) as observer:
-        study = run_study(
-            make,
-            settings,
-            folder,
-            functools.partial(
-                make_executor,
-                make,
-                num_trials=settings.trials,
-                on_notice=observer.on_notice,
-                **where,
-            ),
-            storage=storage,
-            sampler=sampler,
-            observer=observer,
-            facts={"source": source, "settings": where},
-            resume=resume,
+        executor = functools.partial(
+            make_executor, make, num_trials=settings.trials, on_notice=observer.on_notice, **where
         )
+        study = run_study(
+            make, settings, folder, executor, storage=storage, sampler=sampler, observer=observer,
+            facts={"source": source, "settings": where}, resume=resume,
+        )  # fmt: skip
     try:
         write_study_report(study.folder, importances(study))
     except Exception as error:  # noqa: BLE001 - hours of a study are worth more than a page about them
         reason = error if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
         observer.on_notice(f"the report could not be written: {reason}")
     return study
+
+
+def _build_and_source(
+    build: Build | str,
+    before: str | Path | None,
+    data: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    resume: bool,
+    **study: Any,
+) -> tuple[Build, Mapping[str, Any]]:
+    """Returns the function that ``build`` is or names, and how another process can make it again.
+
+    Args:
+        build: see :func:`explore`.
+        before: the folder of the study that is resumed.
+        data: ``path`` and ``space`` of an application's new study.
+        options: more of an application's options.
+        resume: whether a study is resumed.
+        study: arguments of ``application_build`` about the study.
+    """
+    named = load_reference(build) if isinstance(build, str) and ":" in build else build
+    is_own = isinstance(named, type) and issubclass(named, Application)
+    if is_application(build) or is_own:
+        if not resume:
+            kind = build if isinstance(build, str) else reference_to(cast(Any, build))
+            made = application_build(kind, data["path"], space=data["space"], **study, **options)
+            return made, made.source()
+        if before is not None:
+            opened = Study.open(before)
+            named = build = build_of(opened.facts.get("source"), opened.folder)
+    check_names(options, inspect.signature(explore).parameters, "a study")
+    if _known(data, data):
+        raise UsageError(
+            "`path` and `space` are for a new study of an application",
+            got="one with a build function of your own, or with `resume`",
+        )
+    if isinstance(build, str):
+        if not callable(named):
+            raise UsageError(
+                "module:build must name a function of a trial",
+                got=f"{build}: {type(named).__name__}",
+                remedy="Or say image, text or video",
+            )
+        return cast(Build, named), {"kind": "reference", "reference": build}
+    if not callable(build):
+        raise UsageError(
+            "`build` must be a function build(trial) -> Task, 'module:build', or an application",
+            got=type(build).__name__,
+        )
+    return build, build.source() if isinstance(build, ApplicationBuild) else {"kind": "python"}
+
+
+def _folder(
+    out: str | Path | None, name: str, *, resume: bool
+) -> tuple[StudyFolder, Mapping[str, Any]]:
+    """Returns the folder of a study, and the settings that a resumed one has."""
+    if not resume:
+        return StudyFolder.reserve(out, name), {}
+    if out is None:
+        raise UsageError(
+            "A study to resume must have a folder",
+            got="resume without out",
+            remedy="Name it with `out`",
+        )
+    folder = StudyFolder.open(out)
+    return folder, folder.read_json(STUDY).get("settings") or {}
+
+
+def _where(before: Mapping[str, Any], precision: str | None, **where: Any) -> dict[str, Any]:
+    """Returns where a study is trained, and in which precision: as asked, or as it was before."""
+    kept = before.get("precision")
+    if precision and kept and precision != kept:
+        raise UsageError(
+            "A resumed study must keep its precision", got=f"{precision}, and it has {kept}"
+        )
+    known = {"nproc": before.get("workers"), **before}  # as studies of version 0.1 call it
+    found = {name: known.get(name) if value is None else value for name, value in where.items()}
+    return {**found, "precision": precision or kept or "fp32"}
 
 
 def _own_goal(build: Build, metric: str | None) -> dict[str, Any]:
@@ -211,26 +237,6 @@ def _own_goal(build: Build, metric: str | None) -> dict[str, Any]:
         if (value := getattr(build, name, None)) is not None
     }
     return own if metric is None or metric == own.get("metric") else {}
-
-
-def _build_and_source(build: Build | str, named: Any) -> tuple[Build, Mapping[str, Any]]:
-    """Returns the function that ``build`` is or names, and how another process can make it
-    again."""
-    if isinstance(build, str):
-        if not callable(named):
-            raise UsageError(
-                "module:build must name a function of a trial",
-                got=f"{build}: {type(named).__name__}",
-                remedy="Or say image, text or video",
-            )
-        return cast(Build, named), {"kind": "reference", "reference": build}
-    if not callable(build):
-        raise UsageError(
-            "explore takes build(trial) -> Task, 'module:build', or an application",
-            got=type(build).__name__,
-        )
-    is_own = isinstance(build, ApplicationBuild)
-    return build, build.source() if is_own else {"kind": "python"}
 
 
 def _known(before: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:

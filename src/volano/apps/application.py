@@ -24,6 +24,7 @@ from volano.data.sources import SPLITS_NAME, SplitRecord
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.planner import PlanResult
+from volano.record.format import count_text
 from volano.report.verdict import Score
 from volano.running.checks import check_data_is_there
 from volano.running.fit_time import FittedSize, TrainingSize, fit_time
@@ -202,7 +203,8 @@ class Application(ABC):
         size = TrainingSize(name=f"{self.kind} network", task=lambda: task)
         num_evaluations = -(-task.num_steps // task.evaluation_interval)
         found = fit_time(limit, [size], num_evaluations=num_evaluations)
-        return Fitted.of(self, found, f"{found.schedule.num_steps:,} steps: {found.pace(limit)}")
+        steps = count_text(found.schedule.num_steps, "step")
+        return Fitted.of(self, found, f"{steps}: {found.pace(limit)}")
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the plan for a number of passes over the data."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from volano.apps.application import Table
 from volano.data.sources import TEST, TRAIN, VALID
+from volano.record.format import NOTHING
 from volano.report.verdict import Score, interval_text, wilson_interval
 
 # Classes of which each is named with its counts.
@@ -111,13 +112,12 @@ def accuracy_in_words(metrics: Mapping[str, Any], what: str) -> str:
 def per_class_table(result: Mapping[str, Any], what: str) -> list[str | Table]:
     """Puts scores, with their ``origin``, into a table of precision, recall and F1, and a sentence
     of the accuracy."""
+    figures = ("precision", "recall", "f1")  # of a class without examples they are nothing
     rows = [
         (
             name,
             row["support"],
-            f"{row['precision']:.4f}",
-            f"{row['recall']:.4f}",
-            f"{row['f1']:.4f}",
+            *(f"{row[one]:.4f}" if row["support"] else NOTHING for one in figures),
         )
         for name, row in result["per_class"].items()
     ]
@@ -127,12 +127,5 @@ def per_class_table(result: Mapping[str, Any], what: str) -> list[str | Table]:
         f"({interval_text(result['accuracy'], result['num_examples'])}; always the commonest "
         f"class: {result['baseline_accuracy']:.4f})"
     )
-    return [
-        Table(
-            title=title,
-            columns=("class", what, "precision", "recall", "F1"),
-            rows=rows,
-            right=(1, 2, 3, 4),
-        ),
-        accuracy,
-    ]
+    columns = ("class", what, "precision", "recall", "F1")
+    return [Table(title=title, columns=columns, rows=rows, right=(1, 2, 3, 4)), accuracy]

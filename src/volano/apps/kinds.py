@@ -184,9 +184,9 @@ def load(run: RunFolder, device: str | None = None, *, trust: bool = False) -> T
     application = application_of_run(run, trust=trust)
     if application is None:
         raise UsageError(
-            "A trained model is used so if an application trained it",
+            "A run must be of an application to be used by its folder",
             got=f"{run.path}, the run of a task of your own",
-            remedy="Its weights are in model.safetensors",
+            remedy=f"Load its weights, a state_dict, from {run.path / 'model.safetensors'}",
         )
     check_ended(run)
     with run.as_written():

@@ -283,7 +283,7 @@ class Options(DeclaredOptions):
         None, "Evaluations without a better one that end the run, with `keep` best.", at_least=1
     )
     seed: int = option(
-        0, "Of splits, weights, order and augmentation.", at_least=0, at_most=MOST_SEED
+        0, "Seed of splits, weights, order and augmentation.", at_least=0, at_most=MOST_SEED
     )
     tried: str | None = option(
         None, "The numbers of a study's trial for the recipe, as JSON.", is_resolved=True

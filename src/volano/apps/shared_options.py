@@ -14,7 +14,7 @@ def fit() -> Any:
     """Returns the field of an option that says how pictures that are no squares become some."""
     return option(
         "cut",
-        "Pictures that are no squares: cut to the centre, pad with black, or squeeze.",
+        "How pictures become square: cut to the centre, pad with black, or squeeze.",
         choices=("cut", "pad", "squeeze"),
     )
 
@@ -37,7 +37,7 @@ def target(before: str | None = "classes") -> Any:
     """
     return option(
         None,
-        "To predict: one class, several labels, or numbers; found out where a table is plain.",
+        "What to predict: one class, several labels, or numbers; default: as the table shows.",
         choices=("classes", "labels", "numbers"),
         before=before,
     )
@@ -45,7 +45,9 @@ def target(before: str | None = "classes") -> Any:
 
 def target_columns() -> Any:
     """Returns the field of an option that names the columns of a table that hold targets."""
-    return option(None, "Columns of a table that hold it, between commas: price or left,right.")
+    return option(
+        None, "Columns of the table to predict, with commas between: price or left,right."
+    )
 
 
 def columns_of(text: str | None) -> tuple[str, ...]:

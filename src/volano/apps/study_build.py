@@ -164,9 +164,12 @@ def application_build(
     if application_type is application_class(CLASSIFY_CLIPS):
         kind = CLASSIFY_CLIPS
     if application_type is not application_class(kind):
-        raise UsageError("A study is of images, language models or clips", got="`classify`")
+        raise UsageError(
+            "A study must be of images, language models or clips",
+            got="a classifier of texts, which trains in seconds",
+        )
     if given.epochs is not None:
-        raise UsageError("The length of a study's trials follows from its minutes", got="`epochs`")
+        raise UsageError("A study must get `minutes` for the length of its trials", got="`epochs`")
     if given.keep == "best":
         raise UsageError(
             "The trials of a study must keep their last weights, by which they are compared",
@@ -291,7 +294,8 @@ def task_of_trial(
         if "is not found" not in str(error):
             raise
         raise UsageError(
-            "build must make the tasks that it made for the study", got=f"trial {number}: {error}"
+            "build must make the tasks that it made for the study",
+            got=f"trial {number}: {error}",
         ) from error
 
 

@@ -18,8 +18,7 @@ COLUMNS = ("task", "device", "plain", "planned", "gain", "least-most", "start", 
 RIGHT = (2, 3, 4, 5, 6, 7)
 BENCH_HELP = """Compare plain PyTorch loops with planned ones on this machine, in turn.
 
-volano bench                  the applications on their embedded samples, and a pack
-
+volano bench                  the applications' embedded samples, and a pack
 volano bench my_task:task     a task of your own
 
 Let nothing else run meanwhile: both sides would be slower, and the spread wider.
@@ -29,7 +28,9 @@ Let nothing else run meanwhile: both sides would be slower, and the spread wider
 def bench(
     what: Annotated[
         str | None,
-        typer.Argument(metavar="MODULE:TASK", help="A task of your own; none: the applications."),
+        typer.Argument(
+            metavar="MODULE:TASK", help="A task of your own; default: the applications."
+        ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Time for the whole command.")] = 5.0,
     device: opt.DeviceName = None,

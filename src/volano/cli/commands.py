@@ -14,25 +14,25 @@ from volano.cli.bench import BENCH_HELP, bench
 from volano.cli.explain import explain_app
 from volano.cli.explore import explore_app
 from volano.cli.generate import GENERATE_HELP, generate_function
+from volano.cli.generated import PlainCommand
 from volano.cli.run import RunWords, options_of
-from volano.cli.train import resume, train_app
+from volano.cli.train import begin, resume, train_app
 from volano.errors import UsageError
+from volano.record.format import bytes_text, notice_text
+from volano.record.run_folder import RunFolder
 from volano.script.remembered import Script
 from volano.script.run import run_script
 
 RUN_HELP = """Run a PyTorch script as python would, under the plan that was found for it.
 
 volano run train.py --epochs 3
-
-volano run --find 60 train.py             if no plan is known, one is sought for a minute first
-
+volano run --find 60 train.py             if no plan is known, look for one first
 volano run --plan plan.json -m my_package.train
-
 torchrun --nproc-per-node 2 -m volano run train.py
 
-Options of volano stand before the script; all that follows is the script's. So are the exit code
-and the output, but for a line on standard error. Of a script that took long before, a plan is
-sought first, in at most a twentieth of that time.
+Options of Volano stand before the script; what follows is the script's, and so are its output and
+exit code: Volano adds one line on standard error. If the script is known to take long, a plan is
+looked for first, for at most a twentieth of that time.
 """
 
 
@@ -41,13 +41,13 @@ def register(app: typer.Typer) -> None:
     if app.registered_commands:
         return
     app.add_typer(train_app(), name="train")
-    app.command("resume")(resume)
+    app.command("resume", cls=PlainCommand)(resume)
     app.add_typer(explain_app(), name="explain")
     app.add_typer(explore_app(), name="explore")
     # What follows the script is the script's.
     of_script = {"allow_interspersed_args": False, "ignore_unknown_options": False}
-    app.command("run", help=RUN_HELP, context_settings=of_script)(run_command)
-    app.command("bench", help=BENCH_HELP)(bench)
+    app.command("run", cls=PlainCommand, help=RUN_HELP, context_settings=of_script)(run_command)
+    app.command("bench", cls=PlainCommand, help=BENCH_HELP)(bench)
     commands = {
         "eval": evaluate,
         "predict": predict,
@@ -56,22 +56,24 @@ def register(app: typer.Typer) -> None:
         "doctor": doctor,
     }
     for name, command in commands.items():
-        app.command(name)(command)
-    app.command("generate", help=GENERATE_HELP)(generate_function())
+        app.command(name, cls=PlainCommand)(command)
+    app.command("generate", cls=PlainCommand, help=GENERATE_HELP)(generate_function())
     plans.register(app)
 
 
 def run_command(
     script: Annotated[str, typer.Argument(metavar="SCRIPT.py", help="The script, or a module.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Its own arguments.")
+        list[str] | None, typer.Argument(metavar="ARGS", help="Its own arguments.")
     ] = None,
     is_module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
     plan: Annotated[Path | None, typer.Option(help="Take the plan of this file.")] = None,
     no_plan: Annotated[bool, typer.Option("--no-plan", help="Run it as it is.")] = False,
     find: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="If no plan is known, look for one first, so long."),
+        typer.Option(
+            metavar="SECONDS", help="If no plan is known, look for one first, for so long."
+        ),
     ] = None,
 ) -> int:
     """Runs a script; only mistakes and a call from Python come this way, see
@@ -85,7 +87,7 @@ def run_command(
 def evaluate(
     run: opt.RunPath,
     path: Annotated[
-        Path | None, typer.Argument(help="Other data; none: the run's own test set.")
+        Path | None, typer.Argument(help="Other data; default: the run's own test set.")
     ] = None,
     device: opt.DeviceName = None,
     code: opt.Code = None,
@@ -93,9 +95,9 @@ def evaluate(
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
 ) -> int:
-    """The figures of a run's model; for images per-class figures and the confusion matrix, for
-    clips predicted frames and trivial ones."""
+    """The figures of a run's model on its own test set, or on other data."""
     model = _model_that_can("evaluate", run, device, code, trust)
+    output.warn("evaluating ...")
     result = model.evaluate(path)
     for notice in result.get("notices", ()):
         output.warn(f"note: {notice}")
@@ -111,9 +113,11 @@ def evaluate(
 def predict(
     run: opt.RunPath,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="Files, or folders of them.")
+        list[Path], typer.Argument(metavar="FILES", help="Files, or folders of them.")
     ],
-    top_k: Annotated[int | None, typer.Option(help="Classes, or labels, per file; 3.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Classes, or labels, to show for each file; default 3.")
+    ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Write a table here instead of printing one.")
     ] = None,
@@ -123,8 +127,9 @@ def predict(
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
-    """The most likely classes of files, their labels, or their numbers."""
+    """The most likely classes of files, or their labels or numbers."""
     model = _model_that_can("predict", run, device, code, trust)
+    output.warn("predicting ...")
     predictions = model.predict(files, **({} if top_k is None else {"top_k": top_k}))
     if csv is not None:
         predictions.write_csv(csv)
@@ -156,7 +161,9 @@ def export(
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """Write the model for other programs, load it back, and compare predictions."""
-    result = _model_that_can("export", run, "cpu", code, trust).export(to, out)
+    model = _model_that_can("export", run, "cpu", code, trust)
+    output.warn("exporting, loading back and comparing ...")
+    result = model.export(to, out)
     if json:
         output.print_json(result)
     else:
@@ -174,6 +181,8 @@ def _model_that_can(verb: str, run: Path, device: str | None, code: str | None, 
     Raises:
         UsageError: it is of an application that has no such verb.
     """
+    RunFolder.open(run)  # a mistake is said before torch is loaded
+    begin(str(run))
     from volano.api.train import load
 
     model = load(run, device=device, code=code, trust=trust)
@@ -182,13 +191,20 @@ def _model_that_can(verb: str, run: Path, device: str | None, code: str | None, 
             "predict": "image, and text and video with --classify",
             "export": "image, text with --from, and video with --classify",
         }.get(verb, "your own")
-        raise UsageError(f"{verb} is for runs of the applications that can: {able}", got=str(run))
+        words = {"evaluate": "eval", "predict": "predict", "export": "export"}
+        own = [word for name, word in words.items() if hasattr(model, name)]
+        own += ["generate"] if model.generate_options is not None else []
+        raise UsageError(
+            f"{verb} is for runs of the applications that can: {able}",
+            got=str(run),
+            remedy=f"This run can: {', '.join(f'volano {word}' for word in own)}",
+        )
     return model
 
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs; several are compared.")
+        list[Path], typer.Argument(metavar="RUN", help="Folders of runs; several are compared.")
     ],
     out: Annotated[
         Path | None,
@@ -209,7 +225,8 @@ def report(
 
 
 def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
-    """The verdict: what is slow, what to set. The machine, what it can do, what is missing."""
+    """The machine: what is slow and what to set, what it can do, what is missing."""
+    begin("doctor")
     from volano.api.doctor import doctor as examine
 
     result = examine(device)
@@ -219,12 +236,12 @@ def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Deb
     machine, limits = result["machine"], result["limits"]
     facts = [
         ("device", f"{machine['device']} ({machine['device_name']})"),
-        ("device memory", _gib(machine["device_memory"])),
+        ("device memory", bytes_text(machine["device_memory"])),
         ("accelerators", machine["num_accelerators"]),
         ("precisions", ", ".join(machine["precisions"])),
         ("processor", machine["processor"]),
         ("cores, threads", f"{machine['num_cores']}, {machine['num_threads']}"),
-        ("host memory", _gib(machine["host_memory"])),
+        ("host memory", bytes_text(machine["host_memory"])),
         ("system", f"{machine['system']}, Python {machine['python']}"),
         ("matmul fp32", _rate(limits["matmul_fp32"], 1e9, "GFLOP/s")),
         ("matmul bf16", _rate(limits["matmul_bf16"], 1e9, "GFLOP/s")),
@@ -238,15 +255,11 @@ def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Deb
         ),
     ]
     facts += [("missing", f"{name} ({purpose})") for name, purpose in result["missing"].items()]
-    output.say_wrapped(*result["verdict"])
+    output.say_wrapped(*map(notice_text, result["verdict"]))
     output.say("")
     output.say_facts(facts)
     return 0
 
 
-def _gib(num_bytes: int | None) -> str:
-    return "not known" if num_bytes is None else f"{num_bytes / 2**30:.1f} GiB"
-
-
 def _rate(value: float | None, unit: float, name: str) -> str:
-    return "not there" if value is None else f"{value / unit:,.0f} {name}"
+    return "none here" if value is None else f"{value / unit:,.0f} {name}"

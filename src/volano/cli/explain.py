@@ -37,21 +37,15 @@ if TYPE_CHECKING:
     from volano.script.search.explanation import ScriptExplanation
     from volano.training import Observer
 
-HELP = """Say how a training would be run and why, without training: memory, time, candidates.
+HELP = """Say how a training would be run and why, without training.
 
 volano explain image ./photos
-
 volano explain my_task:task --budget 8GiB --analyze
-
 volano explain my_task:task --no-race     predictions only
-
-volano explain text ./books --on H100
-
+volano explain text ./books --on H100     for a device that is not here
 volano explain my_task:task --on "H100 x 64" --job slurm
-
-volano explain runs/image-1               why that run's plan is what it is
-
-volano explain train.py --lr 0.1          a script of yours, as it is: where its time goes
+volano explain runs/image-1               why the plan of that run was taken
+volano explain train.py --lr 0.1          your own script: where its time goes
 
 Exit code 1: nothing fits into the memory. Exit code 3: a script could save more than --check.
 """
@@ -94,11 +88,11 @@ def _explain_options(
 
 def _script_options(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")
+        list[str] | None, typer.Argument(metavar="ARGS", help="The script's own arguments.")
     ] = None,
     seconds: Annotated[
         float,
-        typer.Option(help="About how long everything may take, from the script's first step on."),
+        typer.Option(help="Time for everything, from the script's first step on."),
     ] = 60.0,
     steps: Annotated[
         int | None, typer.Option(help="Steps to measure in each run, at most.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -31,9 +32,7 @@ _NUM_SHOWN = 5  # trials in the table at the end
 HELP = """Try many configurations at once: sampled, trained as one program, pruned together.
 
 volano explore image ./photos --trials 64 --minutes 10
-
 volano explore my_file:build --trials 81 --verify 3
-
 volano explore --resume runs/image-study-1
 
 Exit code 1: the study was stopped before its end, or a verified trial differs.
@@ -45,29 +44,35 @@ _NOT_OF_STUDIES = ("minutes", "epochs", "seed", "keep", "patience")
 
 def _study_options(
     trials: Annotated[
-        int | None, typer.Option(help="Configurations to try; 64.", rich_help_panel=_STUDY)
+        int | None, typer.Option(help="Configurations to try; default 64.", rich_help_panel=_STUDY)
     ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Time for the whole study; 10 for an application.", rich_help_panel=_STUDY
+            help="Time for the whole study; default for an application: 10.", rich_help_panel=_STUDY
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Figure of the evaluation.", rich_help_panel=_STUDY)
+        str | None,
+        typer.Option(
+            help="Figure of the evaluation to compare trials by; default loss.",
+            rich_help_panel=_STUDY,
+        ),
     ] = None,
     direction: Annotated[
-        str | None, typer.Option(help="minimize or maximize.", rich_help_panel=_STUDY)
+        str | None, typer.Option(help="minimize or maximize that figure.", rich_help_panel=_STUDY)
     ] = None,
     eta: Annotated[
         int | None,
-        typer.Option(help="At a rung one in so many continues; 3.", rich_help_panel=_STUDY),
+        typer.Option(
+            help="At each rung one trial in so many continues; default 3.", rich_help_panel=_STUDY
+        ),
     ] = None,
     rungs: Annotated[
-        int | None, typer.Option(help="How many; 1 prunes nothing.", rich_help_panel=_STUDY)
+        int | None, typer.Option(help="Number of rungs; 1 prunes nothing.", rich_help_panel=_STUDY)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of the sampler.", rich_help_panel=_STUDY)
+        int | None, typer.Option(help="Seed of the sampler.", rich_help_panel=_STUDY)
     ] = None,
     storage: Annotated[
         str | None,
@@ -89,7 +94,7 @@ def _study_options(
     nproc: Annotated[
         int | None,
         typer.Option(
-            help="Processes that train packs on this machine; as many as pay.",
+            help="Processes that train packs on this machine; default: as many as pay.",
             rich_help_panel=_WHERE,
         ),
     ] = None,
@@ -266,12 +271,12 @@ def _print(study: Study) -> None:
     output.say(f"study: {study.folder}")
     if study.path("report.html").is_file():
         output.say(f"report: {study.path('report.html')}")
-    source = study.facts.get("source", {})
+    source, folder = study.facts.get("source", {}), shlex.quote(str(study.folder))
     trust = " --trust" if source.get("kind") == "reference" else ""  # of one's own, just now
     if study.status != "finished":
-        output.say(f"resume: volano explore --resume {study.folder}{trust}")
+        output.say(f"resume: volano explore --resume {folder}{trust}")
     elif shown and source.get("kind") != "python":
-        output.say(f"train the best: volano train --from {study.folder}{trust}")
+        output.say(f"train the best: volano train --from {folder}{trust}")
 
 
 def _record(study: Study, verification: Verification | None) -> dict[str, Any]:

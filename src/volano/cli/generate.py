@@ -12,12 +12,13 @@ from volano.apps.video.options import VideoGenerationOptions
 from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.generated import function_of, given, parameters_from, parameters_of
+from volano.cli.train import begin
 from volano.errors import UsageError
+from volano.record.run_folder import RunFolder
 
 GENERATE_HELP = """Make something new with a run's model: text, or clips as mp4, gif and a grid.
 
 volano generate runs/text-1 --prompt "Once upon" --tokens 200
-
 volano generate runs/video-1 --clips 16
 """
 _OPTIONS: dict[str, type[DeclaredOptions]] = {
@@ -86,10 +87,10 @@ def _generate(
 
 def _load(run: Path, device: str | None, trust: bool, asked: dict[str, Any]) -> Any:
     """Loads the model; options that its application does not have are refused before."""
+    folder = RunFolder.open(run)  # a mistake is said before torch is loaded
+    begin(str(run))
     from volano.apps.kinds import application_of_run, load
-    from volano.training import RunFolder
 
-    folder = RunFolder.open(run)
     application = application_of_run(folder, trust=trust)
     model = load(folder, device or getattr(application, "generate_device", None), trust=trust)
     if model.generate_options is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from volano.apps.options import DeclaredOptions, OptionField
 
@@ -56,7 +56,7 @@ def command_of(
     alone = typer.Typer(
         context_settings={"help_option_names": ["-h", "--help"]}, add_completion=False
     )
-    alone.command(name, help=help)(function_of(function, parameters))
+    alone.command(name, cls=PlainCommand, help=help)(function_of(function, parameters))
     return typer.main.get_command(alone)
 
 
@@ -66,7 +66,30 @@ def given(values: dict[str, Any], names: Iterable[str] | None = None) -> dict[st
     return {name: values[name] for name in values if name in wanted and values[name] is not None}
 
 
-class GroupByFirst(TyperGroup):
+class PlainCommand(TyperCommand):
+    """A command whose help shows a type for options that take a value, and for no others."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, with the option of help."""
+        return _flags_without_type(super().get_params(ctx))
+
+
+class PlainGroup(TyperGroup):
+    """A group whose help does so too."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, with the option of help."""
+        return _flags_without_type(super().get_params(ctx))
+
+
+def _flags_without_type(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class GroupByFirst(PlainGroup):
     """A command whose first argument decides which options it has: ``volano train image --size
     thin``.
 

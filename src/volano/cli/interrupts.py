@@ -16,7 +16,7 @@ from typing import Any
 from volano.collector import leave_to_the_system
 from volano.terminal import finish_streams, prepare_streams, unfailing
 
-INTERRUPTED = "interrupted before the end; a run that has begun goes on with: volano resume RUN"
+INTERRUPTED = "interrupted before the end; a run that has begun is continued by: volano resume RUN"
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 

@@ -6,22 +6,27 @@ Exit codes: 0 fine, 2 usage, 1 failure or a run that was stopped before its end.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sysconfig
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 import volano
 from volano.cli import output
+from volano.cli.generated import PlainGroup, flag_of, flags_of
 from volano.cli.interrupts import enter, say_interrupted
 from volano.errors import RunError, VolanoError
+from volano.record.format import parameters_worded
 
 _TYPER_INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt in a command
 
 
-class _InOrder(TyperGroup):
+class _InOrder(PlainGroup):
     """Lists the commands in the order in which a person meets them."""
 
     _ORDER = (
@@ -71,7 +76,13 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Say what to train; Volano plans how."""
+    """Say what to train; Volano plans how.
+
+    volano train image                         the embedded sample, half a minute
+    volano train image ./photos --minutes 10   a folder of images for each class
+    volano explain image ./photos              the plan and why; trains nothing
+    volano COMMAND --help                      more about a command
+    """
 
 
 def main() -> None:
@@ -86,7 +97,8 @@ def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda:
 
     commands.register(app)
     try:
-        code = int(app(args=arguments, standalone_mode=False) or 0)
+        with parameters_worded(lambda text: in_flags(text, arguments)):
+            code = int(app(args=arguments, prog_name="volano", standalone_mode=False) or 0)
         return say_interrupted(arguments) if code == _TYPER_INTERRUPTED else code
     except KeyboardInterrupt:
         return say_interrupted(arguments)
@@ -99,13 +111,27 @@ def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda:
             return say_interrupted(arguments)
         said = _foreseen(error)
         if said is None:
-            text = f"{type(error).__name__}: {error}"
-            hint = "\nThis was not foreseen; --debug shows the whole traceback."
+            text, place = f"{type(error).__name__}: {error}", _place_of_own(error)
+            what = f"It was raised by {place}" if place else "This was not foreseen"
+            hint = f"\n{what}; --debug shows the whole traceback."
             _report(f"error: {text}{hint}", arguments, {"error": text})
             return 1
         text = in_flags(str(said), arguments)
         _report(f"error: {text}", arguments, {"error": text, "kind": type(said).__name__})
         return said.exit_code
+
+
+def _place_of_own(error: BaseException) -> str | None:
+    """Returns the line of a person's own code that raised an exception, or called what did; None
+    if none of it was running."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    others = [Path(volano.__file__).parent, *(Path(sysconfig.get_path(name)) for name in names)]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.is_file() and not any(map(file.is_relative_to, others)):
+            here = Path(os.path.relpath(file)) if file.is_relative_to(Path.cwd()) else file
+            return f"{here}:{frame.lineno}, in {frame.name}"
+    return None
 
 
 def _foreseen(error: BaseException) -> VolanoError | None:
@@ -134,8 +160,11 @@ def _report_usage(error: Any, arguments: list[str]) -> int:
     with contextlib.suppress(OSError, ValueError):
         error.show()
     owners = _owners(getattr(error, "option_name", ""))
-    if owners:
+    if owners and set(owners).isdisjoint(arguments):
         output.warn(f"{error.option_name} is an option of: {', '.join(owners)}")
+    elif owners:
+        verb, kind = arguments[0], next(word for word in arguments if word in owners)
+        output.warn(f"{error.option_name} is an option of volano train {kind}, not of {verb}")
     if "--json" in arguments:
         output.print_error({"error": error.format_message(), "kind": "UsageError"})
     return 2
@@ -147,8 +176,6 @@ def in_flags(text: str, arguments: list[str]) -> str:
 
     Options of a person's own application are those that stand among the arguments.
     """
-    from volano.cli.generated import flags_of
-
     if "`" not in text:
         return text
     given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
@@ -169,7 +196,6 @@ def _report(text: str, arguments: list[str], record: dict[str, Any]) -> None:
 def _owners(flag: str) -> list[str]:
     """The applications that have an option of this name, for one that was given with another."""
     from volano.apps.kinds import APPLICATIONS
-    from volano.cli.generated import flag_of
 
     return [
         name for name, options in APPLICATIONS.items() if flag in map(flag_of, options.declared())

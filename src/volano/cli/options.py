@@ -18,30 +18,30 @@ Json = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Import whatever code the folder names; only if you know it."),
+    typer.Option("--trust", help="Import whatever code the folder names, if you know the folder."),
 ]
 Code = Annotated[
     str | None,
     typer.Option(
-        "--code", metavar="MODULE:NAME", help="Code of yours that the folder names; imported."
+        "--code", metavar="MODULE:NAME", help="Your own code that the folder names, to be imported."
     ),
 ]
 DeviceName = Annotated[
     str | None,
-    typer.Option("--device", help="As torch writes it; default: the accelerator, else cpu."),
+    typer.Option("--device", help="Device, as torch names it; default: the accelerator, else cpu."),
 ]
 Accept = Annotated[
     list[str] | None,
     typer.Option(
         "--accept",
         metavar="NAME",
-        help="Code that may be another than when the run began: objective, forward, collate, "
+        help="Code that was changed on purpose since the run began: objective, forward, collate, "
         "augment, model, optimizer, parameter_groups, schedule; may be given several times.",
     ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
-_PLAN = "Plan (how; pins a knob)"
+_PLAN = "Plan (how it is run; each pins a knob)"
 Budget = Annotated[
     str | None,
     typer.Option(help="Memory of the device to stay within: 40GiB, 512MiB.", rich_help_panel=_PLAN),
@@ -50,7 +50,7 @@ Forbid = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KNOB=VALUE",
-        help="Not this value of a knob; may be given several times.",
+        help="Leave out this value of a knob; may be given several times.",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -73,7 +73,8 @@ NumProcesses = Annotated[
     ),
 ]
 MaxRestarts = Annotated[
-    int, typer.Option(help="How often they start again after a failure.", rich_help_panel=_RANKS)
+    int,
+    typer.Option(help="How often they are started again after a failure.", rich_help_panel=_RANKS),
 ]
 
 _SAFETY = "Safety (kept by a resume)"
@@ -86,7 +87,7 @@ SaveEvery = Annotated[
 SkipBadSteps = Annotated[
     int | None,
     typer.Option(
-        help="Steps with a loss or gradient that is not finite to leave out, at most; default 0.",
+        help="Skip at most so many steps whose loss or gradient is not finite; default 0.",
         rich_help_panel=_SAFETY,
     ),
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -13,7 +15,7 @@ from typing import Any
 from volano.pretrained.references import code_of_reference
 from volano.record.format import for_terminal
 from volano.record.json_values import mapping, read_object
-from volano.record.run_folder import PAGE
+from volano.record.run_folder import PAGE, RunFolder
 from volano.terminal import unfailing
 
 
@@ -65,8 +67,6 @@ def warn(line: str) -> None:
 
 def run_record(run: Any) -> dict[str, Any]:
     """A run as ``--json`` prints it."""
-    from volano.training import RunFolder
-
     return {
         "run": str(run.path),
         "status": run.status,
@@ -91,7 +91,7 @@ def say_verdict(verdict: Any) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    style = "green" if verdict.is_good else "yellow"
+    style = "green" if verdict.is_good_news else None if verdict.is_good else "yellow"
     for line in verdict.lines():
         console.print(line, style=style, soft_wrap=True)
 
@@ -103,11 +103,13 @@ def say_finished(run: Any) -> None:
 
 def say_unfinished(run: Any) -> None:
     """Prints where a stopped run lies, and how it is resumed."""
-    say(f"run: {run.path}", f"resume: {_resume_command(run.path)}")
+    command = RunFolder(Path(run.path)).resume_command
+    say(f"run: {run.path}", f"resume: {to_paste(command, run.path)}")
 
 
-def _resume_command(path: str | Path) -> str:
-    """Returns the command that resumes a run, with the code that its folder names."""
+def to_paste(command: str, path: str | Path) -> str:
+    """Returns a command about a run with the code that its folder names, which it is to import, and
+    with the run's data in the place of files to predict."""
     source = mapping(read_object(Path(path) / "run.json", []).get("source"))
     names = (
         source.get("reference"), source.get("build"), source.get("kind"),
@@ -115,7 +117,10 @@ def _resume_command(path: str | Path) -> str:
         *code_of_reference(mapping(source.get("dials")).get("from_")),
     )  # fmt: skip
     code = next((name for name in names if isinstance(name, str) and ":" in name), None)
-    return f"volano resume {path}" + ("" if code is None else f" --code {code}")
+    data = mapping(source.get("dials")).get("path")
+    if isinstance(data, str):
+        command = re.sub(r"(FILES|CLIPS)\.\.\.", lambda _: shlex.quote(data), command)
+    return command if code is None else f"{command} --code {shlex.quote(code)}"
 
 
 def print_table(

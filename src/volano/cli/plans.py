@@ -11,7 +11,7 @@ from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.explain import show
 from volano.cli.show.explanation import print_table
-from volano.record.format import count_text
+from volano.record.format import count_text, milliseconds
 from volano.record.json_values import number
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _DIGITS = 8  # of a fingerprint, enough to tell plans apart
 def register(app: typer.Typer) -> None:
     """Adds ``plans`` and its commands to the application."""
     plans = typer.Typer(
-        help="Plans that were found before and are taken again.", no_args_is_help=True
+        help="Plans that were found before and are used again.", no_args_is_help=True
     )
     plans.command("list")(list_plans)
     plans.command("show")(show_plan)
@@ -105,21 +105,19 @@ def _record(plan: Remembered) -> dict[str, object]:
 
 
 def _row(plan: Remembered) -> tuple[str, ...]:
-    from volano.report.planning import milliseconds, read_planning
+    from volano.report.planning import read_planning
 
     planning = read_planning(plan.explanation)
     step = plan.explanation.measured
     if step is None and plan.explanation.time is not None:
         step = plan.explanation.time.step
     return (
-        plan.fingerprint[:_DIGITS], planning.task, planning.device, planning.levers,
+        plan.fingerprint[:_DIGITS], planning.task, planning.device, planning.plan,
         milliseconds(step), _age(time.time() - plan.created),
     )  # fmt: skip
 
 
 def _script_row(script: RememberedScript) -> tuple[str, ...]:
-    from volano.report.planning import milliseconds
-
     return (
         script.fingerprint[:_DIGITS], script.script, str(script.machine[0]),
         script.plan.in_words(), milliseconds(_step_seconds(script)),
@@ -137,8 +135,6 @@ def _show_script(script: RememberedScript, *, as_json: bool) -> None:
     if as_json:
         output.print_json(script.to_json())
         return
-    from volano.report.planning import milliseconds
-
     output.say(f"{script.script}: {script.plan.in_words()}")
     step, gain = _step_seconds(script), number(script.figures.get("gain"))
     if step is not None:

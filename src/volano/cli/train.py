@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -26,22 +27,18 @@ from volano.cli.generated import (
 from volano.collector import collector_paused
 from volano.errors import UsageError
 from volano.plan import parse_bytes
+from volano.record.files import nearest
+from volano.record.run_folder import RunFolder
 
 HELP = """Train an application, or a task of your own.
 
-volano train image                    the embedded sample
-
-volano train image ./photos --minutes 10
-
-volano train text ./books --minutes 10
-
-volano train video ./clips --minutes 10
-
-volano train my_task:task             your own Task; its options: volano train my_task:task --help
-
-volano train image ./photos --nproc 2        the same training, by two processes together
-
-volano train --from runs/study-1             the best trial of a study
+volano train image                         the embedded sample
+volano train image ./photos --minutes 10   a folder of images for each class
+volano train text ./books --minutes 10     a language model of your texts
+volano train video ./clips --minutes 10    a model that generates clips
+volano train my_task:task                  your own Task; its options: --help
+volano train image ./photos --nproc 2      the same training by two processes
+volano train --from runs/study-1           the best trial of a study
 """
 _HELP_OF_OWN = (
     "Train a task or an application of your own, named as MODULE:NAME; or a trial of a "
@@ -77,7 +74,7 @@ class TrainGroup(GroupByFirst):
         """The command for an application, for MODULE:NAME, or for a trial."""
         common = how_options()
         own = options_of(
-            name, "What to train is an application or a task of your own", "module:task"
+            name, "What to train must be an application or a task of your own", "module:task"
         )
         if own is not None:
             function = functools.partial(_train, name)
@@ -107,20 +104,33 @@ def options_of(name: str, rule: str, reference: str) -> type[Options] | None:
         application = own_application(name)
         return None if application is None else application.options_type
     if name:
-        raise UsageError(
-            rule, got=repr(name), remedy=f"Write {', '.join(APPLICATIONS)}, or {reference}"
-        )
+        raise UsageError(rule, got=repr(name), remedy=_meant(name, reference))
     return None
+
+
+def _meant(name: str, reference: str) -> str:
+    """Returns what a person may have meant by the name of no application, in words."""
+    path = Path(name)
+    if (path / "run.json").is_file():
+        return f"That is a run's folder, which is continued by: {RunFolder(path).resume_command}"
+    if (path / "study.json").is_file():
+        command = shlex.join(["volano", "train", "--from", name])
+        return f"That is a study's folder; its best trial is trained by: {command}"
+    if path.exists() and path.suffix != ".py":
+        kinds = ", ".join(shlex.join([kind, name]) for kind in APPLICATIONS)
+        return f"To use data, say for what: {kinds}"
+    if path.is_file() or path.with_suffix(".py").is_file():
+        return f"To use something in that file, name it: {name}:NAME"
+    near = nearest(name, APPLICATIONS)
+    return f"Nearest: {near[0]}" if near else f"Write {', '.join(APPLICATIONS)}, or {reference}"
 
 
 def help_of(name: str) -> str:
     """A sentence about an application, for its command."""
     own = {
         "image": "Train a classifier of images.",
-        "text": "Train a language model of texts; or with --classify, a classifier of labelled "
-        "ones.",
-        "video": "Train a model of clips that generates them and predicts how they continue; or "
-        "with --classify, a classifier of clips.",
+        "text": "Train a language model of texts, or a classifier with --classify.",
+        "video": "Train a model that generates clips, or a classifier with --classify.",
     }
     return own.get(name, f"Train the application {name}.")
 
@@ -195,8 +205,8 @@ def resume(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> int:
-    """Resume a run that was stopped or killed, from its last whole checkpoint, by any number of
-    processes."""
+    """Resume a run that was stopped or killed, with any number of processes."""
+    RunFolder.open(run)  # a mistake is said before torch is loaded
     begin(str(run))
     from volano.api.train import resume as resume_run
     from volano.running.processes import Processes
@@ -221,7 +231,6 @@ def print_run(run: Any, *, as_json: bool) -> int:
         output.say_unfinished(run)
     else:
         from volano.apps.kinds import application_of_run
-        from volano.training import RunFolder
 
         application = application_of_run(RunFolder.open(run.path), trust=True)  # it has just run
         if application is None:
@@ -233,7 +242,8 @@ def print_run(run: Any, *, as_json: bool) -> int:
             commands = []
         else:
             output.say(*application.summary(run))
-            commands = application.next_commands(run.path)
+            quoted = Path(shlex.quote(str(run.path)))
+            commands = [output.to_paste(one, run.path) for one in application.next_commands(quoted)]
         if run.verdict is not None:
             output.say_verdict(run.verdict)
             commands = [*([run.verdict.longer] if run.verdict.longer else []), *commands]

@@ -1,6 +1,6 @@
 """The Plan: HOW a task is run, as a value. Imports no torch."""
 
-from volano.plan.format import lever, levers, parse_bytes, parse_setting
+from volano.plan.format import lever, levers, parse_bytes, parse_setting, status_text
 from volano.plan.plan import SEMANTICS, Plan, Semantics, knobs_with, semantics_of
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "parse_bytes",
     "parse_setting",
     "semantics_of",
+    "status_text",
 ]

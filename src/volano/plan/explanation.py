@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from volano.errors import PlanError
-from volano.plan.format import levers
+from volano.plan.format import levers, status_text
 from volano.plan.network import NetworkFigures
 from volano.plan.plan import Plan, Semantics, semantics_of
 from volano.plan.prediction import MemoryPrediction, TimePrediction
@@ -103,7 +103,7 @@ class Candidate:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Explanation:
     """The result of ``volano.explain``, which also stands in ``explanation.json`` of a run.
 
@@ -156,6 +156,27 @@ class Explanation:
     actual: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
     network: NetworkFigures | None = None
+
+    def __repr__(self) -> str:
+        """The plan and its candidates in lines, for a notebook."""
+        width = max((len(self._name(candidate.plan)) for candidate in self.candidates), default=0)
+        lines = [
+            f"Plan of {self.task} on {self.device}, {self.num_steps:,} steps of "
+            f"{self.num_examples:,}: {self._name(self.plan)}"
+        ]
+        for candidate in self.candidates:
+            predicted = None if candidate.predicted is None else candidate.predicted.step
+            step = candidate.measured or predicted
+            word = "" if step is None else "measured" if candidate.measured else "predicted"
+            figure = "" if step is None else f"{1e3 * step:,.4g} ms"
+            lines.append(
+                f"  {self._name(candidate.plan):<{width}}  {figure:>10}  {word:<9}  "
+                f"{status_text(candidate.status)}: {candidate.reason}"
+            )
+        return "\n".join([*lines, *(f"note: {notice}" for notice in self.notices)])
+
+    def _name(self, plan: Plan) -> str:
+        return levers(plan, Plan.baseline(self.plan.device))
 
     @property
     def prediction_error(self) -> dict[str, float] | None:

@@ -37,6 +37,11 @@ def levers(plan: Plan, base: Plan) -> str:
     return " + ".join(words) or "plain eager"
 
 
+def status_text(status: str) -> str:
+    """Writes what became of a candidate plan, as files hold it, in the field's words."""
+    return {"struck": "rejected", "memory": "too large", "untried": "not tried"}.get(status, status)
+
+
 def parse_bytes(text: str) -> int:
     """Parses ``"40GiB"``, ``"512 MiB"``, ``"2GB"`` or a plain number as bytes. KiB, MiB, GiB, TiB
     are powers of 1024; kB, MB, GB, TB of 1000; upper or lower case.
@@ -49,8 +54,8 @@ def parse_bytes(text: str) -> int:
     num_bytes = int(float(match[1]) * unit) if match and unit and len(match[1]) < 30 else 0
     if num_bytes < 1:
         raise UsageError(
-            "An amount of memory is a number of bytes, or one with a unit: KiB, MiB, GiB, TiB, "
-            "kB, MB, GB, TB",
+            "An amount of memory must be a number of bytes, or one with a unit: KiB, MiB, GiB, "
+            "TiB, kB, MB, GB, TB",
             got=repr(text),
             remedy="Write 40GiB, 512MiB or 2GB",
         )
@@ -68,7 +73,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     knob = knob.strip().replace("-", "_")
     if not equals:
         raise UsageError(
-            "A knob and a value are written KNOB=VALUE",
+            "A knob and a value must be written KNOB=VALUE",
             got=repr(text),
             remedy="Write precision=bf16",
         )

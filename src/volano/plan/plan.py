@@ -3,7 +3,7 @@
 Every knob stands here with its semantics class, the promise of what it can do to the numbers:
 
 - ``exact``: bitwise the same numbers.
-- ``rounding``: the same mathematics, rounded elsewhere.
+- ``rounding``: the same mathematics, rounded differently.
 - ``precision``: arithmetic in a narrower type.
 
 There is no class for knobs that change the experiment: those stand in the Task.
@@ -122,19 +122,20 @@ class Plan:
     device: str = knob("cpu", "rounding", phrase="{}", is_captured=False)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = knob(
         "fp32", "precision", choices=("fp32", "tf32", "bf16", "fp16"), raced=4, suspicion=5,
-        help="fp32, tf32, bf16 or fp16.", phrase="{}",
+        help="Precision of the arithmetic: fp32, tf32, bf16 or fp16.", phrase="{}",
     )  # fmt: skip
     memory_format: Literal["contiguous", "channels_last"] = knob(
         "contiguous", "rounding", choices=("contiguous", "channels_last"), raced=3, suspicion=6,
-        help="contiguous or channels_last.", phrase="{}",
+        help="Layout of images: contiguous or channels_last.", phrase="{}",
     )  # fmt: skip
     compile: bool = knob(
         False, "rounding", choices=(False, True), raced=5, suspicion=1,
-        help="torch.compile.", words={True: "compile", False: "no compile"},
+        help="Compile the model with torch.compile.", words={True: "compile", False: "no compile"},
     )  # fmt: skip
     compile_mode: Literal["whole", "blocks", "max-autotune"] = knob(
         "whole", "rounding", choices=("whole", "blocks", "max-autotune"), is_captured=False,
-        raced=9, suspicion=14, help="whole, blocks (repeated ones once) or max-autotune.",
+        raced=9, suspicion=14,
+        help="What is compiled: whole, blocks (repeated ones once) or max-autotune.",
         words={"whole": "compiled whole", "blocks": "block by block",
                "max-autotune": "kernels autotuned"},
     )  # fmt: skip
@@ -150,13 +151,13 @@ class Plan:
     )  # fmt: skip
     recompute: Literal["none", "blocks"] = knob(
         "none", "exact", choices=("none", "blocks"), fits_memory=True, suspicion=3,
-        help="none or blocks: compute these again to save memory.",
+        help="none, or blocks: compute their activations again to save memory.",
         words={"blocks": "recompute", "none": "no recompute"},
     )  # fmt: skip
     activation_budget: float = knob(1.0, "rounding", suspicion=2)
     offload: Literal["none", "activations", "optimizer", "all"] = knob(
         "none", "exact", choices=("none", "activations", "optimizer", "all"), fits_memory=True,
-        suspicion=4, help="none, activations, optimizer or all: to host memory.",
+        suspicion=4, help="What is moved to host memory: none, activations, optimizer or all.",
         words={"none": "no offload"},
     )  # fmt: skip
     optimizer: Literal["as_given", "foreach", "fused"] = knob(
@@ -164,13 +165,17 @@ class Plan:
         words={"as_given": "optimizer as given"}, phrase="{}",
     )  # fmt: skip
     feed: Literal["resident", "ring"] = knob(
-        "ring", "exact", choices=("resident", "ring"), help="resident or ring.", phrase="{}"
+        "ring",
+        "exact",
+        choices=("resident", "ring"),
+        help="resident (data kept on the device) or ring (streamed).",
+        phrase="{}",
     )
     workers: int = knob(
         0,
         "exact",
         least=0,
-        help="Processes that make batches (ring).",
+        help="Processes that make batches (feed ring).",
         words={1: "1 worker"},
         phrase="{} workers",
     )
@@ -196,7 +201,7 @@ class Plan:
     )  # fmt: skip
     prefix: Literal["computed", "cached"] = knob(
         "computed", "rounding", choices=("computed", "cached"), is_captured=False, raced=7,
-        suspicion=12, help="computed or cached: keep what frozen layers compute.",
+        suspicion=12, help="What frozen layers compute: computed at each step, or cached.",
         words={"computed": "prefix computed", "cached": "frozen prefix cached"},
     )  # fmt: skip
 

@@ -256,9 +256,7 @@ def network_figures(task: Task, profile: TaskProfile, explanation: Explanation) 
     if all(part.trained == part.parameters for part in parts):
         return NetworkFigures(parts=parts)
     if isinstance(facts, str):
-        return NetworkFigures(
-            parts=parts, frozen=f"what frozen layers compute is computed at each step: {facts}"
-        )
+        return NetworkFigures(parts=parts)  # the explanation says why among what is refused
     layers = f"what {facts.num_frozen} of {facts.num_layers} layers compute, which are frozen,"
     if explanation.plan.prefix == "computed":
         return NetworkFigures(parts=parts, frozen=f"{layers} is computed at each step")
@@ -268,7 +266,7 @@ def network_figures(task: Task, profile: TaskProfile, explanation: Explanation) 
     step = max(0.0, facts.computing - facts.looking) * task.batch_size
     return NetworkFigures(
         parts=parts,
-        frozen=f"{layers} is kept in the first epoch and taken up in the others",
+        frozen=f"{layers} is kept in the first epoch and used again in the others",
         saved_seconds=(chosen.filling if is_measured else step) * steps,
         is_measured=is_measured,
     )

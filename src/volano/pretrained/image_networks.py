@@ -19,7 +19,7 @@ from volano.errors import MissingExtraError, UsageError
 from volano.pretrained.fine_tuned import ImageTrunk
 from volano.pretrained.heads import find_head, without_head
 from volano.pretrained.preprocessing import Preprocessing
-from volano.pretrained.references import NetworkReference, nearest
+from volano.pretrained.references import NetworkReference
 from volano.pretrained.transformers_library import (
     build_network,
     config_of,
@@ -27,6 +27,7 @@ from volano.pretrained.transformers_library import (
     read_json_of,
 )
 from volano.pretrained.weights import digest_of_weights, load_fitting, read_weights
+from volano.record.files import nearest
 from volano.running.references import load_reference
 
 _LONGEST_REASON = 160  # characters of another library's error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from volano.errors import UsageError
+from volano.record.files import nearest_there
 
 TRANSFORMERS, TIMM = "hf:", "timm:"
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
@@ -53,11 +52,10 @@ class NetworkReference:
             return cls(kind="weights", name=text)
         if ":" in text and not path.exists():
             return cls(kind="function", name=text)
-        there = nearest(path.name, (child.name for child in _siblings(path)))
         raise UsageError(
             f"`from_` must name a pretrained network: {_FORMS}",
             got=f"{text}, which is none of them",
-            remedy=f"Nearest there: {', '.join(there)}" if there else None,
+            remedy=nearest_there(path),
         )
 
     @property
@@ -70,18 +68,6 @@ def code_of_reference(text: str | None) -> tuple[str, ...]:
     """Returns the Python code that a reference names, without looking whether it is there."""
     is_code = text is not None and ":" in text and not text.startswith((TRANSFORMERS, TIMM))
     return (text,) if is_code and text is not None and not Path(text).exists() else ()
-
-
-def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """Returns the names that are most like a name, at most three."""
-    return difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
-
-
-def _siblings(path: Path) -> list[Path]:
-    try:
-        return sorted(path.absolute().parent.iterdir())
-    except OSError:
-        return []
 
 
 def absolute_reference(text: str) -> str:

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from volano.errors import CheckpointError, MissingExtraError, UsageError
-from volano.pretrained.references import nearest
 from volano.pretrained.weights import check_fits
+from volano.record.files import nearest
 
 # The classes of transformers by which networks are loaded and built.
 AUTOS = ("AutoModel", "AutoModelForImageClassification", "AutoModelForCausalLM")

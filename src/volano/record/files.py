@@ -8,12 +8,14 @@ or a device may have no end.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import secrets
+import shlex
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -156,6 +158,51 @@ def tidy(folder: Path) -> None:
     """Removes what a process that was killed had half written. Only the folder's holder may."""
     for path in folder.glob(f"{PARTIAL}*"):
         remove(path)
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Returns the names that are most like a name, at most three."""
+    return difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+
+
+def nearest_there(path: Path, *, holding: str = "") -> str | None:
+    """Returns in words what lies where ``path`` should and has a name like its own; None if nothing
+    does. ``holding``: only folders that hold such a file."""
+    try:
+        children = sorted(path.absolute().parent.iterdir())
+    except OSError:
+        return None
+    names = [child.name for child in children if not holding or (child / holding).is_file()]
+    found = nearest(path.name, names)
+    return (
+        f"Nearest there: {', '.join(str(path.parent / name) for name in found)}" if found else None
+    )
+
+
+def check_exists(path: Path, rule: str = "`path` must exist", remedy: str | None = None) -> None:
+    """Raises UsageError if nothing lies at a path; ``remedy`` is what else helps than another
+    name."""
+    if not path.exists():
+        helps = "; ".join(filter(None, (nearest_there(path), remedy)))
+        raise UsageError(rule, got=str(path), remedy=helps or None)
+
+
+# What says that a folder is a run's or a study's, its name, and the command that makes one.
+_FOLDERS = {"run.json": ("run", "train"), "study.json": ("study", "explore")}
+
+
+def no_folder_of(path: Path, main: str) -> UsageError:
+    """Returns the refusal of a folder that is not a run's (or a study's), for want of ``main``."""
+    noun, verb = _FOLDERS[main]
+    others = [kind for file, (kind, _) in _FOLDERS.items() if (path / file).is_file()]
+    helps = [nearest_there(path, holding=main), f"Name the folder that {verb} printed"]
+    if others == ["study"]:
+        helps = [f"Train its best trial first: volano train --from {shlex.quote(str(path))}"]
+    return UsageError(
+        f"A {noun}'s folder must hold {main}",
+        got=f"{path}, the folder of a {others[0]}" if others else str(path),
+        remedy=". ".join(filter(None, helps)),
+    )
 
 
 def check_out(path: Path, name: str = "out") -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from volano.record.json_values import number
@@ -51,6 +53,25 @@ def for_terminal(text: str) -> str:
     """Returns a text that a terminal shows and does not obey: control characters are written as
     Python writes them, but for line ends and tabs."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+# How a notice names parameters, which stand in backquotes; a command line puts in its flags.
+_wordings: list[Callable[[str], str]] = []
+
+
+@contextlib.contextmanager
+def parameters_worded(words: Callable[[str], str]) -> Iterator[None]:
+    """A context in which :func:`notice_text` writes the parameters of notices by a function."""
+    _wordings.append(words)
+    try:
+        yield
+    finally:
+        _wordings.pop()
+
+
+def notice_text(text: str) -> str:
+    """Returns a notice as a person reads it here."""
+    return _wordings[-1](text) if _wordings else text
 
 
 def title_of(name: str) -> str:
@@ -115,23 +136,58 @@ def plain_number(value: float) -> str:
     return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2e}"
 
 
-def bytes_text(value: Any) -> str:
-    """Writes ``539037696`` as ``514 MiB``."""
-    size = number(value)
-    if size is None:
-        return "not known"
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+def bytes_text(num_bytes: Any) -> str:
+    """Returns bytes with three significant digits: ``604 MiB``, ``1.18 GiB``."""
+    value = number(num_bytes)
+    if value is None:
+        return NOTHING
+    if value < 1024:
+        return f"{value:.0f} B"
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if value < 999.5 or unit == "TiB":
+            break
+    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:,.{digits}f} {unit}"
+
+
+def ms_text(seconds: Any) -> str:
+    """Returns a time of milliseconds as text: ``0.0412`` -> ``41.2 ms``."""
+    return f"{milliseconds(seconds)} ms" if number(seconds) is not None else NOTHING
+
+
+def milliseconds(seconds: Any) -> str:
+    """Returns three significant digits, without an exponent above a microsecond; a dash for
+    nothing."""
+    value = number(seconds)
+    if value is None:
+        return NOTHING
+    value *= 1e3
+    if value and value < 0.9995:
+        return f"{value:.3g}"
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value else 0}f}"
+
+
+def brief_seconds(seconds: Any) -> str:
+    """Returns seconds in one unit, for tables: ``340 ms``, ``12.3 s``, ``4.2 min``, ``3.1 h``."""
+    value = number(seconds)
+    if value is None:
+        return NOTHING
+    if value < 0.9995:
+        return f"{value * 1e3:.0f} ms"
+    unit, size = next(
+        ((unit, size) for unit, size in (("s", 1), ("min", 60)) if value < 99.95 * size),
+        ("h", 3600),
+    )
+    return f"{value / size:,.1f} {unit}"
 
 
 def seconds_text(value: Any) -> str:
-    """Writes ``4.93`` as ``4.9 s``, ``192`` as ``3 min 12 s``, ``7320`` as ``2 h 2 min``."""
+    """Writes ``0.34`` as ``340 ms``, ``4.93`` as ``4.9 s``, ``192`` as ``3 min 12 s``, ``7320`` as
+    ``2 h 2 min``."""
     seconds = number(value)
-    if seconds is None:
-        return "not known"
+    if seconds is None or seconds < 0.95:
+        return brief_seconds(seconds)
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

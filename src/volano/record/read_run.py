@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from volano.errors import UsageError
+from volano.record.files import no_folder_of
 from volano.record.json_values import mapping, read_lines, read_object
 
 _SCHEMA_VERSION = 1  # of run.json, see record/run_folder.py
@@ -86,11 +86,7 @@ def read_run(path: str | Path) -> RunRecord:
     """
     folder = Path(path)
     if not (folder / "run.json").is_file():
-        raise UsageError(
-            "A run's folder must hold run.json",
-            got=str(path),
-            remedy="Name the folder that train printed",
-        )
+        raise no_folder_of(folder, "run.json")
     missing: list[str] = []
     run = read_object(folder / "run.json", missing)
     if run and run.get("schema_version") != _SCHEMA_VERSION:

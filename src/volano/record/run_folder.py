@@ -20,6 +20,7 @@ import datetime
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -44,7 +45,7 @@ class RunFolder:
     """Reads and writes a run's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`.
 
     Attributes:
-        noun, verb: the name of what it is the folder of, and what makes one.
+        noun: the name of what it is the folder of.
         main: its file that says so, written last of all that it takes to begin.
         inner: folder within.
         begun: files that it holds before the first of what counts, to be removed from what is left
@@ -53,7 +54,7 @@ class RunFolder:
             object those of what it holds.
     """
 
-    noun, verb, main, inner = "run", "train", "run.json", "checkpoints"
+    noun, main, inner = "run", "run.json", "checkpoints"
     begun: tuple[str, ...] = (
         "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
         "numerics.jsonl", "splits.json", "image.json", "text.json", "video.json", PAGE,
@@ -116,11 +117,19 @@ class RunFolder:
             ) from error
 
     def _refusal(self) -> UsageError:
+        is_run = (self.path / self.main).is_file()
+        is_over = is_run and self.read_json(self.main).get("status") == "finished"
+        more = f", or continue this run: {self.resume_command}"
         return UsageError(
             "A run must start in a folder of its own",
-            got=f"{self.path}, which exists",
-            remedy=f"Name another with `out`, or continue this run: volano resume {self.path}",
+            got=f"{self.path}, which exists{' and holds a finished run' if is_over else ''}",
+            remedy=f"Name another with `out`{more if is_run and not is_over else ''}",
         )
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes a run, to be pasted."""
+        return f"volano resume {shlex.quote(str(self.path))}"
 
     def _has_begun(self) -> bool:
         """Returns whether it holds anything that would be lost."""
@@ -202,11 +211,7 @@ class RunFolder:
                 remedy="Change its permissions",
             ) from error
         if not is_one:
-            raise UsageError(
-                f"A {cls.noun}'s folder must hold {cls.main}",
-                got=str(path),
-                remedy=f"Name the folder that {cls.verb} printed",
-            )
+            raise files.no_folder_of(folder.path, cls.main)
         facts = folder.read_json(cls.main)
         version = facts.get("schema_version")
         if version != SCHEMA_VERSION:

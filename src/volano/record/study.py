@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from volano.bounded_json import parse_json
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError
+from volano.record.files import no_folder_of
 from volano.record.json_values import mapping, number, read_lines, read_object
 from volano.record.run_folder import SCHEMA_VERSION
 from volano.record.study_folder import JOURNAL, PACKS, STUDY, TRIALS, StudyFolder
@@ -180,11 +181,7 @@ def read_study(path: str | Path) -> StudyRecord:
     """
     folder = Path(path)
     if not (folder / STUDY).is_file():
-        raise UsageError(
-            "A study's folder must hold study.json",
-            got=str(path),
-            remedy="Name the folder that explore printed",
-        )
+        raise no_folder_of(folder, STUDY)
     missing: list[str] = []
     facts = read_object(folder / STUDY, missing)
     version = facts.get("schema_version")

@@ -78,7 +78,7 @@ JOURNAL, STATES = "journal.log", "states"
 class StudyFolder(RunFolder):
     """Reads and writes a study's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`."""
 
-    noun, verb, main, inner = "study", "explore", STUDY, STATES
+    noun, main, inner = "study", STUDY, STATES
     begun = (TRIALS, PACKS, JOURNAL, PAGE)
     kinds: ClassVar[Kinds] = {
         **dict.fromkeys(("source", "counts", "data", "versions", "best"), dict),

@@ -152,10 +152,11 @@ def _fact_rows(records: Sequence[RunRecord]) -> list[Row]:
     def row(
         name: str, words: Callable[[float], str], of: Callable[[RunRecord], float | None]
     ) -> Row:
-        values = [of(record) for record in records]
-        return Row(
-            name=name, values=tuple(NOTHING if value is None else words(value) for value in values)
-        )
+        values = map(of, records)
+        return Row(name=name, values=tuple(NOTHING if v is None else words(v) for v in values))
+
+    def total(record: RunRecord) -> float | None:
+        return number(mapping(record.run.get("seconds")).get("total"))
 
     def most(record: RunRecord) -> float | None:
         return max(numbers([line.get("memory_bytes") for line in record.logs]), default=None)
@@ -166,11 +167,7 @@ def _fact_rows(records: Sequence[RunRecord]) -> list[Row]:
 
     return [
         row("Steps", plain_number, lambda record: number(record.run.get("step"))),
-        row(
-            "Time",
-            seconds_text,
-            lambda record: number(mapping(record.run.get("seconds")).get("total")),
-        ),
+        row("Time", seconds_text, total),
         row("Examples per second", plain_number, middle),
         row("Most memory", bytes_text, most),
         row(
@@ -187,17 +184,11 @@ def _charts(records: Sequence[RunRecord], columns: Sequence[Column]) -> list[Cha
         for record, column in zip(records, columns, strict=True):
             is_valid = name.startswith("valid_")
             spots = points(record.evaluations if is_valid else record.logs, name)
-            dots = is_valid and len(spots) <= _MOST_DOTS
-            dashes = column.is_dashed
-            found.append(
-                Line(
-                    label=column.name,
-                    points=spots,
-                    colour=column.colour,
-                    is_dotted=dots,
-                    is_dashed=dashes,
-                )
-            )
+            line = Line(
+                label=column.name, points=spots, colour=column.colour, is_dashed=column.is_dashed,
+                is_dotted=is_valid and len(spots) <= _MOST_DOTS,
+            )  # fmt: skip
+            found.append(line)
         return found
 
     charts = [
@@ -206,11 +197,8 @@ def _charts(records: Sequence[RunRecord], columns: Sequence[Column]) -> list[Cha
     ]
     for name in metric_names(records):
         charts.append(metric_chart(f"Validation {title_of(name)}", name, lines(f"valid_{name}")))
-    charts.append(
-        draw_chart(
-            "Throughput in examples per second", lines("examples_per_second"), from_zero=True
-        )
-    )
+    title, speeds = "Throughput in examples per second", lines("examples_per_second")
+    charts.append(draw_chart(title, speeds, from_zero=True))
     return [chart for chart in charts if chart is not None]
 
 

@@ -35,27 +35,14 @@ def draw_confusion(
     axes.set_ylabel("true")
     ticks = range(len(classes))
     if len(classes) <= 60:
-        axes.set_xticks(
-            ticks,
-            [_short(name) for name in classes],
-            rotation=90 if _are_long(classes) else 0,
-            fontsize=8,
-        )
-        axes.set_yticks(ticks, [_short(name) for name in classes], fontsize=8)
+        names = [_short(name) for name in classes]
+        axes.set_xticks(ticks, names, rotation=90 if _are_long(classes) else 0, fontsize=8)
+        axes.set_yticks(ticks, names, fontsize=8)
     if len(classes) <= _MOST_WRITTEN:
-        for row in ticks:
-            for column in ticks:
-                if counts[row, column]:
-                    colour = "white" if shares[row, column] > 0.5 else "black"
-                    axes.text(
-                        column,
-                        row,
-                        str(counts[row, column]),
-                        ha="center",
-                        va="center",
-                        color=colour,
-                        fontsize=7,
-                    )
+        centred = {"ha": "center", "va": "center", "fontsize": 7}
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), color=colour, **centred)
     with warnings.catch_warnings():
         # A name in letters that Matplotlib's font lacks is drawn as boxes; the report's page has it
         # in full.

@@ -13,16 +13,8 @@ from volano.report.charts import Chart, Line, Point, draw_chart
 
 # Fields of a logged line that are not metrics of the objective.
 _NO_METRIC = frozenset(
-    {
-        "step",
-        "epoch",
-        "loss",
-        "lr",
-        "examples_per_second",
-        "memory_bytes",
-        "spike",
-        "data_wait_share",
-    }
+    {"step", "epoch", "loss", "lr", "spike", "examples_per_second", "memory_bytes"}
+    | {"data_wait_share"}
 )
 _GIB, _MIB = 2.0**30, 2.0**20
 
@@ -45,25 +37,16 @@ def curves_of(record: RunRecord) -> list[Chart]:
         metric_chart(capital(title_of(name)), name, _pair(record, name))
         for name in metric_names([record])
     ]
+    rate, speed = (points(record.logs, name) for name in ("lr", "examples_per_second"))
     rest = [
+        draw_chart("Learning rate", [Line(label="learning rate", points=rate, colour=4)]),
         draw_chart(
-            "Learning rate",
-            [Line(label="learning rate", points=points(record.logs, "lr"), colour=4)],
-        ),
-        draw_chart(
-            "Throughput",
-            [
-                Line(
-                    label="examples per second",
-                    points=points(record.logs, "examples_per_second"),
-                    colour=3,
-                )
-            ],
+            "Throughput", [Line(label="examples per second", points=speed, colour=3)],
             from_zero=True,
         ),
         _memory(record),
         _waiting(record),
-    ]
+    ]  # fmt: skip
     return [chart for chart in (loss, *metrics, *rest) if chart is not None]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from volano.plan.network import NetworkPart
 from volano.record.format import NOTHING, bytes_text, count_text, seconds_text, short
 from volano.record.json_values import mapping, number, sequence
 from volano.record.read_run import RunRecord
+from volano.report.figures import device_name
 from volano.report.planning import network_rows
 
 _APPLICATIONS = {"image": "image classification", "text": "a text model", "video": "a video model"}
@@ -79,7 +80,7 @@ def task_sentence(record: RunRecord) -> str:
     text = (
         f"{what}{model.get('class', 'a model')} with "
         f"{count_text(model.get('num_parameters'), 'parameter')}, "
-        f"trained on {examples} for {_duration(task)} of "
+        f"trained on {examples} for {_duration(record)} of "
         f"{count_text(task.get('batch_size'), 'example')}."
     )
     if valid:
@@ -104,7 +105,7 @@ def task_rows(record: RunRecord) -> list[tuple[str, str]]:
         chosen = ", ".join(
             f"{name} {value}" for name, value in options.items() if value is not None
         )
-        rows.append(("Dials", chosen))
+        rows.append(("Options", chosen))
     return [(title, short(value, 600)) for title, value in rows]
 
 
@@ -133,7 +134,7 @@ def network_of(record: RunRecord, planned: Sequence[str] = ()) -> NetworkShown |
     if kept:
         taken = count_text(kept.get("num_taken_up"), "example")
         saved = seconds_text(kept.get("saved_seconds"))
-        facts = [*planned[:1], f"measured: that saved {saved}, with {taken} taken up"]
+        facts = [*planned[:1], f"measured: that saved {saved}, with {taken} used again"]
     return NetworkShown(rows=rows, facts=tuple(facts))
 
 
@@ -146,26 +147,19 @@ def knobs_of(record: RunRecord) -> list[Knob]:
         if name == "schema_version":
             continue
         usual = baseline.get(name)
-        is_changed = name in baseline and value != usual
         knobs.append(
             Knob(
-                name=str(name),
-                value=setting_text(value),
-                baseline=setting_text(usual),
-                semantics=_semantics(str(name)),
-                is_changed=is_changed,
+                name=str(name), value=setting_text(value), baseline=setting_text(usual),
+                semantics=_semantics(str(name)), is_changed=name in baseline and value != usual,
             )
-        )
+        )  # fmt: skip
     return sorted(knobs, key=lambda knob: not knob.is_changed)
 
 
-def setting_text(value: Any) -> str:
-    """Returns a knob's value in words."""
-    return (
-        {None: NOTHING, True: "yes", False: "no"}.get(value, str(value))
-        if _is_plain(value)
-        else str(value)
-    )
+def setting_text(value: Any, nothing: str = NOTHING) -> str:
+    """Returns a setting in words; ``nothing`` stands for None."""
+    words = ((None, nothing), (True, "yes"), (False, "no"))
+    return next((word for known, word in words if value is known), str(value))
 
 
 def phases_of(record: RunRecord) -> list[Phase]:
@@ -189,12 +183,7 @@ def machine_rows(record: RunRecord) -> list[tuple[str, str]]:
     """Returns rows about the machine and the versions."""
     machine, versions = mapping(record.run.get("machine")), mapping(record.run.get("versions"))
     rows = [
-        (
-            "Device",
-            f"{machine.get('device')} ({machine.get('device_name')})"
-            if machine.get("device")
-            else None,
-        ),
+        ("Device", device_name(record)),
         (
             "Device memory",
             bytes_text(machine["device_memory"]) if number(machine.get("device_memory")) else None,
@@ -219,8 +208,10 @@ def notices_of(record: RunRecord) -> list[str]:
     return [str(notice) for notice in sequence(record.run.get("notices"))]
 
 
-def _duration(task: Mapping[str, Any]) -> str:
-    steps, text = count_text(task.get("num_steps"), "step"), str(task.get("duration", ""))
+def _duration(record: RunRecord) -> str:
+    task, revision = record.task, mapping(record.run.get("revision"))
+    steps = count_text(revision.get("num_steps", task.get("num_steps")), "step")
+    text = str(task.get("duration", ""))
     match = re.fullmatch(r"([\d.]+)ep", text)
     return f"{count_text(float(match[1]), 'epoch')}, {steps}" if match else steps
 
@@ -236,7 +227,3 @@ def _semantics(knob: str) -> str:
         return semantics_of(knob)
     except PlanError:
         return "not known"
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool)

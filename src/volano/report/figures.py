@@ -93,13 +93,11 @@ def facts_of(record: RunRecord) -> list[Figure]:
     memory = numbers([line.get("memory_bytes") for line in record.logs])
     seconds = number(mapping(record.run.get("seconds")).get("total"))
     parameters = number(mapping(record.task.get("model")).get("num_parameters"))
+    speed = f"{plain_number(round(statistics.median(speeds)))} examples/s" if speeds else None
     facts = [
         ("Length", steps if record.run.get("num_steps") else None),
         ("Time", None if seconds is None else seconds_text(seconds)),
-        (
-            "Throughput",
-            f"{plain_number(round(statistics.median(speeds)))} examples/s" if speeds else None,
-        ),
+        ("Throughput", speed),
         ("Most memory", bytes_text(max(memory)) if memory else None),
         ("Parameters", None if parameters is None else plain_number(parameters)),
         ("Device", device_name(record)),

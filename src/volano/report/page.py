@@ -73,6 +73,34 @@ class Pieces:
             self.missing.append(f"{name.replace('_', ' ')} cannot be shown: {reason}")
 
 
+def _planning_of(record: RunRecord) -> PlanningFigures | None:
+    return read_planning(Explanation.from_json(record.explanation)) if record.explanation else None
+
+
+# The pieces of a page: name, how it is read, and what stands for it if the files do not allow it.
+_PIECES: tuple[tuple[str, Callable[[RunRecord], Any], Any], ...] = (
+    ("figures", figures_of, ()),
+    ("verdict", lambda record: Verdict.of_json(record.run.get("verdict")), None),
+    ("facts", facts_of, ()),
+    ("task_in_words", lambda record: (task_sentence(record), task_rows(record)), ("", [])),
+    ("curves", curves_of, ()),
+    ("classification", classification_of, None),
+    ("targets", targets_of, None),
+    ("top_losses", hardest_of, ([], None)),
+    ("augmented", lambda record: read_media(record.path / "augmented.png"), None),
+    ("compression", lambda record: (compression_of(record), text_figures(record)), ([], [])),
+    ("previews", previews_of, ()),
+    ("predicted", lambda record: read_media(record.path / "predictions.png"), None),
+    ("prediction_charts", prediction_charts, ()),
+    ("self_test", self_test_of, None),
+    ("nearest", nearest_of, ()),
+    ("plan", knobs_of, ()),
+    ("planning", _planning_of, None),
+    ("machine", machine_rows, ()),
+    ("phases", phases_of, ()),
+)
+
+
 def write_page(run: str | Path, out: str | Path | None = None) -> Path:
     """Writes a run's page, ``report.html`` in its folder unless another is named, and returns its
     path.
@@ -90,34 +118,12 @@ def write_page(run: str | Path, out: str | Path | None = None) -> Path:
 def render_page(record: RunRecord) -> str:
     """Returns the page as HTML; everything that it shows stands in it."""
     pieces = Pieces(missing=list(record.missing))
-    nothing: tuple[Any, ...] = ()
-    pieces.add("figures", lambda: figures_of(record), otherwise=nothing)
-    pieces.add("verdict", lambda: Verdict.of_json(record.run.get("verdict")))
-    pieces.add("facts", lambda: facts_of(record), otherwise=nothing)
-    pieces.add(
-        "task_in_words", lambda: (task_sentence(record), task_rows(record)), otherwise=("", [])
-    )
-    pieces.add("curves", lambda: curves_of(record), otherwise=nothing)
-    pieces.add("classification", lambda: classification_of(record))
-    pieces.add("targets", lambda: targets_of(record))
-    pieces.add("top_losses", lambda: hardest_of(record), otherwise=([], None))
-    pieces.add("augmented", lambda: read_media(record.path / "augmented.png"))
-    pieces.add(
-        "compression", lambda: (compression_of(record), text_figures(record)), otherwise=([], [])
-    )
-    pieces.add("previews", lambda: previews_of(record), otherwise=nothing)
-    pieces.add("clips", lambda: clips_of(record, pieces.missing), otherwise=nothing)
-    pieces.add("predicted", lambda: read_media(record.path / "predictions.png"))
-    pieces.add("prediction_charts", lambda: prediction_charts(record), otherwise=nothing)
-    pieces.add("self_test", lambda: self_test_of(record))
-    pieces.add("nearest", lambda: nearest_of(record), otherwise=nothing)
-    pieces.add("plan", lambda: knobs_of(record), otherwise=nothing)
-    pieces.add("planning", lambda: _planning_of(record))
+    for name, read, otherwise in _PIECES:
+        pieces.add(name, functools.partial(read, record), otherwise=otherwise)
+    pieces.add("clips", lambda: clips_of(record, pieces.missing), otherwise=())
     planning = pieces.found["planning"]
     planned = () if planning is None else planning.network_facts
     pieces.add("network", lambda: network_of(record, planned))
-    pieces.add("machine", lambda: machine_rows(record), otherwise=nothing)
-    pieces.add("phases", lambda: phases_of(record), otherwise=nothing)
     return render(
         "run.html.j2",
         record=record,
@@ -150,10 +156,6 @@ def _templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _planning_of(record: RunRecord) -> PlanningFigures | None:
-    return read_planning(Explanation.from_json(record.explanation)) if record.explanation else None
 
 
 def save_page(text: str, path: Path) -> Path:

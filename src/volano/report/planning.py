@@ -8,11 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from volano.plan import SEMANTICS, Plan, lever, semantics_of
+from volano.plan import SEMANTICS, Plan, lever, semantics_of, status_text
 from volano.plan.explanation import Candidate, Explanation
 from volano.plan.network import NetworkFigures, NetworkPart
 from volano.plan.prediction import MemoryPrediction, TimePrediction
-from volano.record.format import NOTHING, count_text, plain_number, printable, seconds_text
+from volano.record.format import (
+    NOTHING,
+    brief_seconds,
+    bytes_text,
+    count_text,
+    milliseconds,
+    ms_text,
+    plain_number,
+    printable,
+    seconds_text,
+)
 from volano.record.json_values import mapping, number
 
 EAGER = "plain eager"
@@ -51,7 +61,7 @@ class CandidateRow:
     """A candidate in words. ``predicted`` and ``measured`` are milliseconds a step; ``status`` and
     ``reason`` say what became of it and why."""
 
-    levers: str
+    plan: str
     semantics: str
     predicted: str
     measured: str
@@ -70,7 +80,7 @@ class PlanningFigures:
         task: the task's name.
         device: the device, its name, and whether it is here.
         length: number of steps, and examples of a step.
-        knobs: the plan in a few words.
+        plan: the plan in a few words.
         semantics: the plan's widest class.
         origin: how the plan was found.
         verdict: ``"FITS"``, ``"NO"``, ``"UNCERTAIN"``, or empty.
@@ -98,7 +108,7 @@ class PlanningFigures:
     task: str
     device: str
     length: str
-    levers: str
+    plan: str
     semantics: str
     origin: str
     verdict: str
@@ -138,13 +148,13 @@ def read_planning(found: Explanation) -> PlanningFigures:
         + ("" if found.is_present else ", which is not on this machine"),
         length=f"{count_text(found.num_steps, 'step')} of "
         f"{count_text(found.num_examples, 'example')}",
-        levers=_levers(changed, EAGER),
+        plan=_in_words(changed, EAGER),
         semantics=found.plan.semantics(),
         origin=ORIGINS.get(found.origin, _line(found.origin)),
         verdict=found.verdict or "",
         verdict_text=_verdict_text(found),
         times=_times(found),
-        planning_time=_whole_seconds(found.planning_seconds),
+        planning_time=seconds_text(found.planning_seconds),
         gain=_gain(found),
         knobs=_by_class(changed),
         usual=", ".join(
@@ -167,52 +177,6 @@ def read_planning(found: Explanation) -> PlanningFigures:
         network=() if found.network is None else network_rows(found.network.parts),
         network_facts=() if found.network is None else tuple(_network_facts(found.network)),
     )
-
-
-def ms_text(seconds: Any) -> str:
-    """Returns a time of milliseconds as text: ``0.0412`` -> ``41.2 ms``."""
-    return f"{milliseconds(seconds)} ms" if number(seconds) is not None else NOTHING
-
-
-def milliseconds(seconds: Any) -> str:
-    """Returns three significant digits, without an exponent above a microsecond; a dash for
-    nothing."""
-    value = number(seconds)
-    if value is None:
-        return NOTHING
-    value *= 1e3
-    if value and value < 0.9995:
-        return f"{value:.3g}"
-    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value else 0}f}"
-
-
-def amount(num_bytes: Any) -> str:
-    """Returns bytes with three significant digits: ``604 MiB``, ``1.18 GiB``."""
-    value = number(num_bytes)
-    if value is None:
-        return NOTHING
-    if value < 1024:
-        return f"{value:.0f} B"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        value /= 1024
-        if value < 999.5 or unit == "TiB":
-            break
-    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:,.{digits}f} {unit}"
-
-
-def brief_seconds(seconds: Any) -> str:
-    """Returns seconds in one unit, for tables: ``340 ms``, ``12.3 s``, ``4.2 min``, ``3.1 h``."""
-    value = number(seconds)
-    if value is None:
-        return NOTHING
-    if value < 0.9995:
-        return f"{value * 1e3:.0f} ms"
-    unit, size = next(
-        ((unit, size) for unit, size in (("s", 1), ("min", 60)) if value < 99.95 * size),
-        ("h", 3600),
-    )
-    return f"{value / size:,.1f} {unit}"
 
 
 # ---- the network
@@ -239,7 +203,7 @@ def _network_facts(network: NetworkFigures) -> Iterator[str]:
         yield _line(network.frozen)
     if network.saved_seconds is not None:
         how = "measured steps" if network.is_measured else "a few examples"
-        yield f"that saves {_whole_seconds(network.saved_seconds)} of the run, predicted from {how}"
+        yield f"that saves {seconds_text(network.saved_seconds)} of the run, predicted from {how}"
 
 
 # ---- the headline
@@ -249,12 +213,12 @@ def _verdict_text(found: Explanation) -> str:
     words = [
         "memory was not predicted"
         if found.memory is None
-        else f"{amount(found.memory.peak)} at the peak"
+        else f"{bytes_text(found.memory.peak)} at the peak"
     ]
     if found.budget is not None:
-        words.append(f"the budget is {amount(found.budget)}")
+        words.append(f"the budget is {bytes_text(found.budget)}")
     if found.needed is not None:
-        words.append(f"the leanest candidate needs {amount(found.needed)}")
+        words.append(f"the leanest candidate needs {bytes_text(found.needed)}")
     return "; ".join(words)
 
 
@@ -266,13 +230,9 @@ def _times(found: Explanation) -> tuple[TimeBar, ...]:
     known = [(name, value) for name, value in rows if value is not None]
     longest = max((value for _, value in known), default=0.0)
     return tuple(
-        TimeBar(name=name, text=_whole_seconds(value), percent=_percent(value, longest))
+        TimeBar(name=name, text=seconds_text(value), percent=_percent(value, longest))
         for name, value in known
     )
-
-
-def _whole_seconds(value: float) -> str:
-    return seconds_text(value) if value >= 0.95 else brief_seconds(value)
 
 
 def _gain(found: Explanation) -> str:
@@ -284,9 +244,9 @@ def _gain(found: Explanation) -> str:
     if abs(saved) < 0.005 * eager:
         return f"none: as long as {EAGER}"
     if saved > 0:
-        text = f"{_whole_seconds(saved)} saved{_net(found)}"
+        text = f"{seconds_text(saved)} saved{_net(found)}"
         return f"{eager / plan:.2f} times as fast as {EAGER}: {text}"
-    return f"none: {_whole_seconds(-saved)} longer than {EAGER}{_net(found)}"
+    return f"none: {seconds_text(-saved)} longer than {EAGER}{_net(found)}"
 
 
 def _counts_planning(found: Explanation) -> bool:
@@ -307,7 +267,7 @@ def _changed(plan: Plan) -> dict[str, Any]:
     return {name: value for name, (_, value) in Plan.baseline(plan.device).changes(plan).items()}
 
 
-def _levers(changed: Mapping[str, Any], otherwise: str) -> str:
+def _in_words(changed: Mapping[str, Any], otherwise: str) -> str:
     return " + ".join(lever(name, value) for name, value in changed.items()) or otherwise
 
 
@@ -345,22 +305,22 @@ def _bars(figures: Mapping[str, float], text: Callable[[float], str]) -> tuple[T
 
 def _memory(memory: MemoryPrediction) -> tuple[TimeBar, ...]:
     rest = memory.peak - sum(memory.categories.values())
-    return _bars({**memory.categories, **({"other": rest} if rest > 0 else {})}, amount)
+    return _bars({**memory.categories, **({"other": rest} if rest > 0 else {})}, bytes_text)
 
 
 def _memory_facts(memory: MemoryPrediction, budget: int | None) -> Iterator[str]:
     operator = _line(memory.operator)
-    yield f"peak {amount(memory.peak)}" + (f", during {operator}" if operator else "")
+    yield f"peak {bytes_text(memory.peak)}" + (f", during {operator}" if operator else "")
     if memory.lower != memory.upper:
         over = memory.upper - memory.peak
-        reserve = f": {amount(over)} of it in reserve" if over > 0 else ""
-        yield f"at least {amount(memory.lower)}, at most {amount(memory.upper)}{reserve}"
+        reserve = f", of which {bytes_text(over)} are reserve" if over > 0 else ""
+        yield f"at least {bytes_text(memory.lower)}, at most {bytes_text(memory.upper)}{reserve}"
     if budget:
         left = budget - memory.upper
-        rest = f"{amount(left)} left" if left >= 0 else f"{amount(-left)} too little"
-        yield f"budget {amount(budget)}: {_share(memory.upper, budget)} used at most, {rest}"
+        rest = f"{bytes_text(left)} left" if left >= 0 else f"{bytes_text(-left)} too little"
+        yield f"budget {bytes_text(budget)}: {_share(memory.upper, budget)} used at most, {rest}"
     if memory.host:
-        yield f"{amount(memory.host)} more lie in host memory for the device"
+        yield f"{bytes_text(memory.host)} more lie in host memory for the device"
 
 
 def _step_facts(time: TimePrediction | None, measured: float | None) -> Iterator[str]:
@@ -404,14 +364,14 @@ def _row(candidate: Candidate, common: Mapping[str, Any]) -> CandidateRow:
     if candidate.verdict in _VERDICTS and candidate.status != "memory":
         reasons.append(_VERDICTS[candidate.verdict])
     return CandidateRow(
-        levers=_levers(own, EAGER if common.keys() <= _OF_THE_FEED else "nothing more"),
+        plan=_in_words(own, EAGER if common.keys() <= _OF_THE_FEED else "nothing more"),
         semantics=candidate.semantics,
         predicted=milliseconds(None if candidate.predicted is None else candidate.predicted.step),
         measured=milliseconds(candidate.measured),
         startup=brief_seconds(candidate.startup),
         total=brief_seconds(candidate.total),
-        memory=amount(candidate.memory_bytes),
-        status=candidate.status,
+        memory=bytes_text(candidate.memory_bytes),
+        status=status_text(candidate.status),
         reason="; ".join(filter(None, reasons)),
     )
 
@@ -470,7 +430,7 @@ def _actual(
             found, expected = number(value), predicted.get(part)
             is_time = part in ("step", "startup") or (part in bounds and name != "memory")
             is_memory = not is_time and (part.endswith("bytes") or part in bytes_of)
-            text = ms_text if is_time else amount if is_memory else plain_number
+            text = ms_text if is_time else bytes_text if is_memory else plain_number
             title = part if inner is not item else f"{name} {part}"
             yield (
                 _line(title.removesuffix("_bytes").replace("_", " ")),

@@ -58,6 +58,10 @@ class Score:
         """Writes a figure of this kind."""
         return f"{value:.{self.digits}f}{self.unit}"
 
+    def range(self, bounds: tuple[float, float]) -> str:
+        """Writes two bounds of the figure."""
+        return f"{self.text(bounds[0])} to {self.text(bounds[1])}"
+
     def bounds(self) -> tuple[float, float] | None:
         """Returns the 95 % interval of the figure, if it is known."""
         if self.interval is not None:
@@ -86,6 +90,11 @@ class Verdict:
     interval: tuple[float, float] | None = None
     wants_more: bool = False
     longer: str | None = None
+
+    @property
+    def is_good_news(self) -> bool:
+        """Returns whether there is something good to say."""
+        return self.is_good and bool(self.reasons)
 
     def lines(self) -> list[str]:
         """Puts the verdict into words."""
@@ -157,7 +166,8 @@ def judge(*, num_steps: int, losses: Sequence[float] = (), score: Score | None =
     interval = None
     if score is not None and math.isfinite(score.value):
         interval = score.bounds()
-        if interval is not None and interval[1] - interval[0] > score.wide:
+        is_wide = interval is not None and interval[1] - interval[0] > score.wide
+        if interval is not None and is_wide and _trivial_within(score, interval) is None:
             known.append(_Finding(text=_few_examples(score, interval)))
     return Verdict(
         is_good=not any(one.is_bad for one in known),
@@ -214,20 +224,33 @@ def _of_score(score: Score | None) -> _Finding | None:
         return None
     if not math.isfinite(score.value):
         return _Finding(text=f"{score.name} is not a number", is_bad=True)
-    known = {name: value for name, value in score.trivial.items() if math.isfinite(value)}
-    if not known:
+    best = _best_trivial(score)
+    if best is None:
         return None
-    best = (max if score.is_more_better else min)(known, key=lambda name: known[name])
-    trivial = f"{best} ({score.text(known[best])})"
-    bounds = score.bounds()
-    if bounds is not None:
-        low, high = bounds
-        if low <= known[best] <= high:
-            text = f"{score.num_examples:,} test examples cannot tell {score.name} from {trivial}"
-            return _Finding(text=text, is_bad=True, wants_more=True)
-    if score.beats(known[best]):
+    name, value = best
+    trivial, bounds = f"{name} ({score.text(value)})", score.bounds()
+    if bounds is not None and _trivial_within(score, bounds) is not None:
+        text = (
+            f"{score.num_examples:,} test examples are too few to tell {score.name} from {trivial}"
+        )
+        return _Finding(text=f"{text}: 95 % {score.range(bounds)}", is_bad=True, wants_more=True)
+    if score.beats(value):
         return _Finding(text=f"better than {trivial}")
     return _Finding(text=f"no better than {trivial}", is_bad=True, wants_more=True)
+
+
+def _best_trivial(score: Score) -> tuple[str, float] | None:
+    """Returns the best of the trivial answers and its figure; None if there is none."""
+    known = {name: value for name, value in score.trivial.items() if math.isfinite(value)}
+    return (max if score.is_more_better else min)(
+        known.items(), key=lambda item: item[1], default=None
+    )
+
+
+def _trivial_within(score: Score, bounds: tuple[float, float]) -> float | None:
+    """Returns the figure of the best trivial answer if it lies within bounds, else None."""
+    best = _best_trivial(score)
+    return None if best is None or not bounds[0] <= best[1] <= bounds[1] else best[1]
 
 
 def _of_losses(losses: Sequence[float], score: Score | None) -> _Finding | None:
@@ -241,7 +264,8 @@ def _of_losses(losses: Sequence[float], score: Score | None) -> _Finding | None:
         return _Finding(text=text, is_bad=score is None)
     fallen = (before - last) / max(abs(before), 1e-12)
     if not fallen > max(_STILL_IMPROVING, _noise_of(score)):
-        return None
+        text = f"the validation loss has fallen, from {first:.4g} at first to {last:.4g}"
+        return _Finding(text=text) if score is None and last < first else None
     text = f"still improving: the last evaluation's loss is {fallen:.0%} below the one before"
     return _Finding(text=text, wants_more=True)
 
@@ -255,6 +279,6 @@ def _noise_of(score: Score | None) -> float:
 
 def _few_examples(score: Score, interval: tuple[float, float]) -> str:
     return (
-        f"{score.num_examples:,} test examples are few: {score.name} lies between "
-        f"{score.text(interval[0])} and {score.text(interval[1])} (95 %)"
+        f"{score.num_examples:,} test examples are few: {score.name} is known to 95 % as "
+        f"{score.range(interval)}"
     )

@@ -29,7 +29,7 @@ def check_ended(folder: RunFolder) -> None:
         raise CheckpointError(
             "A run that has ended must hold model.safetensors",
             got=f"none in {folder.path}",
-            remedy=f"volano resume {folder.path}",
+            remedy=f"Continue it: {folder.resume_command}",
         )
 
 

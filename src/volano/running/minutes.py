@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from volano.planner import PlanRequest, PlanResult
+from volano.record.format import count_text
 from volano.record.run_folder import RunFolder
 from volano.running.busy_cores import beside_others
 from volano.running.fit_time import TrainingSize, fit_time
@@ -55,7 +56,7 @@ def fit_minutes(
     size = TrainingSize(name=task.name, task=lambda: probe, evaluation_interval=interval)
     found = fit_time(limit, [size], least_evaluation_share=1.0)
     num_steps = found.schedule.num_steps
-    reasons = (f"{num_steps:,} steps: {found.pace(limit)}", *found.reasons)
+    reasons = (f"{count_text(num_steps, 'step')}: {found.pace(limit)}", *found.reasons)
     chosen = dataclasses.replace(found.chosen, reasons=(*found.chosen.reasons, *reasons))
     return dataclasses.replace(task, duration=f"{num_steps}st"), chosen, found.length
 

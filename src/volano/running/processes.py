@@ -322,9 +322,9 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
                 folder.update_run(status="failed", reason="interrupted")
             raise KeyboardInterrupt
         raise RunError(
-            "The processes of a run must end well",
+            "The processes of a run must end without an error",
             got=str(record.get("reason") or f"exit code {code}").rstrip("."),
-            remedy=f"Continue with `nproc` {processes.nproc}: volano resume {folder.path}",
+            remedy=f"Continue with `nproc` {processes.nproc}: {folder.resume_command}",
         )
 
 

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from volano.errors import UsageError, VolanoError
+from volano.record.files import nearest
 from volano.record.run_folder import RunFolder
 from volano.task import Task
 
@@ -62,17 +63,19 @@ def load_reference(reference: str) -> Any:
         raise UsageError(
             "The module must be importable",
             got=f"{module_name}: {type(error).__name__}: {error}",
-            remedy="Run from the folder in which it lies, or mend it; `debug` shows the whole "
-            "traceback",
+            remedy="Run from the folder in which it lies, or mend it; `debug` shows the traceback",
         ) from error
     try:
         return getattr(module, name)
     except AttributeError as error:
         public = sorted(other for other in vars(module) if not other.startswith("_"))
+        near = nearest(name, public)
         raise UsageError(
-            f"{module_name} must have the name",
-            got=name,
-            remedy=f"It has: {', '.join(public[:12])}",
+            f"A reference must name something in its module, {module_name}",
+            got=repr(name),
+            remedy=f"Nearest there: {', '.join(near)}"
+            if near
+            else f"There are: {', '.join(public[:12])}",
         ) from error
 
 

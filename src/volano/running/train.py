@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
+from volano.record.json_values import mapping
 from volano.record.run_folder import PAGE
 from volano.running.end_run import with_report, with_verdict
 from volano.running.minutes import fit_minutes, is_in_minutes
@@ -94,6 +95,12 @@ def accept_code(run: str | Path, names: Collection[str]) -> None:
         folder.update_run(accept=list(names))
 
 
+def _longer(folder: RunFolder) -> str:
+    """Returns how a finished training is made longer, in words."""
+    longer = mapping(folder.read_json("run.json").get("verdict")).get("longer")
+    return f"A longer one: {longer}" if longer else "Train again, for longer"
+
+
 def check_unfinished(folder: RunFolder) -> None:
     """Raises UsageError if the run has nothing left to do, or has not come so far that it can be
     resumed.
@@ -111,5 +118,5 @@ def check_unfinished(folder: RunFolder) -> None:
         raise UsageError(
             "A run to resume must have steps left",
             got=f"{folder.path}, which is finished",
-            remedy="Start another one",
+            remedy=_longer(folder),
         )

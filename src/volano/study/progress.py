@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from volano.record.format import for_terminal
+from volano.record.format import for_terminal, notice_text
 from volano.study.observe import RungDecision, StudyInfo, StudyObserver, Summary
 from volano.study.study import Study
 from volano.terminal import unfailing
@@ -92,7 +92,7 @@ class PlainStudyProgress(StudyObserver):
         self._print(decided(decision))
 
     def on_notice(self, text: str) -> None:
-        self._print(f"note: {text}")
+        self._print(f"note: {notice_text(text)}")
 
     def on_end(self, study: Study) -> None:
         self.close()
@@ -148,7 +148,7 @@ class RichStudyProgress(StudyObserver):
         self._say(decided(decision), style="dim")
 
     def on_notice(self, text: str) -> None:
-        self._say(f"note: {text}", style="yellow")
+        self._say(f"note: {notice_text(text)}", style="yellow")
 
     def on_end(self, study: Study) -> None:
         self.close()

@@ -8,7 +8,7 @@ import textwrap
 import time
 from typing import Any, TextIO
 
-from volano.record.format import for_terminal
+from volano.record.format import count_text, for_terminal, notice_text
 from volano.terminal import unfailing
 from volano.training.observe import Observer, StartInfo
 
@@ -68,7 +68,7 @@ class _Progress(Observer):
 
     def on_notice(self, text: str) -> None:
         """Implements :class:`Observer`."""
-        self._say(f"note: {text}", "yellow")
+        self._say(f"note: {notice_text(text)}", "yellow")
 
     def on_length(self, num_steps: int) -> None:
         """Implements :class:`Observer`."""
@@ -203,10 +203,11 @@ class _Pace:
 
 
 def _headline(info: StartInfo) -> str:
-    start = f"from step {info.first_step} " if info.first_step else ""
+    start = f"from step {info.first_step} on, " if info.first_step else ""
+    steps, batch = count_text(info.num_steps, "step"), count_text(info.batch_size, "example")
     return (
         f"{info.name}: {info.num_parameters:,} parameters on {info.device}, "
-        f"{start}{info.num_steps:,} steps of {info.batch_size} -> {info.folder}"
+        f"{start}{steps} of {batch} -> {info.folder}"
     )
 
 

@@ -56,7 +56,7 @@ class Run:
     path: Path
     status: str
     model: nn.Module = field(repr=False)
-    plan: Plan
+    plan: Plan = field(repr=False)
     metrics: dict[str, Any]
     seconds: dict[str, float]
     notices: tuple[str, ...]

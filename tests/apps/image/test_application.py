@@ -18,14 +18,14 @@ def application():
     return ImageApplication.read(ImageOptions(flip="no"))
 
 
-@pytest.mark.parametrize(("is_held_out", "where"), [(True, "the held-out test"), (False, "the")])
+@pytest.mark.parametrize(("is_held_out", "where"), [(True, "held-out test"), (False, "test")])
 def test_a_summary_stands_beside_the_trivial_answer(is_held_out, where):
     run = SimpleNamespace(
         metrics={"test_accuracy": 0.98765, "num_test": 1234, "baseline_accuracy": 0.1},
         details={"is_held_out": is_held_out},
     )
     (line,) = ImageApplication.summary(run)
-    assert line.startswith(f"test accuracy 0.9877 on 1,234 of {where} ")
+    assert line.startswith(f"test accuracy 0.9877 on 1,234 {where} ")
     assert line.endswith("; always the commonest class: 0.1000)")
 
 

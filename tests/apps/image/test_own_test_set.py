@@ -64,7 +64,7 @@ def test_what_is_missing_and_what_has_another_class_is_said(root, run):
     assert f"test images are missing: the figures are of the others ({first})" in notices
     assert "images that the run was trained on are missing" in notices
     assert "1 images have another class now" in notices
-    with pytest.raises(volano.VolanoError, match="must be there to go on with it; got .* missing"):
+    with pytest.raises(volano.VolanoError, match="must be there to continue it; got .* missing"):
         task_of(RunFolder.open(run))
 
 

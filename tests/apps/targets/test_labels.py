@@ -76,7 +76,9 @@ def test_the_verdict_stands_on_its_interval(scores):
     assert verdict.interval == tuple(scores["mean_average_precision_interval"])
     worse = {**scores, "mean_average_precision_interval": [0.5, 1.0]}
     (reason, *_) = judge(num_steps=100, score=TARGET.score(worse)).reasons
-    assert reason.startswith("4 test examples cannot tell mean average precision from label fr")
+    assert reason.startswith(
+        "4 test examples are too few to tell mean average precision from label fr"
+    )
 
 
 def test_predictions():

@@ -69,7 +69,7 @@ def test_a_small_text_is_not_read_for_ever(small_text, limit):
 def test_a_few_steps_are_begun_with_however_short_the_time_is(small_text, limit):
     found = fit.fit_into(small_text, limit(1.0, flops=1e6))
     assert found.num_steps == 6
-    assert any("6 steps of the depth 2" in reason for reason in found.reasons)
+    assert any("6 steps of the network of depth 2" in reason for reason in found.reasons)
 
 
 def test_a_pinned_depth_and_batch_stand(small_text, limit):

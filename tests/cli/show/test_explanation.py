@@ -57,7 +57,7 @@ class TestWhatIsShown:
             "offload, workers, prefetch, threads",
             "optimizer state 96.0 MiB 16 %",
             "peak 604 MiB, during aten.convolution_backward in stages.2.conv1",
-            "at least 604 MiB, at most 700 MiB: 96.0 MiB of it in reserve",
+            "at least 604 MiB, at most 700 MiB, of which 96.0 MiB are reserve",
             "budget 1.00 GiB: 68 % used at most, 324 MiB left",
             "predicted, calibrated on this device",
             "compute 28.8 ms 70 %",
@@ -72,7 +72,7 @@ class TestWhatIsShown:
             "its gradients' error is 0.0021; plain eager's own is 0.0019",
             "plain eager 69.0 71.4 440 ms 2.9 min 590 MiB slower (exact) 1.84x the chosen one's "
             "time",
-            f"struck (precision) {LONG_REASON.strip()}",
+            f"rejected (precision) {LONG_REASON.strip()}",
             "untried (precision) it takes about 48 s and may save 18 s of this run",
             "precision tf32 cpu computes in fp32, bf16 fp16 cpu computes in fp32, bf16 optimizer "
             "foreach",
@@ -159,10 +159,7 @@ class TestWhatIsShown:
         ).to_json()  # fmt: skip
         whole = squeezed(printed(record))
         assert "memory was not predicted" in whole
-        assert (
-            "bf16 + channels_last + fused + keep memory — — — — — chosen (precision) as given"
-            in whole
-        )
+        assert "bf16 + channels_last + fused + keep memory chosen (precision) as given" in whole
         for title in (
             "at its peak",
             "Time of a step",

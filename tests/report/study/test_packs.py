@@ -21,7 +21,7 @@ def test_what_packing_gained_is_what_was_measured(tmp_path):
     )
     assert "would have taken about 4.0 s" in text
     assert (
-        "training 2.00 times as fast, or 1.60 times with the 0.5 s of start-up counted against it"
+        "training 2.00 times as fast, or 1.60 times with the 500 ms of start-up counted against it"
         in text
     )
     assert "width: 64, 128" in text
@@ -32,7 +32,7 @@ def test_what_packing_gained_is_what_was_measured(tmp_path):
     [
         (None, "was not measured in this study"),
         (0.0001, "packing cost time, it trained 0.20 times as fast"),
-        (0.0005, "packing gained nothing, and its start-up took 0.5 s"),
+        (0.0005, "packing gained nothing, and its start-up took 500 ms"),
     ],
 )
 def test_a_gain_that_is_none(tmp_path, solo, words):

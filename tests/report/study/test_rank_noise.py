@@ -31,8 +31,8 @@ def notices(trials, metric="loss", direction="minimize", num_valid=None):
     ("steps", "words"),
     [
         ((12, 36, 108), []),
-        ((3, 9, 27), ["ranks are noise: whole trials are 27 steps long"]),
-        ((4, 12, 36), ["ranks are noise at the first rung, 4 steps into a trial"]),
+        ((3, 9, 27), ["ranks are noise: whole trials have 27 steps, under 30"]),
+        ((4, 12, 36), ["ranks are noise at the first rung, after 4 steps"]),
     ],
 )
 def test_few_steps(steps, words):
@@ -46,8 +46,8 @@ def test_accuracies_that_so_few_examples_cannot_tell_apart():
     trials = [trial(number, value, 100) for number, value in enumerate((0.90, 0.89, 0.5, 0.91))]
     accuracy = {"metric": "accuracy", "direction": "maximize"}
     assert notices(trials, **accuracy, num_valid=200) == [
-        "200 examples cannot tell the best trial (3) from 2 others (0, 1): their accuracies lie "
-        "within its 95 % interval"
+        "200 examples are too few to tell the best trial (3) from 2 others (0, 1): their "
+        "accuracies lie within its 95 % interval"
     ]
     assert notices(trials, **accuracy, num_valid=1_000_000) == []
     assert notices(trials, **accuracy) == []

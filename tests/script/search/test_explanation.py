@@ -50,7 +50,7 @@ def test_the_text(tmp_path, monkeypatch):
         "  the rest                0.9 ms    9%  ###",
         "      in libraries  0.9 ms",
         "",
-        "  10 ms a step while its parts are told apart",
+        "  10 ms a step while its parts are timed",
         "  evaluation in between: 2.0 s, not counted",
         "  peak memory 3,072 MiB, 1.5 of 2 cores busy",
     ]

@@ -45,7 +45,7 @@ def test_what_stands_on_it(explanation, tmp_path):
     page = write_script_page(explanation, tmp_path / "page.html").read_text()
     for text in (
         "train.py --lr 0.1", "2.00 times as fast with num_workers=2", "waiting for data",
-        "data.py:17", "from pageable memory, blocking", "struck", "off by 6.0e-01", "not counted",
+        "data.py:17", "from pageable memory, blocking", "rejected", "off by 6.0e-01", "not counted",
         "takes long to try", "DataLoader(..., num_workers=2", "+++ b/train.py",
     ):  # fmt: skip
         assert text in page, text

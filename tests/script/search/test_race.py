@@ -74,7 +74,7 @@ def test_what_computes_something_else_is_not_chosen_however_fast(tmp_path):
     found, best, _, lines = race(tmp_path, {WORKERS: 0.01}, [WORKERS], wrong=[WORKERS])
     assert best is None
     assert statuses(found)[WORKERS] == "struck"
-    assert any("struck: other numbers" in line for line in lines)
+    assert any("rejected: other numbers" in line for line in lines)
 
 
 def test_what_would_be_struck_is_asked_of_float64_once(tmp_path):

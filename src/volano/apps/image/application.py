@@ -74,5 +74,5 @@ class ImageApplication(ImageTraining):
     @staticmethod
     def summary(run: Run) -> list[str]:
         """The figures of the final test, with those of the trivial answer."""
-        where = "the held-out test images" if run.details["is_held_out"] else "the test images"
-        return figures_in_words(run.metrics, f"of {where}")
+        held_out = "held-out " if run.details["is_held_out"] else ""
+        return figures_in_words(run.metrics, f"{held_out}test images")

@@ -19,6 +19,7 @@ from volano.apps.image.training import ImageTraining
 from volano.plan import Plan
 from volano.pretrained.fine_tuned import parameters_in_words
 from volano.pretrained.recipe import choose_tune
+from volano.record.format import count_text
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import LEAST_STEPS, TimeSchedule
@@ -69,7 +70,8 @@ def fit_into(application: ImageTraining, limit: TimeLimit) -> Fitted:
     num_steps = found.schedule.num_steps
     epochs = num_steps / application.steps_in(1.0)
     pace = found.pace(limit, f"at most {most_epochs:g} epochs")
-    said = f"{num_steps:,} steps ({epochs:.1f} epochs) of the {found.network.name}: {pace}"
+    steps = count_text(num_steps, "step")
+    said = f"{steps} ({epochs:.1f} epochs) of the {found.network.name}: {pace}"
     return Fitted.of(tested, found, said, *told)
 
 

@@ -34,14 +34,22 @@ class ImageOptions(Options):
     )
     target: str | None = target()
     target_columns: str | None = target_columns()
-    size: str | None = option(None, "Of the network; chosen by time and data.", choices=SIZES)
+    size: str | None = option(
+        None, "Size of the network; default: chosen by time and data.", choices=SIZES
+    )
     model: str | None = option(None, "MODULE:FUNCTION that makes your own network.")
     from_: str | None = from_option("hf:NAME, timm:NAME, MODULE:FUNCTION, a run or weights")
     tune: str | None = option(
-        None, "Part of a pretrained network to train; chosen by examples and time.", choices=TUNES
+        None,
+        "Part of a pretrained network to train; default: chosen by examples and time.",
+        choices=TUNES,
     )
     image_size: int | None = option(
-        None, "Pixels a side to decode files to.", at_least=8, at_most=512, unit="px"
+        None,
+        "Size that files are decoded to, in pixels a side.",
+        at_least=8,
+        at_most=512,
+        unit="px",
     )
     fit: str = fit()
     image_cache: str | None = option(

@@ -56,7 +56,7 @@ def _size(application: TextTraining, least_steps: int) -> TrainingSize:
     shape = application.spec.shape()
     muon = _MUON_TOKENS_A_CHANNEL * shape.width
     return TrainingSize(
-        name=f"depth {shape.depth} at {application.tokens_per_step:,} tokens a step",
+        name=f"network of depth {shape.depth} at {application.tokens_per_step:,} tokens a step",
         task=lambda: application.task(1000),
         cost=shape.flops_per_token * (application.tokens_per_step + muon),
         example_cost=shape.flops_per_token,

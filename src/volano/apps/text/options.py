@@ -28,15 +28,20 @@ class TextOptions(Options):
         "Files and folders of text, .jsonl or .parquet; without it, Python's standard library.",
         is_path=True,
     )
-    classify: bool = option(False, "Tell classes of labelled texts apart instead.", is_kept=False)
+    classify: bool = option(False, "Train a classifier of labelled texts instead.", is_kept=False)
     target: str | None = target(before=None)
     target_columns: str | None = target_columns()
     from_: str | None = from_option("hf:NAME or a folder of transformers")
     tune: str | None = option(
-        None, "Part of a pretrained network to train; chosen by texts and time.", choices=TUNES
+        None,
+        "Part of a pretrained network to train; default: chosen by texts and time.",
+        choices=TUNES,
     )
     depth: int | None = option(
-        None, "Blocks of the model; chosen by time and text.", at_least=MIN_DEPTH, at_most=MAX_DEPTH
+        None,
+        "Blocks of the model; default: chosen by time and text.",
+        at_least=MIN_DEPTH,
+        at_most=MAX_DEPTH,
     )
     context: int = option(256, "Tokens seen at once.", at_least=16, at_most=8192, unit="tokens")
     batch_size: int | None = option(None, "Windows of `context` tokens a step.", at_least=1)
@@ -56,12 +61,14 @@ class TextGenerationOptions(DeclaredOptions):
     """The options of writing text with a trained language model."""
 
     prompt: str = option("", "The text to continue; an empty one begins a document.")
-    tokens: int = option(200, "How many to write, at most.", at_least=1)
-    temperature: float = option(0.8, "0 takes the likeliest token.", at_least=0.0, at_most=100.0)
+    tokens: int = option(200, "Tokens to write, at most.", at_least=1)
+    temperature: float = option(
+        0.8, "Temperature of the draws; 0 takes the likeliest token.", at_least=0.0, at_most=100.0
+    )
     top_k: int | None = option(None, "Draw among so many likeliest tokens.", at_least=1)
     top_p: float = option(
         1.0, "Draw among the likeliest tokens of this probability.", above=0.0, at_most=1.0
     )
     seed: int = option(
-        0, "Of the draws; the same one writes the same.", at_least=0, at_most=MOST_SEED
+        0, "Seed of the draws; the same one writes the same.", at_least=0, at_most=MOST_SEED
     )

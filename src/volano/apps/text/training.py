@@ -43,6 +43,7 @@ from volano.data.sources import find_texts
 from volano.device import Device
 from volano.errors import DataError
 from volano.plan import Plan
+from volano.record.format import count_text
 from volano.running.time_limit import TimeLimit
 from volano.task import Task, trapezoid
 from volano.training import MuonAdamW, RunFolder, settings_of
@@ -235,7 +236,7 @@ class TextTraining(Application):
         """Puts depth, batch, number of steps and regime into words; ``length``: why so many
         steps."""
         shape = self.spec.shape()
-        size = f"{num_steps:,} steps of {self.tokens_per_step:,} tokens"
+        size = f"{count_text(num_steps, 'step')} of {self.tokens_per_step:,} tokens"
         return (
             f"depth {shape.depth} (width {shape.width}), {size}: {length}",
             f"regime: {self.recipe(num_steps).regime}",

@@ -14,6 +14,7 @@ from volano.apps.video.scoring.figures import NUM_SHOWN, sampling_for_figures
 from volano.apps.video.scoring.scores import generate_clips
 from volano.apps.video.training import NUM_GENERATED, NUM_VALID, VideoTraining
 from volano.plan import Plan
+from volano.record.format import count_text
 from volano.running.fit_time import EvaluationCosts, FittedSize, TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import LEAST_STEPS
@@ -36,7 +37,8 @@ def fit_into(application: VideoTraining, limit: TimeLimit) -> Fitted:
         application, found = _fitted(application_of, limit)
     num_steps, effort = found.schedule.num_steps, found.schedule.more_share
     views = num_steps * application.recipe(num_steps).batch_size
-    length = f"{num_steps:,} steps ({views:,} clips seen) of the {found.network.name}"
+    steps = count_text(num_steps, "step")
+    length = f"{steps} ({views:,} clips seen) of the {found.network.name}"
     reasons = (reason, f"{length}: {found.pace(limit)}", *_said_of(effort))
     evaluated = application.with_options(
         num_generated=round(NUM_GENERATED * effort), feature_steps=round(FEATURE_STEPS * effort),

@@ -19,8 +19,8 @@ _LEAST_FPS, _MOST_FPS = 0.1, 240
 def frames(usual: int, *, at_least: int) -> Any:
     """Returns the field of an option that says how many frames of a clip a network sees."""
     return option(
-        None, f"Frames of a clip that the model sees; {usual}.", at_least=at_least, at_most=64,
-        unit="frames", flag="--frames",
+        None, f"Frames that the model sees at once; default {usual}.",
+        at_least=at_least, at_most=64, unit="frames", flag="--frames",
     )  # fmt: skip
 
 
@@ -33,8 +33,9 @@ class ClipOptions(Options):
     """The options of every training on clips."""
 
     image_size: int | None = option(
-        None, "Pixels a side to decode to.", at_least=8, at_most=256, multiple_of=8, unit="px"
-    )
+        None, "Size that clips are decoded to, in pixels a side.",
+        at_least=8, at_most=256, multiple_of=8, unit="px",
+    )  # fmt: skip
     fit: str = fit()
     fps: float | None = _fps("Frames a second to decode to.")
     batch_size: int | None = option(None, "Clips a step.", at_least=1)
@@ -50,9 +51,11 @@ class VideoOptions(ClipOptions):
     path: str | None = option(
         None, "A folder of clips; without it, the embedded sample.", is_path=True
     )
-    classify: bool = option(False, "Tell classes of clips apart instead.", is_kept=False)
+    classify: bool = option(False, "Train a classifier of clips instead.", is_kept=False)
     from_: str | None = from_option("an image network, with `classify`")
-    network: str | None = option(None, "Chosen by the clips that will be seen.", choices=NETWORKS)
+    network: str | None = option(
+        None, "Network; default: chosen by how many clips it will see.", choices=NETWORKS
+    )
     num_frames: int | None = frames(16, at_least=4)
     num_generated: int | None = option(
         None, "Clips generated for the final figures.", at_least=0, is_resolved=True
@@ -78,18 +81,28 @@ class VideoOptions(ClipOptions):
 class VideoGenerationOptions(DeclaredOptions):
     """The options of making clips with a trained model."""
 
-    clips: int = option(16, "How many.", at_least=1, at_most=10_000)
-    steps: int = option(20, "Of the integration from noise to pictures.", at_least=1, at_most=1000)
+    clips: int = option(16, "Clips to make.", at_least=1, at_most=10_000)
+    steps: int = option(
+        20, "Steps of the integration from noise to pictures.", at_least=1, at_most=1000
+    )
     frames: int | None = option(
-        None, "Of a clip; more than the model's window is rolled out.", at_least=1, at_most=10_000
+        None,
+        "Frames of a clip; more than the model sees at once are made window by window.",
+        at_least=1,
+        at_most=10_000,
     )
     first_frames: str | None = option(None, "A clip or picture to continue.", is_path=True)
     class_name: str | None = option(None, "One of the run's classes.", flag="--class")
-    guidance: float | None = option(None, "Towards the class; 1 is plain.", at_least=0, at_most=20)
-    method: str = option("euler", "Of the integration.", choices=METHODS)
+    guidance: float | None = option(
+        None, "Guidance towards the class; 1 is none.", at_least=0, at_most=20
+    )
+    method: str = option("euler", "Method of the integration.", choices=METHODS)
     fps: float | None = _fps("Frames a second of the files.")
     seed: int = option(
-        0, "Of the noise; clip k is the same however many are made.", at_least=0, at_most=MOST_SEED
+        0,
+        "Seed of the noise; clip k is the same however many are made.",
+        at_least=0,
+        at_most=MOST_SEED,
     )
     out: str | None = option(
         None, "New folder to write; without it, the next in the run's folder.", is_path=True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from volano.cli import output
 from volano.cli.show.explanation import print_table
+from volano.record.format import bytes_text
 
 if TYPE_CHECKING:
     from volano.plan.cluster import ClusterCandidate, ClusterExplanation
@@ -92,7 +93,7 @@ def _row(candidate: ClusterCandidate) -> tuple[str, ...]:
         _micro_batch(candidate),
         _seconds(candidate.time.step),
         f"{candidate.exchange_share:.0%}",
-        _size(candidate.memory.peak),
+        bytes_text(candidate.memory.peak),
         candidate.verdict,
         f"{candidate.examples_per_second:,.0f}",
         "" if tokens is None else f"{tokens:,.0f}",
@@ -107,7 +108,7 @@ def _point(candidate: ClusterCandidate) -> tuple[str, ...]:
         _micro_batch(candidate),
         _seconds(candidate.time.step),
         f"{candidate.exchange_share:.0%}",
-        _size(candidate.memory.peak),
+        bytes_text(candidate.memory.peak),
         f"{rate:,.0f}",
         _amount(candidate.device_hours),
     )
@@ -117,11 +118,6 @@ def _micro_batch(candidate: ClusterCandidate) -> str:
     size = candidate.plan.micro_batch
     words = "whole" if size is None else f"{size} x {candidate.passes}"
     return f"{words}, recompute" if candidate.plan.recompute == "blocks" else words
-
-
-def _size(num_bytes: int) -> str:
-    unit, size = ("GiB", 2**30) if num_bytes >= 2**30 else ("MiB", 2**20)
-    return f"{num_bytes / size:,.1f} {unit}"
 
 
 def _amount(value: float) -> str:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from volano.record.format import NOTHING, notice_text
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.segment import Segment, Segments
@@ -22,7 +24,7 @@ _FEWEST_COLUMNS = (
 )
 _INDENT = 2
 _VERDICTS = {"FITS": "bold green", "NO": "bold red", "UNCERTAIN": "bold yellow"}
-_STATUSES = {"chosen": "bold green", "struck": "red", "failed": "red", "memory": "yellow"}
+_STATUSES = {"chosen": "bold green", "rejected": "red", "failed": "red", "too large": "yellow"}
 _CLASSES = {"exact": "green", "rounding": "blue", "precision": "yellow"}
 _FIGURES = ("predicted", "measured", "start-up", "whole run", "memory")
 
@@ -200,7 +202,7 @@ def _headline(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType
     yield page.text("Plan of ", "bold").append_text(page.text(planning.task, "bold"))
     yield page.inset(page.text(f"on {planning.device}, {planning.length}", "dim"))
     yield ""
-    yield page.inset(page.text(planning.levers, "bold cyan"))
+    yield page.inset(page.text(planning.plan, "bold cyan"))
     facts = [("found", page.text(planning.origin)), ("numbers", _class(planning, page))]
     facts += [("memory", _verdict(planning, page)), ("gain", page.text(planning.gain))]
     facts.append(("planning", page.text(f"took {planning.planning_time}")))
@@ -220,7 +222,7 @@ def _verdict(planning: PlanningFigures, page: _Page) -> Text:
 def _class(planning: PlanningFigures, page: _Page) -> Text:
     promises = {
         "exact": "bitwise those of plain eager",
-        "rounding": "the same mathematics, rounded elsewhere",
+        "rounding": "the same mathematics, rounded differently",
         "precision": "arithmetic in a narrower type",
     }
     words = page.text(planning.semantics, _CLASSES.get(planning.semantics, ""))
@@ -286,19 +288,23 @@ def _candidates(planning: PlanningFigures, page: _Page) -> Iterator[RenderableTy
     rows = planning.candidates
     if not rows:
         return
-    yield from page.heading(f"Candidates ({len(rows)})", "predicted and measured in ms a step")
+    cells = [_figures_of(row) for row in rows]
+    has_figures = any(word != NOTHING for words in cells for word in words)
+    beside = "predicted and measured in ms a step" if has_figures else "nothing was measured"
+    yield from page.heading(f"Candidates ({len(rows)})", beside)
     if planning.common:
         yield page.inset(page.text(f"all of them: {planning.common}", "dim"))
-    cells = [_figures_of(row) for row in rows]
+    head = _FIGURES if has_figures else ()
+    cells = [words[: len(head)] for words in cells]
     widths = [
-        max(len(name), *(len(row[number]) for row in cells)) for number, name in enumerate(_FIGURES)
+        max(len(name), *(len(row[number]) for row in cells)) for number, name in enumerate(head)
     ]
-    yield _candidate_line(
-        page, page.text(""), [page.text(name, "dim") for name in _FIGURES], widths
-    )
+    if head:
+        names = [page.text(name, "dim") for name in head]
+        yield _candidate_line(page, page.text(""), names, widths)
     for row, figures in zip(rows, cells, strict=True):
         style = _STATUSES.get(row.status, "")
-        name = page.text(row.levers, "bold" if row.status == "chosen" else "")
+        name = page.text(row.plan, "bold" if row.status == "chosen" else "")
         yield _candidate_line(page, name, [page.text(words) for words in figures], widths)
         words = page.text(row.status, style).append_text(page.text(f" ({row.semantics})", "dim"))
         if row.reason:
@@ -342,7 +348,7 @@ def _refused(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]
 def _notices(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     if planning.notices:
         yield from page.heading("Notices")
-        yield page.grid([(page.text("-"), page.text(notice)) for notice in planning.notices])
+        yield page.grid([(page.text("-"), page.text(notice_text(one))) for one in planning.notices])
 
 
 SECTIONS: dict[str, Callable[[PlanningFigures, _Page], Iterator[RenderableType]]] = {

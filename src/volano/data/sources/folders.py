@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from volano.errors import DataError, UsageError
+from volano.record.files import check_exists
 
 # Files that every run's folder holds (record/run_folder.py). Its tokens, pictures and records are
 # made from data, but are not data themselves.
@@ -131,8 +132,7 @@ def files_to_predict(
     found: list[Path] = []
     runs: set[Path] = set()
     for path in map(Path, given):
-        if not path.exists():
-            raise UsageError("A file to predict must exist", got=str(path))
+        check_exists(path, "A file to predict must exist")
         refuse_run(path)
         if not path.is_dir() and not is_one(path.name):
             raise UsageError(f"A file to predict must be named like {one}", got=str(path))

@@ -88,7 +88,7 @@ def _of_targets(
         kept, held = np.sort(np.concatenate([kept, held[is_lost]])), held[~is_lost]
         if not len(held):
             raise DataError(
-                f"There must be {what} to hold out, without a label that they have alone",
+                f"Some {what} must have labels that others have too, so that they can be held out",
                 got=f"none of {len(labels):,}",
                 remedy=f"Add {what}, or give a test set of your own",
             )

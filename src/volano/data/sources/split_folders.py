@@ -7,6 +7,7 @@ from pathlib import Path
 
 from volano.data.sources.split_record import TRAIN
 from volano.data.sources.tables import check_has_train, split_named
+from volano.record.format import count_text
 
 
 def split_folders(
@@ -61,8 +62,9 @@ def left_beside(
 def loose_in_words(folder: Path, is_one: Callable[[str], bool], what: str) -> list[str]:
     """Returns in words how many lie beside the class folders of a folder; nothing if none does."""
     num_loose = len(loose_in(folder, is_one))
-    where = f"beside the class folders of {folder.name}/"
-    return [f"left out: {num_loose:,} {what} {where}"] if num_loose else []
+    where = f"next to the class folders of {folder.name}/"
+    found = count_text(num_loose, what.removesuffix("s"))
+    return [f"left out: {found} {where}"] if num_loose else []
 
 
 def loose_in(folder: Path, is_one: Callable[[str], bool]) -> list[Path]:

@@ -179,7 +179,7 @@ class SplitRecord:
         """
         if any(len(part) < len(self[split]) for split, part in found.items()):
             raise CheckpointError(
-                f"The {what} of a run must be there to go on with it",
+                f"The {what} of a run must be there to continue it",
                 got=f"{path}: {self.changes(present, what)[0]}",
                 remedy="Put them back, or train again",
             )

@@ -284,11 +284,16 @@ def find_column(row: dict[str, Any], names: tuple[str, ...], path: Path, what: s
     for name in names:
         if name.lower() in by_name:
             return by_name[name.lower()]
+    is_target = len(names) == 1 or names == LABEL_COLUMNS
     raise DataError(
-        f"A table must have a column of {what}, named {' or '.join(names)}",
+        f"A table must have a column of {what}, named {_one_of(names)}",
         got=f"{path} with {', '.join(map(str, row)) or 'no columns'}",
-        remedy="Rename the column",
+        remedy=f"Rename the column{', or name it by `target_columns`' if is_target else ''}",
     )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, Any]]]:

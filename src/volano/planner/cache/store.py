@@ -70,13 +70,11 @@ def find_remembered(start: str) -> Remembered:
     """
     found = [plan for plan in list_remembered() if plan.fingerprint.startswith(start)]
     if len(found) != 1 or not start:
-        names = (
-            ", ".join(plan.fingerprint[:8] for plan in (found or list_remembered())[:6]) or "none"
-        )
+        names = [plan.fingerprint[:8] for plan in (found or list_remembered())[:6]]
         raise UsageError(
-            "The name must be the beginning of exactly one remembered plan's fingerprint",
-            got=f"{start!r}, with which {len(found)} begin",
-            remedy=f"There are: {names}",
+            "Exactly one remembered plan must have a fingerprint that begins so",
+            got=f"{start!r} and {len(found)} such plans",
+            remedy=f"There are: {', '.join(names) or 'none'}",
         )
     return found[0]
 

@@ -273,7 +273,7 @@ class _OnCluster:
             found = self._predicted(plan, size)
         except IsolatedError as error:
             raise PlanError(
-                "A training on paper must have a step that can be predicted", got=error.reason
+                "A training on a cluster must have a step that can be predicted", got=error.reason
             ) from error
         return StepCosts.of_captured(found, plan, self._rates, self._gradient_bytes)
 

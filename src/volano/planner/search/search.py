@@ -47,6 +47,7 @@ from volano.planner.task_profile import (
     profile_task,
     said_of_prefix,
 )
+from volano.record.format import count_text
 from volano.task import Task
 
 # The shortest run that is raced if its length is given in seconds: a hundredth of less is too short
@@ -133,8 +134,8 @@ class _Search:
             return self._without_race("trusted")
         if self._is_short():
             seconds, steps = self._request.seconds, self._task.num_steps
-            length = f"{steps:,} steps" if seconds is None else f"{seconds:.0f} s"
-            why = f"{length} are too short a run to measure candidates"
+            length = count_text(steps, "step") if seconds is None else f"{seconds:.0f} s"
+            why = f"the run is too short to measure candidates: {length}"
             return self._without_race("trusted", why)
         race = CandidateRace(
             self._task, self._profile, self._space, self._fits, self._cost_model,
@@ -157,8 +158,8 @@ class _Search:
             if not race.ranking():  # an objective that needs whole batches
                 return self._without_race("trusted")
             more.append(
-                f"steps were timed on {race.share:.0%} of each batch: the run has "
-                f"{self._task.num_steps:,} steps"
+                f"steps were timed on {race.share:.0%} of each batch, since the run has only "
+                f"{count_text(self._task.num_steps, 'step')}"
             )
         if race.has_ended_early:
             more.append("planning ended early: nothing was left that could be faster")

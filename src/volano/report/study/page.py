@@ -21,6 +21,7 @@ from volano.record.format import (
 from volano.record.json_values import mapping, number, sequence
 from volano.record.run_folder import PAGE
 from volano.record.study import BestTrial, StudyRecord, TrialResult, read_study
+from volano.report.experiment import setting_text
 from volano.report.figures import Figure
 from volano.report.page import Pieces, render, save_page
 from volano.report.study.packs import UNIT, packing_of
@@ -206,7 +207,11 @@ def _best_rows(record: StudyRecord) -> list[tuple[str, str]]:
     """Returns name and value of each of its parameters, with all digits, so that they can be
     copied."""
     best = record.find_best()
-    return [] if best is None else [(name, _whole(value)) for name, value in best.params.items()]
+    return (
+        []
+        if best is None
+        else [(name, setting_text(value, "none")) for name, value in best.params.items()]
+    )
 
 
 def _settings_rows(record: StudyRecord) -> list[tuple[str, str]]:
@@ -359,12 +364,4 @@ def _listed(numbers: list[int]) -> str:
 
 def _brief(value: Any) -> str:
     figure = number(value)
-    return short(_whole(value), _LONGEST) if figure is None else plain_number(figure)
-
-
-def _whole(value: Any) -> str:
-    return (
-        {None: "none", True: "yes", False: "no"}[value]
-        if value is None or isinstance(value, bool)
-        else str(value)
-    )
+    return short(setting_text(value, "none"), _LONGEST) if figure is None else plain_number(figure)

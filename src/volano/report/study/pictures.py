@@ -83,26 +83,13 @@ def parallel_coordinates(record: StudyRecord) -> Picture | None:
     space = read_space(record.folder)
     axes = [parameter_axis(name, trials, space.get(name)) for name in names]
     axes.append(_numbers(title_of(record.metric), list(shown), is_log=_spans(shown)))
-    height = 3.7
-    light, dark = (
-        _drawn(
-            lambda figure, look: _draw_parallel(figure, look, record, trials, axes),
-            look,
-            width,
-            height,
-        )
-        for width in [max(6.0, min(16.0, 1.35 * len(axes) + 0.8))]
-        for look in (_LIGHT, _DARK)
-    )
-    notes = [f"{len(record.parameters) - MOST_AXES} more parameters stand in the table"]
-    return Picture(
-        light=light[0],
-        dark=dark[0],
-        width=light[1],
-        height=light[2],
+    left_out = len(record.parameters) - MOST_AXES
+    return _drawn(
+        lambda figure, look: _draw_parallel(figure, look, record, trials, axes),
+        (max(6.0, min(16.0, 1.35 * len(axes) + 0.8)), 3.7),
         alt=f"{len(trials)} trials across {', '.join(short(name, 40) for name in names)} and "
         f"{record.metric}",
-        notes=tuple(notes if len(record.parameters) > MOST_AXES else ()),
+        notes=(f"{left_out} more parameters stand in the table",) if left_out > 0 else (),
     )
 
 
@@ -239,44 +226,23 @@ def _draw_parallel(
         )
         plot.add_collection(lines)
     for across, axis in enumerate(axes):
-        plot.plot([across, across], [0, 1], color=look["soft"], linewidth=1.1, zorder=3)
+        _draw_axis(plot, across, axis, look)
+
+
+def _draw_axis(plot: Any, across: int, axis: Axis, look: dict[str, str]) -> None:
+    above = {"ha": "center", "va": "bottom"}
+    plot.plot([across, across], [0, 1], color=look["soft"], linewidth=1.1, zorder=3)
+    plot.text(across, 1.10, _text(axis.title, 20), color=look["ink"], fontsize=9, **above)
+    if axis.is_log:
+        plot.text(across, 1.045, "logarithmic", color=look["soft"], fontsize=7, **above)
+    behind = {"facecolor": look["card"], "alpha": 0.75, "linewidth": 0, "pad": 0.5}
+    for height, label in axis.ticks:
+        mark = [across, across + 0.025], [height, height]
+        plot.plot(*mark, color=look["soft"], linewidth=0.9, zorder=3)
         plot.text(
-            across,
-            1.10,
-            _text(axis.title, 20),
-            ha="center",
-            va="bottom",
-            color=look["ink"],
-            fontsize=9,
-        )
-        if axis.is_log:
-            plot.text(
-                across,
-                1.045,
-                "logarithmic",
-                ha="center",
-                va="bottom",
-                color=look["soft"],
-                fontsize=7,
-            )
-        for height, label in axis.ticks:
-            plot.plot(
-                [across, across + 0.025],
-                [height, height],
-                color=look["soft"],
-                linewidth=0.9,
-                zorder=3,
-            )
-            plot.text(
-                across + 0.045,
-                height,
-                _text(label, 14),
-                va="center",
-                color=look["ink"],
-                fontsize=7.5,
-                zorder=6,
-                bbox={"facecolor": look["card"], "alpha": 0.75, "linewidth": 0, "pad": 0.5},
-            )
+            across + 0.045, height, _text(label, 14), va="center", color=look["ink"], fontsize=7.5,
+            zorder=6, bbox=behind,
+        )  # fmt: skip
 
 
 def _some(place: float | None) -> float:
@@ -316,20 +282,9 @@ def rung_curves(record: StudyRecord) -> Picture | None:
             curves[trial.number] = (trial, points)
     if not curves:
         return None
-    light, dark = (
-        _drawn(
-            lambda figure, look: _draw_curves(figure, look, record, list(curves.values())),
-            look,
-            8.6,
-            3.7,
-        )
-        for look in (_LIGHT, _DARK)
-    )
-    return Picture(
-        light=light[0],
-        dark=dark[0],
-        width=light[1],
-        height=light[2],
+    return _drawn(
+        lambda figure, look: _draw_curves(figure, look, record, list(curves.values())),
+        (8.6, 3.7),
         alt=f"{record.metric} of {len(curves)} trials against the epochs that they were trained "
         "for",
     )
@@ -385,13 +340,26 @@ def _dress(plot: Any, look: dict[str, str]) -> None:
 
 
 def _drawn(
-    draw: Callable[[Any, dict[str, str]], None], look: dict[str, str], width: float, height: float
-) -> tuple[str, int, int]:
-    """Returns a PNG as data, and its size in pixels of the page."""
+    draw: Callable[[Any, dict[str, str]], None],
+    size: tuple[float, float],
+    *,
+    alt: str,
+    notes: tuple[str, ...] = (),
+) -> Picture:
+    """Returns a picture of so many inches, drawn for the light and for the dark page."""
+    light, dark = (_png(draw, look, size) for look in (_LIGHT, _DARK))
+    width, height = (round(96 * inches) for inches in size)
+    return Picture(light=light, dark=dark, width=width, height=height, alt=alt, notes=notes)
+
+
+def _png(
+    draw: Callable[[Any, dict[str, str]], None], look: dict[str, str], size: tuple[float, float]
+) -> str:
+    """Returns a PNG as data."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
     draw(figure, look)
     buffer = io.BytesIO()
@@ -400,8 +368,7 @@ def _drawn(
         # in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, dpi=_DOTS_PER_INCH, transparent=True)
-    uri = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-    return uri, round(width * 96), round(height * 96)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _text(text: str, length: int) -> str:

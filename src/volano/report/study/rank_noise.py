@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from volano.record.format import count_text
 from volano.record.study import TrialResult
 from volano.report.verdict import LEAST_STEPS, wilson_interval
 
@@ -32,13 +33,13 @@ def rank_notices(
     whole = max(trial.rungs[-1].step for trial in shown)
     if whole < LEAST_STEPS:
         said.append(
-            f"ranks are noise: whole trials are {whole:,} steps long, under {LEAST_STEPS}; give "
-            "more minutes, or fewer trials"
+            f"ranks are noise: whole trials have {count_text(whole, 'step')}, under {LEAST_STEPS}; "
+            "give more minutes, or fewer trials"
         )
     elif first < _LEAST_FIRST_STEPS:
         said.append(
-            f"ranks are noise at the first rung, {first:,} steps into a trial: give more minutes, "
-            "or fewer rungs or trials"
+            f"ranks are noise at the first rung, after {count_text(first, 'step')}: give more "
+            "minutes, or fewer rungs or trials"
         )
     return said + _too_close(shown, metric, direction, num_valid)
 
@@ -60,6 +61,6 @@ def _too_close(
         return []
     names = ", ".join(map(str, others[:_MOST_NAMED])) + ", ..." * (len(others) > _MOST_NAMED)
     return [
-        f"{num_valid:,} examples cannot tell the best trial ({best}) from {len(others):,} others "
-        f"({names}): their accuracies lie within its 95 % interval"
+        f"{num_valid:,} examples are too few to tell the best trial ({best}) from {len(others):,} "
+        f"others ({names}): their accuracies lie within its 95 % interval"
     ]

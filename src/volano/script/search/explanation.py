@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from volano.plan import status_text
 from volano.script.plan import ScriptPlan
 from volano.script.watch.observe import PARTS
 
@@ -274,7 +275,7 @@ def _place_lines(place: CodePlace) -> list[str]:
 def _facts(explanation: ScriptExplanation) -> Iterator[str]:
     if explanation.split_step_seconds > 1.02 * explanation.step_seconds:
         seconds = milliseconds(explanation.split_step_seconds)
-        yield f"{seconds} a step while its parts are told apart"
+        yield f"{seconds} a step while its parts are timed"
     if explanation.evaluation_seconds:
         yield f"evaluation in between: {explanation.evaluation_seconds:.1f} s, not counted"
     facts = []
@@ -296,7 +297,8 @@ def candidate_line(candidate: ScriptCandidate) -> list[str]:
     lines = [f"  {words:<40}{figures}".rstrip()]
     if len(words) > 39 and figures:
         lines = [f"  {words}", f"  {'':<40}{figures}"]
-    reason = it.reason if it.status in ("measured", "chosen") else f"{it.status}: {it.reason}"
+    is_measured = it.status in ("measured", "chosen")
+    reason = it.reason if is_measured else f"{status_text(it.status)}: {it.reason}"
     if it.startup_seconds > _LEAST_STARTUP_SECONDS:
         reason += f"; begins {it.startup_seconds:.0f} s later"
     return lines + textwrap.wrap(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from volano.plan import status_text
 from volano.record.files import check_out
 from volano.record.format import NOTHING, bytes_text, printable
 from volano.report.page import render, save_page
@@ -78,7 +79,7 @@ def _facts(it: ScriptExplanation) -> Iterator[tuple[str, str]]:
     if it.evaluation_seconds:
         yield "evaluation in between", f"{it.evaluation_seconds:.1f} s, not counted"
     if it.split_step_seconds > 1.02 * it.step_seconds:
-        yield "a step while its parts are told apart", milliseconds(it.split_step_seconds)
+        yield "a step while its parts are timed", milliseconds(it.split_step_seconds)
     if it.peak_bytes and it.busy_cores is not None:
         yield "cores busy", f"{it.busy_cores:.1f} of {os.cpu_count()}"
     model = it.facts.get("model")
@@ -110,7 +111,7 @@ def _row(candidate: ScriptCandidate) -> dict[str, str]:
         "seconds": NOTHING if it.seconds is None else milliseconds(it.seconds),
         "gain": NOTHING if it.gain is None else f"{it.gain:.2f}",
         "startup": f"{it.startup_seconds:.1f} s" if it.startup_seconds > 0 else NOTHING,
-        "status": it.status,
+        "status": status_text(it.status),
         "reason": _line(it.reason),
     }
 

@@ -274,8 +274,8 @@ class Worker:
         half = -(-len(candidates) // 2)
         self._most[candidates[0].standing.kind] = half
         self._hear(
-            f"a pack of {len(candidates)} trials ran out of memory ({reason}); packs of {half} go "
-            "on"
+            f"a pack of {len(candidates)} trials ran out of memory ({reason}); packs of {half} "
+            "continue"
         )
         return [
             outcome

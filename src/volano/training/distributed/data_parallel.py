@@ -240,7 +240,7 @@ def _mesh(device: Device, ranks: Ranks, sharding: str) -> Any:
     if per_node is None or ranks.world_size % per_node:
         raise PlanError(
             "sharding='hybrid' needs machines of equally many ranks",
-            got=f"{ranks.world_size} ranks, {per_node or 'nobody knows how many'} of each machine",
+            got=f"{ranks.world_size} ranks, {per_node or 'an unknown number'} of each machine",
             remedy="Start them with torchrun, or pin sharding='full'",
         )
     shape = (ranks.world_size // per_node, per_node)

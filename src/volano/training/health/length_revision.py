@@ -107,6 +107,6 @@ class LengthRevision:
         self._session.set_num_steps(num_steps)
         self._observer.on_length(num_steps)
         self._observer.on_notice(
-            f"{num_steps:,} steps instead of {before:,}: a step takes {seconds * 1e3:.3g} ms, as "
-            f"timed up to step {step}"
+            f"{num_steps:,} steps instead of {before:,}: what the time left is enough for, at "
+            f"{seconds * 1e3:.3g} ms a step as timed up to step {step}"
         )

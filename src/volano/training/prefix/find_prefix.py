@@ -186,7 +186,7 @@ class _Finder:
             _until_known(lambda part=part, n=number: self._loss(part, 1 + n), passed)
             for region, rows in enumerate(passed.computed):
                 if not rows.keys() <= known[region].keys():
-                    bad[region] = "its input is drawn anew each time, or depends on the batch"
+                    bad[region] = "its input is drawn again each time, or depends on the batch"
                     continue
                 pairs = [(row[s], known[region][k][s]) for k, row in rows.items() for s in row]
                 difference = max((off(ours, theirs) for ours, theirs in pairs), default=0.0)

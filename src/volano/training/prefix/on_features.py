@@ -69,7 +69,7 @@ class FeaturePass(UnitPass):
         named = enumerate(boundary.calls)
         self._calls = [(n, *call) for n, call in named if call[0] in boundary.kept_units]
         if any(region is None for _, _, region in self._calls):
-            raise PrefixMismatchError("a frozen module is computed anew in one of its calls")
+            raise PrefixMismatchError("a frozen module is computed again in one of its calls")
         self._used = {source for used in boundary.used for source in used}
         self._made: list[GivenCall] = []
         self._digests = digests

@@ -28,7 +28,7 @@ def test_every_kind_that_is_left_out_is_said(tmp_path):
         "folders of train/ without images are no classes: fish",
         "images are read from test/ and train/ and val/; left out: 1 in unlabelled/, 4 in "
         "validation/, 1 in no folder",
-        "left out: 1 images beside the class folders of train/",
+        "left out: 1 image next to the class folders of train/",
         "validation/ is not read: val/ is the valid set already",
     ]
 

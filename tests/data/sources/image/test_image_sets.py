@@ -236,7 +236,7 @@ class TestTables:
         [
             (
                 "file,colour\na.png,red\n",
-                "column of labels, named label or class or target or .*; got .*file, colour",
+                "column of labels, named label, class, target, .*; got .*file, colour",
             ),
             ("file,label\n", "must have rows"),
             (

@@ -94,7 +94,7 @@ class TestSources:
             path.write_text(f"text of {place}")
         assert read_labelled_texts(tmp_path).notices == (
             "texts are read from test/ and train/; left out: 1 in extra/, 1 in no folder",
-            "left out: 1 texts beside the class folders of train/",
+            "left out: 1 text next to the class folders of train/",
         )
 
     def test_val_is_tested_where_there_is_no_test_set(self, tmp_path):

@@ -29,7 +29,7 @@ class TestSources:
         assert texts_of(source) == ["one", "two", "three"]
         assert texts_of(source) == ["one", "two", "three"]  # as often as one likes
         assert [document.name for document in source.read()] == ["a.txt", "b.md", "sub/c.py"]
-        assert source.notices == ("1 files are not named like text and are not read",)
+        assert source.notices == ("not named like text, and not read: 1 file",)
 
     def test_a_file_is_text_whatever_its_name(self, tmp_path):
         (tmp_path / "NOTES").write_text("one")

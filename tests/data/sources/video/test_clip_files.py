@@ -174,7 +174,7 @@ class TestDamage:
         path = write_clip(tmp_path / "a.mkv", frames, codec="mjpeg", spoil=(4, 5))
         said = []
         found = decode_clip(path, GREY, said=said)
-        assert said == ["2 frames are missing beside 10 good ones"]
+        assert said == ["2 frames are missing, 10 are good"]
         assert np.array_equal(found[:4], whole[:4])
         assert np.array_equal(found[6:], whole[6:])
         assert np.array_equal(found[4], whole[3])
@@ -200,4 +200,4 @@ class TestDamage:
         said = []
         num = len(decode_clip(path, GREY, said=said))
         assert 5 < num < 35
-        assert f"{40 - num} frames are missing beside {num} good ones" in said[0]
+        assert f"{40 - num} frames are missing, {num} are good" in said[0]

@@ -95,8 +95,8 @@ class CausalTraining(Application):
         """Loads the network, and cuts the text into windows of its tokens."""
         if options.tune == HEAD:
             raise UsageError(
-                "A language model is tuned by `lora` or `all`", got="tune=head",
-                remedy="Say lora: few numbers are trained there too",
+                "A language model must be tuned by lora or all", got="tune=head",
+                remedy="Take lora, which trains few weights too",
             )  # fmt: skip
         network = _network(options)
         source = find_texts(None if options.path is None else Path(options.path))

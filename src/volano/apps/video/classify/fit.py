@@ -14,6 +14,7 @@ from volano.apps.video.classify.training import ClipClassifyTraining
 from volano.device import Device
 from volano.plan import Plan
 from volano.pretrained.fine_tuned import HEAD, parameters_in_words
+from volano.record.format import count_text
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import LEAST_STEPS
@@ -46,7 +47,8 @@ def fit_into(application: ClipClassifyTraining, limit: TimeLimit) -> Fitted:
     )  # fmt: skip
     num_steps = found.schedule.num_steps
     epochs = num_steps / application.steps_in(1.0)
-    told = f"{num_steps:,} steps ({epochs:.1f} epochs) of the {found.network.name}: "
+    steps = count_text(num_steps, "step")
+    told = f"{steps} ({epochs:.1f} epochs) of the {found.network.name}: "
     application = application.with_options(num_evaluations=found.schedule.num_evaluations)
     return Fitted.of(application, found, *said, told + found.pace(limit))
 

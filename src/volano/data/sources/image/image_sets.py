@@ -47,6 +47,7 @@ from volano.data.sources.tables import (
 )
 from volano.data.sources.targets import CLASSES, TargetFormat, Targets, read_targets
 from volano.errors import DataError, UsageError
+from volano.record.files import check_exists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +110,7 @@ def read_image_sets(
         _refuse_decoding(wanted, "the embedded digits")
         target.check_no_table("the embedded digits")
         return _embedded_digits()
-    if not path.exists():
-        raise UsageError(
-            "`path` must exist",
-            got=str(path),
-            remedy="Omit `path` to train on the embedded sample",
-        )
+    check_exists(path, remedy="omit `path` to train on the embedded sample")
     if path.is_file():
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise UsageError(

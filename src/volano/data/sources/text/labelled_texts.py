@@ -41,6 +41,7 @@ from volano.data.sources.targets import (
 from volano.data.sources.text.text_tables import whole_characters
 from volano.data.sources.text.texts import find_texts, is_text, texts_below
 from volano.errors import DataError, UsageError
+from volano.record.files import check_exists
 
 _ANY_TARGET = TargetFormat()
 
@@ -142,8 +143,7 @@ def read_labelled_texts(
         DataError: it holds nothing that can be trained on, an unknown split, or a class that is
             only tested.
     """
-    if not path.exists():
-        raise UsageError("`path` must exist", got=str(path))
+    check_exists(path)
     refuse_run(path)
     faults: list[Fault] = []
     notices: list[str] = []
@@ -337,8 +337,7 @@ def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault
     faults: list[Fault] = []
     runs: set[Path] = set()
     for file in files:
-        if not file.exists():
-            raise UsageError("A file to predict must exist", got=str(file))
+        check_exists(file, "A file to predict must exist")
         source, folder = find_texts(file, runs=runs), file if file.is_dir() else file.parent
         found += [(str(folder / document.name), document.text) for document in source.read(faults)]
     return found, faults, run_notices(runs)

@@ -18,7 +18,9 @@ from volano.data.feed.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, walk
 from volano.data.sources.tables import TABLE_SUFFIXES
 from volano.data.sources.text.text_tables import read_column
-from volano.errors import DataError, MissingExtraError, UsageError
+from volano.errors import DataError, MissingExtraError
+from volano.record.files import check_exists
+from volano.record.format import count_text
 
 _SUFFIXES = (
     ".txt .md .rst .tex .org .log .srt .html .htm .xml .css .json .yaml .yml .toml .ini .cfg .sql "
@@ -99,12 +101,7 @@ def find_texts(path: Path | None, *, runs: set[Path] | None = None) -> TextSourc
     """
     if path is None:
         return _standard_library()
-    if not path.exists():
-        raise UsageError(
-            "`path` must exist",
-            got=str(path),
-            remedy="Omit `path` to train on the embedded sample",
-        )
+    check_exists(path, remedy="omit `path` to train on the embedded sample")
     if path.is_file():  # the user named this very file, so it is read whatever its name
         return TextSource(root=path, files=(path,), origin=str(path))
     refuse_run(path)
@@ -117,11 +114,12 @@ def find_texts(path: Path | None, *, runs: set[Path] | None = None) -> TextSourc
             got=f"{path} with {others} other files",
             remedy="Name one of the files itself if it is text nevertheless",
         )
-    notices = (f"{others} files are not named like text and are not read",) if others else ()
+    left_out = f"not named like text, and not read: {count_text(others, 'file')}"
+    notices = [left_out] if others else []
     return TextSource(
         root=path,
         files=tuple(files),
-        origin=f"{path} ({len(files):,} files)",
+        origin=f"{path} ({count_text(len(files), 'file')})",
         notices=(*notices, *run_notices(runs)),
     )
 

@@ -219,7 +219,7 @@ def decode_clip(
         if not num_set:  # the header's length counts by the same clock
             num_missing = max(num_missing, _num_cut_off(container, stream, line, fps, last_rate))
     if said is not None and num_missing:
-        said.append(f"{num_missing:,} frames are missing beside {len(pictures):,} good ones")
+        said.append(f"{num_missing:,} frames are missing, {len(pictures):,} are good")
     if said is not None and num_set:
         said.append(f"the clock of its frames jumps {num_set:,} times, and is read without jumps")
     budget.add((num_moments(line, last_rate, clip_format.fps) - len(pictures)) * pictures[0].nbytes)

@@ -29,6 +29,8 @@ from volano.data.sources.video.clip_pixels import ClipFormat
 from volano.data.sources.video.clip_splits import clip_members, clips_again, hold_out_clips
 from volano.data.sources.video.clip_tables import clips_of_table, is_table
 from volano.errors import DataError, UsageError
+from volano.record.files import check_exists
+from volano.record.format import count_text
 
 # A file is kept in pieces of at most so many times the frames that a model sees, from which crops
 # are drawn.
@@ -181,11 +183,11 @@ def read_clip_folder(
 def _found_in(root: Path, *, may_be_table: bool, known: Sequence[str] = ()) -> FoundClips:
     if may_be_table and is_table(root):
         return clips_of_table(root, known)
+    check_exists(root, remedy=None if may_be_table else "omit `path` to train on the sample")
     if not root.is_dir():
         raise UsageError(
             "Clips must come from a folder" + (" or a table" if may_be_table else ""),
-            got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
-            remedy="" if may_be_table else "Omit `path` to train on the embedded sample",
+            got=f"{root}, which is a file",
         )
     return find_clips(root)
 
@@ -337,7 +339,8 @@ def _decode_all(
     damaged = [(file.path, texts) for file, texts in zip(files, said, strict=True) if texts]
     if damaged:
         path, texts = damaged[0]
-        notices.append(f"{len(damaged):,} clips are damaged; the first: {path}: {', '.join(texts)}")
+        num = count_text(len(damaged), "damaged clip")
+        notices.append(f"{num}; the first: {path}: {', '.join(texts)}")
     return _Decoded(
         files=files,
         frames={row: frames for row, frames in decoded.items() if row not in short},
