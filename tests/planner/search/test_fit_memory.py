@@ -130,9 +130,8 @@ def test_what_ran_and_is_too_large_is_not_taken(monkeypatch):
     monkeypatch.setattr(
         CostModel, "verdict", lambda _, plan: "NO" if plan.precision == "bf16" else "FITS"
     )
-    monkeypatch.setattr(
-        "volano.planner.search.search.fit", lambda *_, **__: Fit(ways=({},), needed=1, missing="")
-    )
+    it_fits = Fit(ways=({},), needed=1, missing="")
+    monkeypatch.setattr("volano.planner.search.fit_memory.fit", lambda *_, **__: it_fits)
     found = search(budget=4000 * MIB)
     assert found.plan.precision == "fp32"
     assert {c.status for c in found.explanation.candidates if c.plan.precision == "bf16"} == {
