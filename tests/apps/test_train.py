@@ -13,7 +13,7 @@ from volano.apps.train import _fit, _scratch, _time_limit, resume_application, t
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest, PlanResult
-from volano.running.processes import Processes, RunSettings
+from volano.running.processes import Processes, TrainingRequest
 from volano.training import RunFolder
 
 
@@ -105,7 +105,7 @@ def test_a_run_that_was_tested_has_nothing_left(tmp_path):
         "run.json", {"schema_version": 1, "metrics": {"test_dots": 1.0}, "status": "finished"}
     )
     with pytest.raises(UsageError, match="finished"):
-        resume_application(Dots, tmp_path, RunSettings.of())
+        resume_application(Dots, tmp_path, TrainingRequest.of())
 
 
 def test_what_the_final_test_says_is_kept_with_the_run(monkeypatch):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from volano.errors import UsageError
 from volano.plan import Plan, parse_bytes
 from volano.planner import PlanRequest
-from volano.running.processes import Processes, RunSettings, follow, is_follower
+from volano.running.processes import Processes, TrainingRequest, follow, is_follower
 from volano.running.references import as_task, load_reference, training_at_import
 from volano.running.train import accept_code, kind_of, resume_task, train_task
 from volano.running.trust import name_code, trust_folder
@@ -79,7 +79,7 @@ def train(
         observer = observer or make_progress()
         observer.on_notice(warning)
     planning = _request(device=device, pins=pins, forbid=forbid, budget=budget, plan=plan)
-    settings = RunSettings.of(
+    settings = TrainingRequest.of(
         planning=planning, out=out, safety=safety, processes=processes, observer=observer
     )
     value, kind = named(what)
@@ -133,7 +133,7 @@ def train_trial(
     kind, options, more = found
     application = application_class(kind)
     own = kind if ":" in kind else None
-    settings = RunSettings.of(planning=_request(**planning), **how)
+    settings = TrainingRequest.of(planning=_request(**planning), **how)
     return train_application(application, options, settings, kind=own, more=more)
 
 
@@ -174,7 +174,7 @@ def resume(
         return follow(task)
     name_code(code)
     trust_folder(run, trust)
-    settings = RunSettings.of(safety=safety, processes=processes, observer=observer)
+    settings = TrainingRequest.of(safety=safety, processes=processes, observer=observer)
     if accept:
         accept_code(run, [accept] if isinstance(accept, str) else accept)
     if kind_of(run) in _OWN_KINDS:

@@ -18,7 +18,7 @@ from volano.apps.text.model_spec import CLASSES
 from volano.planner import PlanRequest
 from volano.running.busy_cores import beside_others, threads_of
 from volano.running.end_run import end_run, with_notices
-from volano.running.processes import Processes, RunSettings, begin, check_processes, go_on
+from volano.running.processes import Processes, TrainingRequest, begin, check_processes, go_on
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import WRITING_SECONDS
 from volano.running.train import check_unfinished
@@ -29,7 +29,7 @@ from volano.training import Observer, Run, RunFolder, check_plan
 def train_application(
     application_type: type[Application],
     options: Any,
-    settings: RunSettings,
+    settings: TrainingRequest,
     *,
     kind: str | None = None,
     started: float | None = None,
@@ -86,7 +86,7 @@ def train_application(
 
 
 def resume_application(
-    application_type: type[Application], run: str | Path, settings: RunSettings
+    application_type: type[Application], run: str | Path, settings: TrainingRequest
 ) -> Run:
     """Resumes a run of an application, and tests it.
 

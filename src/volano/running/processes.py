@@ -112,7 +112,7 @@ class Processes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class TrainingRequest:
     """The settings of a run, whatever it trains; see ``volano.train``.
 
     Attributes:
@@ -138,7 +138,7 @@ class RunSettings:
         safety: Safety | None = None,
         processes: Processes | None = None,
         observer: Observer | None = None,
-    ) -> RunSettings:
+    ) -> TrainingRequest:
         """Returns the settings with their defaults for what is left open; a run keeps to the budget
         of its plan."""
         observer = observer or make_progress()
@@ -176,7 +176,7 @@ def begin(
     task: Task,
     chosen: PlanResult,
     folder: RunFolder,
-    settings: RunSettings,
+    settings: TrainingRequest,
     *,
     source: dict[str, Any],
     notices: tuple[str, ...],
@@ -200,7 +200,7 @@ def begin(
     return _by_ranks(task, plan, folder, settings)
 
 
-def go_on(task: Task, folder: RunFolder, settings: RunSettings) -> Run:
+def go_on(task: Task, folder: RunFolder, settings: TrainingRequest) -> Run:
     """Runs the rest of a task in its folder.
 
     Raises:
@@ -217,7 +217,7 @@ def go_on(task: Task, folder: RunFolder, settings: RunSettings) -> Run:
     return _by_ranks(task, plan, folder, settings)
 
 
-def _by_ranks(task: Task, plan: Plan, folder: RunFolder, settings: RunSettings) -> Run:
+def _by_ranks(task: Task, plan: Plan, folder: RunFolder, settings: TrainingRequest) -> Run:
     """Trains a task whose folder is prepared."""
     folder.release()  # the first of the ranks holds it from here on
     if settings.processes.count > 1:

@@ -14,13 +14,15 @@ from volano.record.run_folder import PAGE
 from volano.running.end_run import with_report, with_verdict
 from volano.running.minutes import fit_minutes, is_in_minutes
 from volano.running.plan_run import choose_plan
-from volano.running.processes import RunSettings, begin, check_processes, go_on, task_of
+from volano.running.processes import TrainingRequest, begin, check_processes, go_on, task_of
 from volano.task import Task
 from volano.task.code_digest import CODE
 from volano.training import Run, RunFolder, Safety, check_plan
 
 
-def train_task(task: Task, settings: RunSettings, *, source: dict[str, Any] | None = None) -> Run:
+def train_task(
+    task: Task, settings: TrainingRequest, *, source: dict[str, Any] | None = None
+) -> Run:
     """Plans a task, then runs it.
 
     Args:
@@ -51,7 +53,7 @@ def train_task(task: Task, settings: RunSettings, *, source: dict[str, Any] | No
     return with_report(with_verdict(run, observer), observer)
 
 
-def resume_task(run: str | Path, settings: RunSettings, *, task: Task | None = None) -> Run:
+def resume_task(run: str | Path, settings: TrainingRequest, *, task: Task | None = None) -> Run:
     """Resumes the run of a task of one's own; see ``volano.resume``."""
     folder = RunFolder.open(run)
     check_unfinished(folder)
