@@ -48,7 +48,7 @@ def check_trusted(reference: Any, folder: str | Path, *, by: str = "code") -> No
         raise UsageError(
             "A run's folder may name code, which runs only if you trust it",
             got=f"{reference} in {folder}",
-            remedy=f"Give `trust` if you know that code, or name it as `{by}`: {reference}",
+            remedy=f"Give `trust` if you know that code, or name it yourself: `{by}` {reference}",
         )
 
 
