@@ -21,6 +21,8 @@ class Finder:  # the import of typer is interrupted, and the import machinery ch
                     raise ImportError("half of it")
                 raise
 
+# The tests themselves may run under nohup, which has SIGHUP ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.meta_path.insert(0, Finder())
 sys.argv = ["volano", "doctor", "--json"]
 main()

@@ -16,6 +16,7 @@ NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @pytest.fixture(autouse=True)
 def handlers_kept():
     before = {name: signal.getsignal(name) for name in NAMES}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     yield
     for name, handler in before.items():
         signal.signal(name, handler)
