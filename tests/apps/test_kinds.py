@@ -160,7 +160,7 @@ class TestOfARun:
     def test_a_task_of_ones_own_has_none(self, tmp_path, source):
         folder = self.folder(tmp_path, source)
         assert application_of_run(folder) is None
-        with pytest.raises(UsageError, match="if an application trained it.*model.safetensors"):
+        with pytest.raises(UsageError, match="must be of an application.*model.safetensors"):
             load(folder)
 
     @pytest.mark.parametrize(

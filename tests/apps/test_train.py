@@ -13,6 +13,7 @@ from volano.apps.train import _fit, _scratch, _time_limit, resume_application, t
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest, PlanResult
+from volano.record.run_folder import PAGE
 from volano.running.processes import Processes, TrainingRequest
 from volano.training import RunFolder
 
@@ -104,6 +105,7 @@ def test_a_run_that_was_tested_has_nothing_left(tmp_path):
     folder.write_json(
         "run.json", {"schema_version": 1, "metrics": {"test_dots": 1.0}, "status": "finished"}
     )
+    (tmp_path / PAGE).touch()  # the last file that a run writes
     with pytest.raises(UsageError, match="finished"):
         resume_application(Dots, tmp_path, TrainingRequest.of())
 

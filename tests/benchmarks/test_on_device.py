@@ -26,6 +26,7 @@ OTHERS = {
     "memory_fit.py": "limits the memory of a process",
     "minutes_kept.py": "shares the machine's cores",
     "muon_dtype.py": "looks for the CPU's units",
+    "old_and_new.py": "runs other benchmarks, which take it",
     "on_device.py": "is the option",
     "pack_peers.py": "is a part of pack_speed.py",
     "pack_tasks.py": "holds tasks of packs",

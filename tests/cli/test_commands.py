@@ -396,7 +396,7 @@ class TestOwnTask:
         assert result["metrics"]["valid_loss"] == losses[-1] < losses[0]
         code, _, err = volano("eval", "run")
         assert code == 2
-        assert "if an application trained it; got run" in err
+        assert "got run, the run of a task of your own" in err
 
 
 class TestReport:

@@ -53,7 +53,8 @@ def test_each_runs_under_plans_with_its_own_losses(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_is_told_what_to_write(name):
+def test_each_is_told_what_to_write(name, monkeypatch):
+    monkeypatch.chdir(SCRIPTS)  # files are named as seen from the current folder
     advice = changes_for(EVERYTHING, Script(target=str(SCRIPTS / f"{name}.py")))
     said = {setting for change in advice.changes for setting in change.settings}
     assert said == {*EVERYTHING.settings()}

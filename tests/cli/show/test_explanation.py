@@ -73,7 +73,7 @@ class TestWhatIsShown:
             "plain eager 69.0 71.4 440 ms 2.9 min 590 MiB slower (exact) 1.84x the chosen one's "
             "time",
             f"rejected (precision) {LONG_REASON.strip()}",
-            "untried (precision) it takes about 48 s and may save 18 s of this run",
+            "not tried (precision) it takes about 48 s and may save 18 s of this run",
             "precision tf32 cpu computes in fp32, bf16 fp16 cpu computes in fp32, bf16 optimizer "
             "foreach",
             "threads 2 forbidden by you",

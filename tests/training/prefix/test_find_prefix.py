@@ -114,7 +114,7 @@ class Moving(Frozen):
         (lambda: Frozen(trunk=Writing()), "trunk writes a buffer or a parameter"),
         (lambda: Frozen(trunk=Counting()), "trunk keeps a count of its calls"),
         (lambda: Frozen(trunk=Coupled()), "depends on the others of a batch"),
-        (Noisy, "its input is drawn anew each time"),
+        (Noisy, "its input is drawn again each time"),
         (Adapted, "no frozen module gets its input from the batch alone"),
     ],
 )

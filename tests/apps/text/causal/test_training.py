@@ -82,7 +82,7 @@ def test_the_loss_curve_is_that_of_peft_by_hand(application, folders, tmp_path):
 
 
 def test_what_cannot_be_is_refused(folders):
-    with pytest.raises(UsageError, match="tuned by `lora` or `all`"):
+    with pytest.raises(UsageError, match="tuned by lora or all"):
         CausalTraining.read(TextOptions(path=folders[0], from_=folders[1], tune="head"))
     with pytest.raises(UsageError, match="must be one of transformers"):
         CausalTraining.read(TextOptions(path=folders[0], from_="timm:x"))

@@ -38,7 +38,7 @@ def test_splits_are_those_of_the_table(tmp_path):
     ("text", "words"),
     [
         ("clip,label\n", "must have rows"),
-        ("movie,label\n1.mp4,a\n", "a column of clips, named clip or video"),
+        ("movie,label\n1.mp4,a\n", "a column of clips, named clip, video, path"),
         ("clip,kind\n1.mp4,a\n", "a column of labels"),
         ("clip,label\n,a\n", "must name a file"),
         ("clip,label\n1.mp4,\n", "must have a label"),

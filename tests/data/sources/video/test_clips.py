@@ -106,7 +106,7 @@ class TestFolder:
         sets = read_clip_folder(tmp_path, num_frames=16)
         assert len(set(sets.train.names) | set(sets.test.names)) == 5
         assert sets.notices[-1] == (
-            f"1 damaged clip; the first: {tmp_path / 'a.mkv'}: 3 frames are missing, 17 good ones"
+            f"1 damaged clip; the first: {tmp_path / 'a.mkv'}: 3 frames are missing, 17 are good"
         )
 
     def test_too_many_broken_ones(self, tmp_path):
