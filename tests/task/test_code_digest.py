@@ -1,6 +1,9 @@
 """Digests tell whether what a task calls is still what it was."""
 
 import functools
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -168,6 +171,37 @@ class Made:
         self.s += 1
         return x
 made = Made(2.0)""",
+    "what another function sets": """
+num = 2.0
+def count():
+    global num
+    num += 1
+def made(x):
+    count()
+    return x * num""",
+    "what a method fills": """
+class Made:
+    def __init__(self):
+        self.history, self.masks, self.center = [], {}, torch.tensor(0.0)
+    def __call__(self, x):
+        self.history.append(x)
+        self.masks[x] = x
+        self.center.mul_(0.9)
+        return x - self.center
+made = Made()
+made(2.0)""",
+    "a class's count": """
+class Made:
+    calls = 2.0
+    def __call__(self, x):
+        Made.calls += 1
+        return x
+made = Made()""",
+    "a network's statistics": """
+norm = nn.BatchNorm1d(1, affine=False)
+norm.running_mean.fill_(2.0)
+def made(x):
+    return norm(x)""",
     "a weight that is trained": """
 net = nn.Linear(1, 1)
 net.bias.data.fill_(2.0)
@@ -182,6 +216,45 @@ def test_what_changes_while_it_runs_does_not_count(source):
     exec(source, names)
     exec(source.replace("2.0", "3.0"), others)
     assert code_digest(names["made"]) == code_digest(others["made"])
+
+
+def test_it_is_the_same_in_every_process(tmp_path):
+    """Sets have another order in each."""
+    (tmp_path / "parts.py").write_text(
+        "NAMES = {'a', 'b', 'c', 'd', 'e'}\n"
+        + "".join(f"def f{n}(x):\n    return x * {n}\n" for n in range(9))
+    )
+    (tmp_path / "mine.py").write_text(
+        "import parts\nTABLE = {parts.f7, parts.f8}\n"
+        "def made(x):\n    return ("
+        + " + ".join(f"parts.f{n}(x)" for n in range(7))
+        + " + len(parts.NAMES), TABLE)\n"
+    )
+    program = (
+        "from volano.task.code_digest import code_digest; import mine; "
+        "print(code_digest(mine.made))"
+    )
+    found = set()
+    for seed in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        made = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        found.add(made.stdout)
+    assert len(found) == 1
+
+
+def test_what_another_module_counts_does_not_count(tmp_path):
+    def of_state(step):
+        module = types.ModuleType("state")
+        module.__file__ = str(tmp_path / "state.py")
+        module.step = step  # pyright: ignore[reportAttributeAccessIssue]
+        made = compiled("def made(x):\n    state.step += 1\n    return x")
+        made.__globals__["state"] = module
+        return code_digest(made)
+
+    assert of_state(2) == of_state(3)
 
 
 def test_a_device_may_be_another():

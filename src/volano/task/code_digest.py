@@ -3,7 +3,8 @@
 The code is the body of a function, the values that it reads by name (constants of its module and of
 others, variables of outer functions, attributes of objects), and the functions and classes that it
 names, and so on: as far as a person wrote them, for what is installed, and Volano itself, have
-versions. What code sets itself is no part of it, nor is what it imports when it is called.
+versions. What any of this code sets or fills is no part of it, since planning and training change
+it, nor is what it imports when it is called.
 """
 
 from __future__ import annotations
@@ -13,8 +14,15 @@ import functools
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from collections.abc import Callable, Iterator, Mapping
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
@@ -47,8 +55,11 @@ _MUTABLE = (list, dict, set, deque, bytearray, Tensor, np.ndarray)
 # Code that calls one of these, or a method in place (`add_`), fills what it reads: no constant.
 _FILLING = frozenset(
     ("append", "appendleft", "extend", "insert", "add", "update", "setdefault", "pop", "popleft",
-     "popitem", "remove", "discard", "clear", "sort", "reverse", "fill")
+     "popitem", "remove", "discard", "clear", "sort", "reverse", "fill", "shuffle", "heappush",
+     "heappop")
 )  # fmt: skip
+_MAKING = ("__init__", "__new__", "__post_init__", "__setstate__")
+_LOSSES = "torch.nn.modules.loss"
 
 
 def code_of(task: Task, model: nn.Module, form: str | None = None) -> dict[str, str | None]:
@@ -71,26 +82,37 @@ def code_of(task: Task, model: nn.Module, form: str | None = None) -> dict[str, 
 def code_digest(function: Any) -> str:
     """Returns a digest of a callable's code and of the values that it reads and was made with, the
     same in every process."""
-    reading = _Reading()
-    first = reading.text(function, NamesUsed())
-    return digest_text("\n".join([first, *reading.texts()]))
+    return digest_text(_read(lambda reading: reading.text(function, NamesUsed())))
 
 
 def module_code(model: nn.Module) -> str:
     """Returns a digest of the forward passes of a model's classes that are a person's own."""
     found = set()
     for kind in {type(module) for module in model.modules()}:
-        reading = _Reading()
-        reading.add(kind.forward, kind)
-        found.add("\n".join(reading.texts()))
+        found.add(_read(functools.partial(_Reading.forward, kind=kind)))
     return digest_text("\n".join(sorted(found - {""})))
+
+
+def _read(begin: Callable[[_Reading], str]) -> str:
+    """Returns the text of all that is reached from a beginning; read twice, since what the code
+    sets is known only when all of it has been seen."""
+    reading, text = _Reading(NamesUsed()), ""
+    for _ in range(2):
+        reading = _Reading(reading.found)
+        text = "\n".join(filter(None, [begin(reading), *reading.texts()]))
+    return text
 
 
 class _Reading:
     """The pieces that some code reaches: texts of functions and classes, in the order in which
-    they are reached."""
+    they are reached.
 
-    def __init__(self) -> None:
+    Attributes:
+        found: the names that all of this code uses.
+    """
+
+    def __init__(self, known: NamesUsed) -> None:
+        self._all, self.found = known, NamesUsed()
         self._known: set[tuple[int, type | None]] = set()
         # Also keeps them alive, so that no other one gets the address of one that was read.
         self._pieces: list[tuple[Any, type | None]] = []
@@ -100,6 +122,11 @@ class _Reading:
         """Yields the texts of what was added, and of what is found while they are read."""
         for piece, owner in self._pieces:  # which grows meanwhile
             yield self._class(piece) if isinstance(piece, type) else self._function(piece, owner)
+
+    def forward(self, kind: type[nn.Module]) -> str:
+        """Adds the forward pass of a class; it has no text before its pieces."""
+        self.add(kind.forward, kind)
+        return ""
 
     def add(self, piece: Any, owner: type | None = None) -> None:
         """Adds a class, or a function (a method of ``owner``), to be read. What is installed only
@@ -136,17 +163,19 @@ class _Reading:
         kind = type(value).__qualname__
         if isinstance(value, _PLAIN):
             return kind if isinstance(value, str) and _is_device(value) else repr(value)
-        is_filled = isinstance(value, _MUTABLE) and _fills(used)
+        is_filled = isinstance(value, _MUTABLE) and (_fills(used) or _fills(self._all))
         if is_filled or depth > _MOST_DEPTH or self._values_left < 0:
             return kind
         if isinstance(value, Tensor | np.ndarray):
             return self._array(value)
         if isinstance(value, functools.partial):
             value = (value.func, value.args, value.keywords)
-        if isinstance(value, tuple | list | set | frozenset | deque):
+        if isinstance(value, set | frozenset):  # in the order of no process
+            plain = [repr(item) for item in _bounded(value) if isinstance(item, _PLAIN)]
+            return f"{kind}{len(value)}{sorted(plain)}"
+        if isinstance(value, tuple | list | deque):
             texts = [self.text(item, used, depth + 1) for item in _bounded(value)]
-            is_set = isinstance(value, set | frozenset)
-            return f"{kind}{len(value)}{sorted(texts) if is_set else texts}"
+            return f"{kind}{len(value)}{texts}"
         if isinstance(value, type):
             self.add(value)
             return value.__qualname__
@@ -169,21 +198,25 @@ class _Reading:
 
     def _inside(self, value: Any, used: NamesUsed) -> Mapping[Any, Any]:
         """Returns what a value holds under names, as far as code asks for it."""
-        if isinstance(value, Mapping):  # of a configuration, the entries that the code names
+        # Of a configuration, the entries that the code names.
+        if isinstance(value, dict | MappingProxyType):
             named = {key: item for key, item in value.items() if key in used.texts}
             return named or value
         if isinstance(value, enum.Enum):
             return {value.name: value.value}
         if isinstance(value, ModuleType):
             known = vars(value) if is_own_module(value) else {}
-            return {name: known[name] for name in used.all if name in known}
+            wanted = used.all - self._all.attributes_set - self._all.stored
+            return {name: known[name] for name in sorted(wanted) if name in known}
         kind, attributes = type(value), _attributes(value)
         if is_own_class(kind):
             self.add(kind)
-            own = _names_of(kind)
-            wanted = (own.all | used.all) - own.attributes_set - used.attributes_set
+            wanted = _names_of(kind).all | used.all
+        elif isinstance(value, nn.Module):  # what a loss was made with; others keep what they meet
+            wanted = set(attributes) if kind.__module__ == _LOSSES else set()
         else:
-            wanted = set(attributes) if isinstance(value, nn.Module) else used.all
+            wanted = used.all
+        wanted = wanted - self._all.attributes_set - used.attributes_set
         return {name: item for name, item in attributes.items() if name in wanted}
 
     def _items(self, inside: Mapping[Any, Any], used: NamesUsed, depth: int) -> list[str]:
@@ -213,23 +246,26 @@ class _Reading:
 
     def _class(self, kind: type) -> str:
         used, texts = _names_of(kind), []
+        self.found.update(used)
         for base in kind.__mro__:
             for name, value in sorted(vars(base).items()) if is_own_class(base) else ():
                 if isinstance(value, property):
                     self.add(value.fget, kind)
                 elif isinstance(value, FunctionType | staticmethod | classmethod):
                     self.add(value, kind)
-                elif not name.startswith("__"):
+                elif not name.startswith("__") and name not in self._all.attributes_set:
                     texts.append(f"{name}={self.text(value, used)}")
         return f"{kind.__qualname__} {texts}"
 
     def _function(self, function: FunctionType, owner: type | None) -> str:
-        used = NamesUsed().add(function.__code__)
+        used = _names_in(function.__code__)
+        is_making = function.__name__ in _MAKING
+        self.found.update(used, with_attributes=not is_making)
         found = {**_globals(function, used), **_cells(function)}
         read = [
             f"{name}={self.text(found[name], used)}"
             for name in sorted(found)
-            if name not in used.stored
+            if name not in used.stored and name not in self._all.stored
         ]
         named = function.__kwdefaults__ or {}
         given = [*(function.__defaults__ or ()), *(named[name] for name in sorted(named))]
@@ -239,7 +275,7 @@ class _Reading:
                 value = vars(base)[name]
                 if isinstance(value, FunctionType | staticmethod | classmethod | property):
                     self.add(value.fget if isinstance(value, property) else value, owner)
-                elif name not in used.attributes_set:
+                elif name not in used.attributes_set | self._all.attributes_set:
                     read.append(f"{name}={self.text(value, used)}")
         name = (
             function.__qualname__ if owner is None else f"{owner.__qualname__}.{function.__name__}"
@@ -279,6 +315,12 @@ def _attributes(value: Any) -> dict[str, Any]:
     return {**found, **kept, **dict(value.named_children())}
 
 
+@functools.lru_cache(maxsize=4096)
+def _names_in(code: CodeType) -> NamesUsed:
+    return NamesUsed().add(code)
+
+
+@functools.lru_cache(maxsize=1024)
 def _names_of(kind: type) -> NamesUsed:
     """Returns the names in a class's own code; those that it sets are those that it sets after it
     was made."""
@@ -287,10 +329,7 @@ def _names_of(kind: type) -> NamesUsed:
         for name, value in vars(base).items() if is_own_class(base) else ():
             value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
             if isinstance(value, FunctionType):
-                is_making = name in ("__init__", "__new__", "__post_init__", "__setstate__")
-                before = set(used.attributes_set)
-                used.add(value.__code__)
-                used.attributes_set = before if is_making else used.attributes_set
+                used.update(_names_in(value.__code__), with_attributes=name not in _MAKING)
     return used
 
 

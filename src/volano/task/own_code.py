@@ -91,6 +91,15 @@ class NamesUsed:
     texts: set[str] = field(default_factory=set)
     has_items_stored: bool = False
 
+    def update(self, other: NamesUsed, *, with_attributes: bool = True) -> None:
+        """Adds the names of other code; ``with_attributes``: also the attributes that it sets."""
+        self.loaded |= other.loaded
+        self.stored |= other.stored
+        self.attributes_set |= other.attributes_set if with_attributes else set()
+        self.all |= other.all
+        self.texts |= other.texts
+        self.has_items_stored |= other.has_items_stored
+
     def add(self, code: CodeType) -> NamesUsed:
         """Adds the names in more code."""
         for instruction in dis.get_instructions(code):

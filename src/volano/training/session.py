@@ -21,6 +21,7 @@ from volano.data import ORDER_VERSION, Fault, Feed, Key, Order, Quarantine, make
 from volano.device import Device, Ranks, random_state_kept
 from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
+from volano.record.json_values import mapping
 from volano.task import Task, describe, differences, num_bytes
 from volano.task.code_digest import code_of
 from volano.training.checkpoints import shards
@@ -366,8 +367,12 @@ class Session:
         if digest != self.description["digest"]:
             mine = {**self.description, "code": self.code_as_in(description)}
             changed = differences(mine, description)
-            # The run was described by a version that kept its own functions in other modules.
-            if not changed and digest == description.get("digest"):
+            # The run was described by a version that kept its own functions in other modules, or
+            # that digested code by another rule, by which nothing has changed: checkpoints of a run
+            # that was resumed since hold this version's digest, its description does not.
+            form = mapping(description.get("code")).get("form")
+            is_earlier = form != self.description["code"]["form"]
+            if not changed and (is_earlier or digest == description.get("digest")):
                 return
             raise CheckpointError(
                 "A resumed run must have the task with which it began",
@@ -378,7 +383,7 @@ class Session:
 
     def code_as_in(self, description: dict[str, Any]) -> dict[str, str | None]:
         """Returns the digests of the task's code by the rule of another description of it."""
-        form = (description.get("code") or {}).get("form")
+        form = mapping(description.get("code")).get("form")
         if form == self.description["code"]["form"]:
             return self.description["code"]
         with random_state_kept(self.device):
