@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -175,14 +174,10 @@ class _EngineTrials:
         if saved * num_steps < startup:
             refused["compiled"] = f"its steps are too few to win back about {startup:.0f} s"
             return
-        begun = time.perf_counter()
         try:
             seconds[name] = self._seconds_of(name)
         except NotPackable as reason:
             refused[name] = str(reason)
-            return
-        took = time.perf_counter() - begun - len(self._batches) * seconds[name]
-        CompileTime(self._device).note(expected_compile_seconds(self._device), took)
 
     def _seconds_of(self, name: str, hopeless: float = math.inf) -> float:
         # On members that start from their first step: the compiled program too must show that it
@@ -202,12 +197,8 @@ class _EngineTrials:
 def compile_seconds(device: Device) -> float:
     """Returns the seconds that compiling a pack's program takes, by what compilations took on this
     machine before."""
-    return expected_compile_seconds(device) * CompileTime(device).factor
-
-
-def expected_compile_seconds(device: Device) -> float:
-    """The same on the processor on which it was measured."""
-    return _COMPILE_SECONDS * (1.0 if device.is_cpu else _TIMES_ON_ACCELERATOR)
+    expected = _COMPILE_SECONDS * (1.0 if device.is_cpu else _TIMES_ON_ACCELERATOR)
+    return expected * CompileTime(device).factor
 
 
 def alone(

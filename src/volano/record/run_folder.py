@@ -20,7 +20,6 @@ import datetime
 import json
 import math
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -30,6 +29,7 @@ from volano.errors import CheckpointError, RunError, UsageError, VolanoError
 from volano.record import files
 from volano.record.json_values import parse_line
 from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
+from volano.record.shell import quoted
 
 SCHEMA_VERSION = 1
 # The status of a run whose folder holds all that it takes to begin.
@@ -129,7 +129,7 @@ class RunFolder:
     @property
     def resume_command(self) -> str:
         """The command that resumes a run, to be pasted."""
-        return f"volano resume {shlex.quote(str(self.path))}"
+        return f"volano resume {quoted(str(self.path))}"
 
     def _has_begun(self) -> bool:
         """Returns whether it holds anything that would be lost."""
@@ -234,9 +234,12 @@ class RunFolder:
             )
 
     @contextlib.contextmanager
-    def as_written(self) -> Iterator[None]:
+    def as_written(self, is_other: Callable[[Exception], bool] = lambda _: False) -> Iterator[None]:
         """A context in which something is made of what the folder's files state. They have been
         parsed; it may still be of another type, missing, or beyond any model.
+
+        Args:
+            is_other: checks whether an error is none of the files'.
 
         Raises:
             CheckpointError: something in them cannot be.
@@ -246,6 +249,8 @@ class RunFolder:
         except (VolanoError, OSError, MemoryError):
             raise
         except Exception as error:
+            if is_other(error):
+                raise
             raise CheckpointError(
                 f"The files of a {self.noun} must be as Volano wrote them",
                 got=f"{self.path}: {type(error).__name__}: {error}",

@@ -63,6 +63,7 @@ class TrainingLoop:
         on_notice = self.observer.on_notice
         stalls = DataStalls(session.task, session.plan, session.device, session.step, on_notice)
         self.revision.take_up()
+        self._end_if_waited()  # of a resumed run, which may have been killed right after it
         self.log.num_steps = session.task.num_steps
         session.feed.is_stopping = lambda: stop.requested
         batches = _until_no_more(saver, session, stop)
@@ -136,13 +137,17 @@ class TrainingLoop:
                 self.observer.on_preview({"step": session.step, **session.preview()})
 
     def _look_at_best(self, metrics: dict[str, float]) -> None:
-        """Keeps the weights if they are the best so far, and ends the run here if its patience is
-        at its end."""
+        """Keeps the weights if they are the best so far."""
+        if self.session.best is not None:
+            self.session.best.look(self.session.step, metrics, self.session.kept_model)
+            self._end_if_waited()
+
+    def _end_if_waited(self) -> None:
+        """Ends the run here if its patience is at its end."""
         session, best = self.session, self.session.best
-        if best is None:
+        if best is None or not best.has_waited:
             return
-        best.look(session.step, metrics, session.kept_model)
-        if best.has_waited and session.step < session.task.num_steps:
+        if session.step < session.task.num_steps:
             self.observer.on_notice(
                 f"ended at step {session.step:,} of {session.task.num_steps:,}: no smaller valid "
                 f"loss since step {best.step:,}"

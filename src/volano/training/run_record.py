@@ -18,6 +18,7 @@ from volano.training.checkpoints.checkpoint import (
 )
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.loop import TrainingLog
+from volano.training.memory.out_of_memory import is_out_of_memory
 from volano.training.observe import Observer
 from volano.training.session import Session
 
@@ -146,7 +147,7 @@ def take_up_run(
         path = path_of(checkpoints, step)
         if not ranks.is_first:
             state = load_checkpoint(path, verify=False)[1]
-        with folder.as_written():
+        with folder.as_written(is_out_of_memory):
             session.load_state_dict(state, description, path)
             log.load_state_dict(state["log"])
             policy.load_state_dict(state.get("numerics", policy.state_dict()))

@@ -112,18 +112,6 @@ class TestAnswers:
             assert finished(executor)[0].outcomes[0].failure is None
         assert not rates  # it was another process
 
-    @pytest.mark.skipif(not FORKS, reason="processes are not forked here")
-    def test_a_forked_process_has_what_was_loaded_before_its_first_assignment(self):
-        loaded = []
-
-        def build(trial):
-            return digits_mlp(trial) if loaded else None
-
-        with processes(2, build) as executor:
-            loaded.append(1)
-            executor.submit(1, assignment(0, trial(0)))
-            assert finished(executor)[1].outcomes[0].failure is None
-
 
 class TestWhatGoesWrong:
     @pytest.mark.parametrize(

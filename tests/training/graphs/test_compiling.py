@@ -149,7 +149,9 @@ class TestBlocks:
         monkeypatch.setattr(compiling, "_MOST_VARIANTS", 2)
         model, batch = nn.Sequential(*[Block(2 + width) for width in range(4)]), torch.randn(4, 8)
         plan, told = Plan(compile=True, compile_mode="blocks"), []
-        with settings_of(plan, Device("cpu"), told.append), CompiledBlocks(model).applied(none):
+        own = torch._dynamo.config.patch(recompile_limit=2)
+        heard = settings_of(plan, Device("cpu"), told.append)
+        with own, heard, CompiledBlocks(model).applied(none):
             model(batch)
         assert len(graphs) == 2
         (said,) = told
@@ -157,6 +159,7 @@ class TestBlocks:
         assert "more than 2 variants" in said
         torch._dynamo.reset()
         with (
+            torch._dynamo.config.patch(recompile_limit=2),
             settings_of(plan, Device("cpu")),
             CompiledBlocks(model).applied(none),
             pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit),

@@ -72,8 +72,6 @@ class ProcessPool(Executor):
         # multiprocessing waits for children when an interpreter ends; a driver that was not closed
         # would wait for ever.
         self._at_exit = Finalize(None, _end_all, (self._workers,), exitpriority=10)
-        if is_forked:
-            return  # with its first assignment: then it has what the driver has loaded until then
         try:
             for worker in range(len(makers)):
                 self._start(worker)

@@ -173,18 +173,17 @@ def settings_of(
         if not plan.compile:
             yield
             return
-        limits = {
-            "recompile_limit": _MOST_VARIANTS, "fail_on_recompile_limit_hit": on_limit is None,
-        }  # fmt: skip
-        heard = contextlib.nullcontext() if on_limit is None else _limits_heard(on_limit)
+        limit = max(_MOST_VARIANTS, dynamo_settings().recompile_limit)  # a person's may be larger
+        limits = {"recompile_limit": limit, "fail_on_recompile_limit_hit": on_limit is None}
+        heard = contextlib.nullcontext() if on_limit is None else _limits_heard(on_limit, limit)
         with dynamo_settings().patch(**limits), heard:
             yield
 
 
-def _limits_heard(on_limit: Callable[[str], None]) -> AbstractContextManager[None]:
+def _limits_heard(on_limit: Callable[[str], None], limit: int) -> AbstractContextManager[None]:
     return recompile_limits_heard(
         lambda function: on_limit(
-            f"{function} has more than {_MOST_VARIANTS} variants, for which compiled code is kept: "
+            f"{function} has more than {limit} variants, for which compiled code is kept: "
             "others run uncompiled"
         )
     )

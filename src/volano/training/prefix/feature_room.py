@@ -46,11 +46,13 @@ class FeatureRoom:
         """Returns the room on a device, or within a budget of its memory, and on this machine's
         disk."""
         free, folder = budget or device.free_bytes(), cache_folder()
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        return cls(
-            None if free is None else int(FEATURES_SHARE * free),
-            int(_DISK_SHARE * shutil.disk_usage(there).free), folder,
-        )  # fmt: skip
+        try:
+            there = next(place for place in (folder, *folder.parents) if place.exists())
+            disk = shutil.disk_usage(there).free
+        except OSError:  # a home that this user may not enter: nothing is kept there
+            disk = 0
+        memory = None if free is None else int(FEATURES_SHARE * free)
+        return cls(memory, int(_DISK_SHARE * disk), folder)
 
     def in_memory(self, num_bytes: int) -> int:
         """Returns how many of so many bytes lie in memory."""
