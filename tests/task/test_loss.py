@@ -3,7 +3,7 @@ import torch
 
 from volano import Loss
 from volano.errors import ObjectiveError
-from volano.task import as_loss
+from volano.task import as_loss, check_objective_result
 
 
 def test_a_scalar_is_a_mean_over_examples():
@@ -37,3 +37,16 @@ def test_a_weight_is_one_number():
     assert as_loss(Loss(total=torch.ones(1), weight=torch.ones(1)), 1).weight.ndim == 0
     with pytest.raises(ObjectiveError, match=r"Loss.weight must be one number.*shape \(3,\)"):
         as_loss(Loss(total=torch.ones(()), weight=torch.ones(3)), 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"weight": "4"}, "weight of type str"),
+        ({"metrics": {"m": None}}, r"metrics\['m'\] of type"),
+    ],
+)
+def test_weight_and_metrics_are_numbers(more, found):
+    loss = Loss(**{"total": torch.ones((), requires_grad=True), "weight": 4, **more})
+    with pytest.raises(ObjectiveError, match=found):
+        check_objective_result(loss)

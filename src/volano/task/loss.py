@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,7 +66,18 @@ def as_loss(result: Any, num_examples: int) -> Loss:
 
 def check_objective_result(result: Any) -> None:
     """Raises ObjectiveError unless ``result`` is a scalar floating tensor or a Loss whose total is
-    one."""
+    one, and whose weight and metrics are numbers."""
+    if isinstance(result, Loss):
+        named = {
+            "weight": result.weight,
+            **{f"metrics[{n!r}]": v for n, v in result.metrics.items()},
+        }
+        for name, value in named.items():
+            if not isinstance(value, Tensor | Real | np.generic):
+                raise ObjectiveError(
+                    "The weight and the metrics of a Loss must be numbers or scalar tensors",
+                    got=f"{name} of type {type(value).__name__}",
+                )
     as_loss(result, 1)
 
 
