@@ -91,8 +91,8 @@ class _OpenStudy:
         sampler: BaseSampler | None, *, facts: Mapping[str, Any] | None, resume: bool,
     ) -> None:  # fmt: skip
         self._build, self._settings, self._folder = build, settings, folder
-        self._place = place = StudyStorage(storage, folder.path)
         with folder.as_written() if resume else contextlib.nullcontext():
+            self._place = place = StudyStorage(storage, folder.path)
             name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
             self.study = place.study(name, settings.direction, is_new=not resume)
         self.own_sampler = self.study.sampler

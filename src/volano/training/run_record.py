@@ -178,7 +178,7 @@ def _with_accepted(
     """Returns a run's description with the code that a person has accepted since it began, and
     what is new in it."""
     own, then = session.code_as_in(description), description.get("code")
-    if then is None:
+    if not isinstance(then, dict):
         return description, []
     now = {**then, **(record.get("accepted") or {})}
     changed = [name for name in record.get("accept") or () if now.get(name) != own.get(name)]
