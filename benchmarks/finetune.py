@@ -106,11 +106,11 @@ def of_scikit_learn(fold: Path) -> float:
 
     from volano.apps.image.fine_tuning.network import input_of, network_of
     from volano.apps.image.options import ImageOptions
-    from volano.data.sources import read_image_sets
+    from volano.data.sources import WantedFormat, read_image_sets
 
     network = network_of(ImageOptions(from_=REFERENCE))
     assert network is not None
-    sets = read_image_sets(fold, **input_of(network))
+    sets = read_image_sets(fold, WantedFormat(**input_of(network)))
     assert sets.test is not None
     parts = []
     with torch.inference_mode():
