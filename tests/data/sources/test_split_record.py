@@ -43,6 +43,14 @@ def test_changes_are_named():
     assert "1 of the run's 2 test images are missing" in RECORD.changes(same[:3], "images")[0]
 
 
+def test_missing_validation_examples_are_named():
+    record = SplitRecord(classes=("a",), parts={"train": [member(1)], "valid": [member(2)] * 2})
+    with pytest.raises(CheckpointError, match="2 of the run's 2 validation images are missing"):
+        record.check_there({"train": [1], "valid": []}, [member(1)], "images", "photos")
+    with pytest.raises(CheckpointError, match="photos: some copies are missing"):
+        record.check_there({"valid": [2]}, [member(1), member(2)], "images", "photos")
+
+
 def test_examples_that_were_trained_on_are_said():
     assert RECORD.trained_on([member(3), member(8)], "clips") == ()
     (notice,) = RECORD.trained_on([member(2, "b", "copy.png"), member(8)], "clips")

@@ -147,6 +147,7 @@ class SplitRecord:
         words = {
             TEST: f"of the run's {len(self[TEST]):,} test {what} are missing: the figures are of "
             "the others",
+            VALID: f"of the run's {len(self[VALID]):,} validation {what} are missing",
             TRAIN: f"of the {len(self[TRAIN]):,} {what} that the run was trained on are missing",
         }
         notices = []
@@ -178,9 +179,11 @@ class SplitRecord:
             CheckpointError: some are missing.
         """
         if any(len(part) < len(self[split]) for split, part in found.items()):
+            changes = self.changes(present, what)
             raise CheckpointError(
                 f"The {what} of a run must be there to continue it",
-                got=f"{path}: {self.changes(present, what)[0]}",
+                # Of two examples with the same content one may be there.
+                got=f"{path}: {changes[0] if changes else 'some copies are missing'}",
                 remedy="Put them back, or train again",
             )
 
