@@ -81,6 +81,19 @@ class TestFirstFrames:
         assert len(_first_frames(tmp_path / "one.png", SPEC, 6, notices)) == 1
         assert "1 first frames; the model was tested with 3" in notices
 
+    @pytest.mark.parametrize("name", ["photo.JPG", "a%d.jpg", "a.tif"])
+    def test_a_photograph_is_read_upright(self, tmp_path, name):
+        noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+        noise[:, :150] = 0  # the left half, which is the upper one of the turned camera
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(noise).save(tmp_path / name, quality=95, exif=exif)
+        Image.new("L", (16, 16), 255).save(tmp_path / "a1.jpg")
+        assert (tmp_path / name).stat().st_size > 50_000
+        frames = _first_frames(tmp_path / name, SPEC, 6, [])
+        assert frames.shape == (1, 1, 16, 16)
+        assert frames[..., :7, :].max() < 20 < 60 < frames[..., 9:, :].min()
+
     def test_a_clip_of_one_frame_has_none_before_it(self, gif):
         with pytest.raises(UsageError, match="have at least two frames; got 1 frames"):
             _first_frames(gif, SPEC, 1, [])

@@ -7,6 +7,7 @@ whatever a picture holds itself, equal values become equal bytes.
 from __future__ import annotations
 
 import contextlib
+import io
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -231,6 +232,20 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
         return pixels_of(opened, pixel_format)
 
 
+def decoded_as_ppm(path: Path) -> io.BytesIO:
+    """Returns a file's pixels in their own size and in colour, as a file in memory that every
+    reader knows: upright, on white where transparent; the first of several frames.
+
+    Raises:
+        OSError: as :func:`decode`.
+    """
+    file = io.BytesIO()
+    with _opened(path) as opened, _any_error_as_unreadable():
+        _upright(opened, "RGB", None).save(file, "PPM")
+    file.seek(0)
+    return file
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Opens a file and yields the picture, whose header alone has been read."""
@@ -248,20 +263,24 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
     Raises:
         OSError: the picture cannot be brought into the format.
     """
-    from PIL import Image, ImageOps
-
     with _any_error_as_unreadable():
-        image = ImageOps.exif_transpose(picture)
-        if is_deep(image.mode):
-            image = _in_bytes(image, pixel_format.pixel_range)
-        elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         mode = "L" if pixel_format.channels == 1 else "RGB"
-        if image.mode != mode:
-            image = image.convert(mode)
+        image = _upright(picture, mode, pixel_format.pixel_range)
         pixels = np.asarray(_squared(image, pixel_format))
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _upright(picture: Any, mode: str, pixel_range: tuple[float, float] | None) -> Any:
+    """Returns a picture as it is shown, in bytes."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(picture)
+    if is_deep(image.mode):
+        image = _in_bytes(image, pixel_range)
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _squared(image: Any, pixel_format: PixelFormat) -> Any:

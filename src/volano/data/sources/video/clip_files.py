@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from volano.data.sources.folders import walk
+from volano.data.sources.image.decoding import decoded_as_ppm
 from volano.data.sources.video.clip_pixels import (
     ClipFormat,
     pixels_of_frame,
@@ -233,6 +234,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         # As a file whatever its name: FFmpeg takes "http:x" and "concat:x" for addresses.
         name = f"file:{path.absolute()}"
+        if path.suffix.lower() in PICTURE_SUFFIXES:  # FFmpeg takes a "%d" in it for a number
+            name = decoded_as_ppm(path)
         only = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
         with av.open(name, options=only) as container:
             if not container.streams.video:
