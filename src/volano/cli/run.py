@@ -20,7 +20,7 @@ from volano.script.run import run_script
 
 class RunWords(NamedTuple):
     """The words of a command line: the script, the plan's file, whether it runs as it is, and for
-    how long a plan is sought."""
+    how long a plan is looked for."""
 
     script: Script
     plan: str | None = None

@@ -301,10 +301,10 @@ def _task_of(
     num_steps: int | None = None,
     clip_norm: float | None = None,
 ) -> Task:
-    """Returns the Task of which copies are trained while a plan is sought."""
+    """Returns the Task of which copies are trained while a plan is looked for."""
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         raise UsageError(
-            "A plan is sought for loaders of a map-style dataset with a batch size",
+            "A plan is looked for with loaders of a map-style dataset with a batch size",
             got=f"a loader of {type(loader.dataset).__name__}, batch_size={loader.batch_size}",
             remedy="Give `plan`, volano.ScriptPlan(...)",
         )

@@ -43,7 +43,7 @@ def run_script(
         script: the script with its arguments.
         plan: the plan to take; None takes the remembered one.
         find: a function that finds a plan if none is remembered, and is given one that says a
-            line; it returns None if it has not sought any. None runs plainly.
+            line; it returns None if it has not looked for any. None runs plainly.
         is_plain: whether the script runs as it is, whatever is remembered.
 
     Raises:
@@ -94,7 +94,7 @@ class _Running:
         after_import("torch", lambda: self._apply(plan_of))
 
     def note_length(self) -> None:
-        """Has the length of this run noted at its end: it tells how long a plan may be sought
+        """Has the length of this run noted at its end: it tells how long a plan may be looked for
         before the next one."""
         self._length_file = length_file(self._script) if _num_ranks() == 1 else None
         if self._length_file is not None:

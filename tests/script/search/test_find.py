@@ -1,4 +1,4 @@
-"""A plan is sought before a run, if the run is long enough."""
+"""A plan is looked for before a run, if the run is long enough."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_nothing_is_sought_for_a_run_of_unknown_length_unless_it_is_asked_for(mo
     note_length(length_file(SCRIPT), (), length)
     find.find_first(SCRIPT, lines.append)
     assert asked == [7, 60]
-    assert "sought first, for at most 7 s: as asked for" in lines[0]
+    assert "looked for first, for at most 7 s: as asked for" in lines[0]
     assert lines[1] == "train.py: no plan was found: it is late"
     assert "60 s: it takes at least 20 min 0 s, as an earlier run tells" in lines[2]
 
@@ -98,6 +98,8 @@ def test_a_script_that_writes_files_here_is_searched_only_if_asked(monkeypatch):
     note_length(length_file(SCRIPT), (), length)
     assert find.find_first(SCRIPT, lines.append) is None
     assert not asked
-    assert "no plan is sought, since its runs write files here, such as out/model.pt" in lines[0]
+    assert (
+        "no plan is looked for, since its runs write files here, such as out/model.pt" in lines[0]
+    )
     find.find_first(SCRIPT, lines.append, seconds=7)
     assert asked == [7]

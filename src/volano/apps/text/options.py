@@ -31,10 +31,10 @@ class TextOptions(Options):
     classify: bool = option(False, "Train a classifier of labelled texts instead.", is_kept=False)
     target: str | None = target(before=None)
     target_columns: str | None = target_columns()
-    from_: str | None = from_option("hf:NAME or a folder of transformers")
+    from_: str | None = from_option("hf:NAME, a folder of transformers or, with `classify`, a run")
     tune: str | None = option(
         None,
-        "Part of a pretrained network to train; default: chosen by texts and time.",
+        "Part of a pretrained network to train; default: depends on texts and time.",
         choices=TUNES,
     )
     depth: int | None = option(

@@ -1,6 +1,6 @@
 """Finds a plan before a script runs, in at most a twentieth of the time that the run will take.
 
-It is sought in a process of its own: the script's would otherwise have imported what a search
+It is looked for in a process of its own: the script's would otherwise have imported what a search
 needs, before the script sets variables of the environment.
 """
 
@@ -36,8 +36,8 @@ def find_first(
     script: Script, say: Callable[[str], Any], *, seconds: float | None = None
 ) -> ScriptPlan | None:
     """Returns the plan that is found for a script before it runs, an empty one if nothing is
-    faster; None if none is sought, since the run's length is not known or too short. What is found
-    is remembered.
+    faster; None if none is looked for, since the run's length is not known or too short. What is
+    found is remembered.
 
     Args:
         script: the script and its arguments.
@@ -53,13 +53,14 @@ def find_first(
         if length.written is not None:
             # Each run of a search would write it as well, and may go on from what another left.
             say(
-                f"{script.words}: no plan is sought, since its runs write files here, such as "
-                f"{length.written}; --find SECONDS seeks one, volano explain --scratch elsewhere"
+                f"{script.words}: no plan is looked for, since its runs write files here, such "
+                f"as {length.written}; --find SECONDS looks for one, volano explain --scratch "
+                "elsewhere"
             )
             return None
         at_least = "" if length.is_whole else "at least "
         why = f"it takes {at_least}{seconds_text(length.seconds)}, as an earlier run tells"
-    say(f"{script.words}: a plan is sought first, for at most {seconds:.0f} s: {why}")
+    say(f"{script.words}: a plan is looked for first, for at most {seconds:.0f} s: {why}")
     plan, reason = _searched(script, seconds)
     if reason:
         say(f"{script.words}: no plan was found: {reason}")
@@ -67,7 +68,7 @@ def find_first(
 
 
 def seconds_to_search(length: ScriptLength) -> float | None:
-    """Returns how long a plan may be sought; None if that is too short to find one."""
+    """Returns how long a plan may be looked for; None if that is too short to find one."""
     seconds = min(_MOST_SECONDS, _SHARE * length.seconds)
     needed = _OWN_SECONDS + _LEAST_RUNS * (length.startup_seconds + _RUN_SECONDS)
     return seconds if seconds >= needed else None
@@ -117,7 +118,7 @@ def main() -> None:
         plan = explain_script(script, seconds=seconds, is_bound=True).chosen
     except VolanoError as error:
         reason = first_line(error)
-    if not may_be_remembered(script):  # so that it is not sought again at each run
+    if not may_be_remembered(script):  # so that it is not looked for again at each run
         with contextlib.suppress(VolanoError):
             remember(script, plan, reason=reason)
     text = json.dumps({"plan": plan.to_json(), "reason": reason})

@@ -46,11 +46,13 @@ def _of_run(folder: RunFolder, reference: str) -> TextEncoder:
             "A run to begin with must be a classifier of texts on a pretrained encoder",
             got=f"{reference}, of {kind}{kept}",
         )
-    spec = ClassesSpec.from_json(content)
-    module: Any = build_and_load(spec.build, folder.path / WEIGHTS)
-    tokenizer = tokenizer_of_run(folder.path, about)
-    return TextEncoder(
-        reference=reference, tokenizer=tokenizer, trunk=module.trunk.requires_grad_(True).eval(),
-        digest=f"{digest_of_weights(module.trunk)}{tokenizer.digest}",
-        **{name: about[name] for name in ("config", "pooling", "is_unit", "num_features")},
-    )  # fmt: skip
+    with folder.as_written():
+        spec = ClassesSpec.from_json(content)
+        module: Any = build_and_load(spec.build, folder.path / WEIGHTS)
+        tokenizer = tokenizer_of_run(folder.path, about)
+        return TextEncoder(
+            reference=reference, tokenizer=tokenizer,
+            trunk=module.trunk.requires_grad_(True).eval(),
+            digest=f"{digest_of_weights(module.trunk)}{tokenizer.digest}",
+            **{name: about[name] for name in ("config", "pooling", "is_unit", "num_features")},
+        )  # fmt: skip

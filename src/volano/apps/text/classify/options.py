@@ -25,9 +25,11 @@ class ClassifyOptions(Options):
     path: str | None = option(None, "Labelled texts: class folders or a table.", is_path=True)
     target: str | None = target()
     target_columns: str | None = target_columns()
-    from_: str | None = from_option("hf:NAME or a folder of transformers")
+    from_: str | None = from_option("hf:NAME, a folder of transformers or a run")
     tune: str | None = option(
-        None, "Part of a pretrained encoder to train; chosen by texts and time.", choices=TUNES
+        None,
+        "Part of a pretrained encoder to train; default: depends on texts and time.",
+        choices=TUNES,
     )
     held_out_by: str = held_out_by()
     epochs: float | None = option(
