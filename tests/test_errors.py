@@ -10,6 +10,23 @@ def test_an_error_states_rule_value_and_remedy():
     assert str(error) == "batch_size is above 0; got -1. Take 32."
 
 
+@pytest.mark.parametrize(
+    ("remedy", "said"),
+    [
+        ("Take 32", "Take 32."),
+        ("Take 32.", "Take 32."),
+        ("Name another than ..", "Name another than .."),
+        ("Continue it: volano resume runs/image-1", "Continue it: volano resume runs/image-1"),
+        ("volano resume ..", "volano resume .."),
+        ("pip install 'volano[onnx]'", "pip install 'volano[onnx]'"),
+        ("Keep it, with volano run; or take another", "Keep it, with volano run; or take another."),
+        ("Let `volano explain` find it again", "Let `volano explain` find it again."),
+    ],
+)
+def test_a_command_is_pasted_without_a_full_stop(remedy, said):
+    assert str(errors.TaskError("rule", remedy=remedy)) == f"rule. {said}"
+
+
 def test_exit_codes_tell_usage_from_failure():
     assert errors.TaskError("x").exit_code == errors.PlanError("x").exit_code == 2
     assert errors.DataError("x").exit_code == errors.CheckpointError("x").exit_code == 1

@@ -271,7 +271,8 @@ _FLAGS = {
     "apps/shared_options.py": {"--from"},  # declared: not the field's own name
     "pretrained/references.py": {"--from"},  # of `volano train`, for a study
     "apps/video/application.py": {"--clips"},  # of `volano generate`
-    "record/files.py": {"--from"},  # of `volano train`, for a study that is no run
+    # Of `volano train` and `volano explore`, for a study that is no run.
+    "record/files.py": {"--from", "--resume"},
     "device/machine.py": {"--to"},  # of `volano export`, which needs a package
     "apps/video/options.py": {"--class", "--frames"},  # declared: not the field's own name
     "apps/video/classify/application.py": {"--to"},  # of `volano export`, shown after a run

@@ -18,6 +18,11 @@ An error states the rule, what was found and the remedy.
 
 from __future__ import annotations
 
+import re
+
+# A command at the end of a remedy: a full stop behind it would be pasted with it.
+_COMMAND = re.compile(r"(?:^|[ (])(?:volano|pip install) (?!.*(?:[.;,] |`)).*$", re.DOTALL)
+
 
 class VolanoError(Exception):
     """The base of all errors. ``rule`` is what must hold, ``got`` what was found, ``remedy`` what
@@ -32,12 +37,13 @@ class VolanoError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        text = self.rule.rstrip(".")
+        text = self.rule.removesuffix(".")
         if self.got is not None:
             text += f"; got {self.got}"
         text += "."
         if self.remedy:
-            text += f" {self.remedy.rstrip('.')}."
+            is_ended = self.remedy.endswith(".") or _COMMAND.search(self.remedy)
+            text += f" {self.remedy}" if is_ended else f" {self.remedy}."
         return text
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -361,7 +361,7 @@ class TestAfterTraining:
     def test_export_to_something_else(self, volano, digits_run):
         code, _, err = volano("export", digits_run, "--to", "gguf")
         assert code == 2
-        assert "safetensors, pt2, onnx, hf; got 'gguf'" in err
+        assert "safetensors, pt2, onnx; got 'gguf'" in err
 
     def test_images_that_are_gone(self, volano, said_of_photos, tmp_path):
         copied = shutil.copytree(said_of_photos[0], tmp_path / "run")

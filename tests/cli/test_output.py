@@ -91,8 +91,27 @@ def test_commands_are_pasted_as_they_stand(capsys, tmp_path):
     output.say_unfinished(SimpleNamespace(path=run))
     words = shlex.split(capsys.readouterr().out.splitlines()[1])
     assert words == ["resume:", "volano", "resume", str(run), "--code", "my task.py:task"]
-    (run / "run.json").write_text('{"source": {"kind": "image", "dials": {"path": "/my photos"}}}')
-    assert output.to_paste("volano predict r FILES...", run) == "volano predict r '/my photos'"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "is_replaced"),
+    [
+        ("image", "my photos", True),
+        ("image", "idx", False),
+        ("video", "table.csv", False),
+        ("text", "table.csv", True),
+    ],
+)
+def test_data_is_named_where_it_can_be_predicted(tmp_path, kind, data, is_replaced):
+    (tmp_path / "my photos" / "cat").mkdir(parents=True)
+    (tmp_path / "idx").mkdir()
+    for name in ("idx/train-images-idx3-ubyte", "table.csv"):
+        (tmp_path / name).write_text("")
+    place = str(tmp_path / data)
+    source = {"kind": kind, "dials": {"path": place}}
+    (tmp_path / "run.json").write_text(json.dumps({"source": source}))
+    found = output.to_paste("volano predict r FILES...", tmp_path)
+    assert shlex.split(found)[-1] == (place if is_replaced else "FILES...")
 
 
 def test_a_verdict_is_green_only_if_it_is_good_news(capsys, monkeypatch):

@@ -130,9 +130,9 @@ def test_what_is_not_there_is_answered_with_what_is_near(folder):
     assert files.nearest("resnet8", ["vit", "resnet18"]) == ["resnet18"]
     (folder / "photos").mkdir()
     files.check_exists(folder / "photos")
-    message = f"must exist; got .*photo. Nearest there: {folder / 'photos'}; omit it"
+    message = f"must exist; got .*photo. Nearest there: {folder / 'photos'}. Omit it"
     with pytest.raises(UsageError, match=message):
-        files.check_exists(folder / "photo", remedy="omit it")
+        files.check_exists(folder / "photo", remedy="Omit it")
     assert files.nearest_there(folder / "photo", holding="run.json") is None
     assert files.nearest_there(folder / "nowhere" / "photo") is None
 

@@ -1,5 +1,6 @@
 """Training a task of one's own by its object or by its name, and going on with the run."""
 
+import json
 import os
 import signal
 
@@ -8,6 +9,7 @@ import pytest
 import volano
 from volano import Plan
 from volano.errors import UsageError
+from volano.running.train import check_unfinished
 from volano.training import RunFolder
 
 
@@ -47,3 +49,20 @@ def test_what_is_no_task_is_refused_and_leaves_no_folder(tmp_path):
     with pytest.raises(UsageError, match="an application or a task of your own; got 3"):
         volano.train(3, out=tmp_path / "run")  # pyright: ignore[reportArgumentType]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("longer", "said"),
+    [
+        ("volano train image --minutes 4", "A longer one: volano train image --minutes 4$"),
+        ("rm -rf ~", "Train again, for longer.$"),
+        ("volano train image\nrm -rf ~", "Train again, for longer.$"),
+        (["volano train image"], "Train again, for longer.$"),
+    ],
+)
+def test_of_a_finished_run_a_longer_training_alone_is_shown(tmp_path, longer, said):
+    record = {"schema_version": 1, "status": "finished", "verdict": {"longer": longer}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(UsageError, match=said):
+        check_unfinished(RunFolder.open(tmp_path))

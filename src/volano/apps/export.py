@@ -92,9 +92,7 @@ def export_classifier(
         RunError: what was loaded back predicts something else.
     """
     if to not in FORMATS:
-        raise UsageError(
-            f"A model must be exported to one of {', '.join((*FORMATS, HF))}", got=repr(to)
-        )
+        raise UsageError(f"A model must be exported to one of {', '.join(FORMATS)}", got=repr(to))
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     model.eval()
     whole = model if to == "safetensors" else target.finished(model)

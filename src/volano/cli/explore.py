@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -22,6 +21,7 @@ from volano.cli.generated import (
 )
 from volano.cli.train import begin, options_of
 from volano.errors import UsageError
+from volano.record.shell import quoted
 
 if TYPE_CHECKING:
     from volano.api.verify import Verification
@@ -271,7 +271,7 @@ def _print(study: Study) -> None:
     output.say(f"study: {study.folder}")
     if study.path("report.html").is_file():
         output.say(f"report: {study.path('report.html')}")
-    source, folder = study.facts.get("source", {}), shlex.quote(str(study.folder))
+    source, folder = study.facts.get("source", {}), quoted(str(study.folder))
     trust = " --trust" if source.get("kind") == "reference" else ""  # of one's own, just now
     if study.status != "finished":
         output.say(f"resume: volano explore --resume {folder}{trust}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import sys
 import textwrap
@@ -16,6 +15,7 @@ from volano.pretrained.references import code_of_reference
 from volano.record.format import for_terminal
 from volano.record.json_values import mapping, read_object
 from volano.record.run_folder import PAGE, RunFolder
+from volano.record.shell import quoted
 from volano.terminal import unfailing
 
 
@@ -109,7 +109,7 @@ def say_unfinished(run: Any) -> None:
 
 def to_paste(command: str, path: str | Path) -> str:
     """Returns a command about a run with the code that its folder names, which it is to import, and
-    with the run's data in the place of files to predict."""
+    with the run's data in the place of files to predict if it can be predicted."""
     source = mapping(read_object(Path(path) / "run.json", []).get("source"))
     names = (
         source.get("reference"), source.get("build"), source.get("kind"),
@@ -118,9 +118,18 @@ def to_paste(command: str, path: str | Path) -> str:
     )  # fmt: skip
     code = next((name for name in names if isinstance(name, str) and ":" in name), None)
     data = mapping(source.get("dials")).get("path")
-    if isinstance(data, str):
-        command = re.sub(r"(FILES|CLIPS)\.\.\.", lambda _: shlex.quote(data), command)
-    return command if code is None else f"{command} --code {shlex.quote(code)}"
+    if isinstance(data, str) and (source.get("kind") == "text" or _has_folders(Path(data))):
+        command = re.sub(r"(FILES|CLIPS)\.\.\.", lambda _: quoted(data), command)
+    return command if code is None else f"{command} --code {quoted(code)}"
+
+
+def _has_folders(path: Path) -> bool:
+    """Returns whether a path is that of a folder with folders, as those of classes: images of
+    tables and of IDX files are no files to predict."""
+    try:
+        return path.is_dir() and any(one.is_dir() for one in path.iterdir())
+    except OSError:
+        return False
 
 
 def print_table(

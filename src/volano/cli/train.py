@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -29,6 +28,7 @@ from volano.errors import UsageError
 from volano.plan import parse_bytes
 from volano.record.files import nearest
 from volano.record.run_folder import RunFolder
+from volano.record.shell import command, quoted
 
 HELP = """Train an application, or a task of your own.
 
@@ -114,10 +114,14 @@ def _meant(name: str, reference: str) -> str:
     if (path / "run.json").is_file():
         return f"That is a run's folder, which is continued by: {RunFolder(path).resume_command}"
     if (path / "study.json").is_file():
-        command = shlex.join(["volano", "train", "--from", name])
-        return f"That is a study's folder; its best trial is trained by: {command}"
+        train = command(["volano", "train", "--from", name])
+        resumed = command(["volano", "explore", "--resume", name])
+        return (
+            f"That is a study's folder; its best trial is trained by: {train}, and it is resumed "
+            f"by: {resumed}"
+        )
     if path.exists() and path.suffix != ".py":
-        kinds = ", ".join(shlex.join([kind, name]) for kind in APPLICATIONS)
+        kinds = ", ".join(command([kind, name]) for kind in APPLICATIONS)
         return f"To use data, say for what: {kinds}"
     if path.is_file() or path.with_suffix(".py").is_file():
         return f"To use something in that file, name it: {name}:NAME"
@@ -242,14 +246,14 @@ def print_run(run: Any, *, as_json: bool) -> int:
             commands = []
         else:
             output.say(*application.summary(run))
-            quoted = Path(shlex.quote(str(run.path)))
-            commands = [output.to_paste(one, run.path) for one in application.next_commands(quoted)]
+            place = Path(quoted(str(run.path)))
+            commands = [output.to_paste(one, run.path) for one in application.next_commands(place)]
         if run.verdict is not None:
             output.say_verdict(run.verdict)
             commands = [*([run.verdict.longer] if run.verdict.longer else []), *commands]
         output.say_finished(run)
-        for place, command in enumerate(commands):
-            output.say(f"{'      ' if place else 'next: '}{command}")
+        for number, line in enumerate(commands):
+            output.say(f"{'      ' if number else 'next: '}{line}")
     return 0 if run.status == "finished" else 1
 
 

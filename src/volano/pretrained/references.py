@@ -8,6 +8,7 @@ from typing import Literal
 
 from volano.errors import UsageError
 from volano.record.files import nearest_there
+from volano.record.shell import quoted
 
 TRANSFORMERS, TIMM = "hf:", "timm:"
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
@@ -42,7 +43,7 @@ class NetworkReference:
             raise UsageError(
                 "A trial of a study is trained without naming an application",
                 got=f"the study {text} as a pretrained network",
-                remedy=f"volano train --from {text}",
+                remedy=f"volano train --from {quoted(text)}",
             )
         if (path / "run.json").is_file():
             return cls(kind="run", name=text)

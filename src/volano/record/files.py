@@ -12,7 +12,6 @@ import difflib
 import errno
 import os
 import secrets
-import shlex
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from volano.errors import UsageError
+from volano.record.shell import quoted
 
 PARTIAL = ".partial-"
 # The largest file that is read whole: which of a few million examples is in which split.
@@ -183,7 +183,7 @@ def check_exists(path: Path, rule: str = "`path` must exist", remedy: str | None
     """Raises UsageError if nothing lies at a path; ``remedy`` is what else helps than another
     name."""
     if not path.exists():
-        helps = "; ".join(filter(None, (nearest_there(path), remedy)))
+        helps = ". ".join(filter(None, (nearest_there(path), remedy)))
         raise UsageError(rule, got=str(path), remedy=helps or None)
 
 
@@ -197,7 +197,11 @@ def no_folder_of(path: Path, main: str) -> UsageError:
     others = [kind for file, (kind, _) in _FOLDERS.items() if (path / file).is_file()]
     helps = [nearest_there(path, holding=main), f"Name the folder that {verb} printed"]
     if others == ["study"]:
-        helps = [f"Train its best trial first: volano train --from {shlex.quote(str(path))}"]
+        study = quoted(str(path))
+        helps = [
+            f"Train its best trial first: volano train --from {study}",
+            f"Resume it: volano explore --resume {study}",
+        ]
     return UsageError(
         f"A {noun}'s folder must hold {main}",
         got=f"{path}, the folder of a {others[0]}" if others else str(path),

@@ -7,12 +7,12 @@ answers, from how many examples it was taken over, and from how the last evaluat
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from volano.record.json_values import mapping, number, sequence
+from volano.record.shell import command
 
 # Two-sided 95 % of the normal distribution.
 _Z = 1.959964
@@ -193,14 +193,14 @@ def longer_command(again: Any, *, seconds: Mapping[str, Any], num_steps: int) ->
     if not words or (epochs is None and minutes is None):
         return None
     if epochs is not None:
-        return shlex.join([*words, "--epochs", f"{2 * epochs:g}"])
+        return command([*words, "--epochs", f"{2 * epochs:g}"])
     assert minutes is not None
     total, train = number(seconds.get("total")) or 0.0, number(seconds.get("train")) or 0.0
     enough = (total - train + train / max(1, num_steps) * _ENOUGH_STEPS) / 60
     longer = max(2 * minutes, enough if num_steps < LEAST_STEPS else 0.0)
     # Whole minutes, tenths below two.
     text = f"{math.ceil(longer)}" if longer > 2 else f"{math.ceil(10 * longer) / 10:g}"
-    return shlex.join([*words, "--minutes", text])
+    return command([*words, "--minutes", text])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,9 @@ def _of_score(score: Score | None) -> _Finding | None:
         text = (
             f"{score.num_examples:,} test examples are too few to tell {score.name} from {trivial}"
         )
-        return _Finding(text=f"{text}: 95 % {score.range(bounds)}", is_bad=True, wants_more=True)
+        return _Finding(
+            text=f"{text}: 95 % interval {score.range(bounds)}", is_bad=True, wants_more=True
+        )
     if score.beats(value):
         return _Finding(text=f"better than {trivial}")
     return _Finding(text=f"no better than {trivial}", is_bad=True, wants_more=True)
@@ -279,6 +281,6 @@ def _noise_of(score: Score | None) -> float:
 
 def _few_examples(score: Score, interval: tuple[float, float]) -> str:
     return (
-        f"{score.num_examples:,} test examples are few: {score.name} is known to 95 % as "
+        f"{score.num_examples:,} test examples are few: {score.name}, 95 % interval "
         f"{score.range(interval)}"
     )

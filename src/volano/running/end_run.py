@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError, VolanoError
+from volano.record.shell import quoted
 from volano.record.study_folder import STUDY
 from volano.report import write_comparison, write_page, write_study_report
 from volano.report.verdict import Score, judge, longer_command
@@ -41,7 +42,7 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
                 "The page of a study must be about it alone, and lie in its folder",
                 got=f"{studies[0]}, which is one, with "
                 f"{'other runs' if len(runs) > 1 else 'another place'}",
-                remedy=f"Say volano report {studies[0]}",
+                remedy=f"Say volano report {quoted(str(studies[0]))}",
             )
         from volano.study.importances import importances
         from volano.study.study import Study

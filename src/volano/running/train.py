@@ -98,9 +98,12 @@ def accept_code(run: str | Path, names: Collection[str]) -> None:
 
 
 def _longer(folder: RunFolder) -> str:
-    """Returns how a finished training is made longer, in words."""
+    """Returns how a finished training is made longer, in words. The folder may be a stranger's:
+    what it says is shown only if it is a training."""
     longer = mapping(folder.read_json("run.json").get("verdict")).get("longer")
-    return f"A longer one: {longer}" if longer else "Train again, for longer"
+    if isinstance(longer, str) and longer.startswith("volano train ") and longer.isprintable():
+        return f"A longer one: {longer}"
+    return "Train again, for longer"
 
 
 def check_unfinished(folder: RunFolder) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from volano.data.sources.tables import LABEL_COLUMNS, find_column
 from volano.data.sources.targets import (
     CLASSES,
     LABELS,
@@ -135,6 +136,15 @@ def test_a_folder_has_no_columns():
         TargetFormat(kind=LABELS).check_no_table("a folder")
     with pytest.raises(UsageError, match="`target_columns` must come with a table"):
         TargetFormat(columns=("x",)).check_no_table("a folder")
+
+
+def test_the_option_that_names_columns_is_advised_where_it_was_not_given():
+    with pytest.raises(DataError, match="Rename the column, or name it by `target_columns`"):
+        TargetFormat().columns_of({"x": 1}, TABLE)
+    with pytest.raises(DataError, match=r"Rename the column\.$"):
+        TargetFormat(columns=("y",)).columns_of({"x": 1}, TABLE)
+    with pytest.raises(DataError, match=r"Rename the column\.$"):  # as of texts and of clips
+        find_column({"x": 1}, LABEL_COLUMNS, TABLE, "labels")
 
 
 def test_what_is_only_tested_is_refused():

@@ -31,6 +31,7 @@ from volano.data import Fault, open_tokens, write_tokens
 from volano.data.sources import find_texts
 from volano.errors import DataError
 from volano.plan import Plan
+from volano.record.files import check_exists
 from volano.running.checks import evaluation_name
 from volano.training import WEIGHTS, RunFolder, build_and_load
 
@@ -132,6 +133,7 @@ class Generation(WrittenText):
 
 
 def _score_source(model: TextModel, path: Path) -> tuple[dict[str, Any], list[Fault]]:
+    check_exists(path)  # there is no other text to evaluate on
     source, faults = find_texts(path), []
     texts = [document.text for document in source.read(faults)]
     if not texts:

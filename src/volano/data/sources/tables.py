@@ -274,8 +274,11 @@ def read_rows(
         ) from error
 
 
-def find_column(row: dict[str, Any], names: tuple[str, ...], path: Path, what: str) -> str:
-    """Returns the first of ``names`` that the row has, ignoring case.
+def find_column(
+    row: dict[str, Any], names: tuple[str, ...], path: Path, what: str, *, hint: str = ""
+) -> str:
+    """Returns the first of ``names`` that the row has, ignoring case; ``hint``: what else helps
+    than another name.
 
     Raises:
         DataError: the row has none of them.
@@ -284,11 +287,10 @@ def find_column(row: dict[str, Any], names: tuple[str, ...], path: Path, what: s
     for name in names:
         if name.lower() in by_name:
             return by_name[name.lower()]
-    is_target = len(names) == 1 or names == LABEL_COLUMNS
     raise DataError(
         f"A table must have a column of {what}, named {_one_of(names)}",
         got=f"{path} with {', '.join(map(str, row)) or 'no columns'}",
-        remedy=f"Rename the column{', or name it by `target_columns`' if is_target else ''}",
+        remedy=f"Rename the column{hint}",
     )
 
 

@@ -69,7 +69,8 @@ class TargetFormat:
             DataError: it has none of them.
         """
         if not self.columns:
-            return (find_column(dict(row), LABEL_COLUMNS, path, "labels"),)
+            hint = ", or name it by `target_columns`"
+            return (find_column(dict(row), LABEL_COLUMNS, path, "labels", hint=hint),)
         return tuple(find_column(dict(row), (name,), path, "targets") for name in self.columns)
 
 

@@ -67,7 +67,7 @@ def export_encoder(
             "Only a classifier on a pretrained encoder can be exported", got=f"a {spec.kept}",
             remedy="Train one with `from_`",
         )  # fmt: skip
-    if to == "onnx":
+    if to not in ("safetensors", "pt2", HF):
         raise UsageError(
             "A classifier of texts must be exported to safetensors, pt2 or hf", got=repr(to)
         )

@@ -110,7 +110,8 @@ def read_image_sets(
         _refuse_decoding(wanted, "the embedded digits")
         target.check_no_table("the embedded digits")
         return _embedded_digits()
-    check_exists(path, remedy="omit `path` to train on the embedded sample")
+    sample = None if classes else "Omit `path` to train on the embedded sample"
+    check_exists(path, remedy=sample)
     if path.is_file():
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise UsageError(

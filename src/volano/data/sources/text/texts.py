@@ -101,7 +101,7 @@ def find_texts(path: Path | None, *, runs: set[Path] | None = None) -> TextSourc
     """
     if path is None:
         return _standard_library()
-    check_exists(path, remedy="omit `path` to train on the embedded sample")
+    check_exists(path, remedy="Omit `path` to train on the embedded sample")
     if path.is_file():  # the user named this very file, so it is read whatever its name
         return TextSource(root=path, files=(path,), origin=str(path))
     refuse_run(path)

@@ -183,7 +183,7 @@ def read_clip_folder(
 def _found_in(root: Path, *, may_be_table: bool, known: Sequence[str] = ()) -> FoundClips:
     if may_be_table and is_table(root):
         return clips_of_table(root, known)
-    check_exists(root, remedy=None if may_be_table else "omit `path` to train on the sample")
+    check_exists(root, remedy=None if may_be_table else "Omit `path` to train on the sample")
     if not root.is_dir():
         raise UsageError(
             "Clips must come from a folder" + (" or a table" if may_be_table else ""),
@@ -197,7 +197,7 @@ def _check_classes(found: FoundClips) -> None:
         raise DataError(
             "Clips to classify must lie in class folders, or stand in a table with their labels",
             got=f"{len(found.files)} in {found.root} without",
-            remedy="Put the clips of each class into a folder of its own, and none beside them",
+            remedy="Put the clips of each class into a folder of its own, and no others next to it",
         )
 
 
