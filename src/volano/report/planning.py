@@ -3,9 +3,8 @@ are left out."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from volano.plan import SEMANTICS, Plan, lever, semantics_of, status_text
@@ -136,10 +135,8 @@ class PlanningFigures:
 
 def read_planning(found: Explanation) -> PlanningFigures:
     """Returns an explanation in words."""
-    changed, common = (
-        _changed(found.plan),
-        _common([candidate.plan for candidate in found.candidates]),
-    )
+    changed = _changed(found.plan)
+    common = _common([candidate.plan for candidate in found.candidates])
     memory, time = found.memory, found.time
     name = f" ({found.device_name})" if found.device_name not in ("", found.device) else ""
     return PlanningFigures(
@@ -157,11 +154,7 @@ def read_planning(found: Explanation) -> PlanningFigures:
         planning_time=seconds_text(found.planning_seconds),
         gain=_gain(found),
         knobs=_by_class(changed),
-        usual=", ".join(
-            name
-            for name in dataclasses.asdict(found.plan)
-            if name not in changed and name != "device"
-        ),
+        usual=", ".join(n for n in asdict(found.plan) if n not in {*changed, "device"}),
         memory=() if memory is None else _memory(memory),
         memory_origin="" if memory is None else _FIGURES[memory.origin],
         memory_facts=() if memory is None else tuple(_memory_facts(memory, found.budget)),

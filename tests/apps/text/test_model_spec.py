@@ -29,3 +29,9 @@ def test_it_comes_back():
 def test_another_is_refused(change, message):
     with pytest.raises(CheckpointError, match=message):
         TextSpec.from_json({**SPEC.to_json(), **change})
+
+
+@pytest.mark.parametrize("bits", [[1], None, "x"])
+def test_figures_that_are_none_are_refused(bits):
+    with pytest.raises(CheckpointError, match=r"text\.json must describe"):
+        TextSpec.from_json({**SPEC.to_json(), "baselines": {"bz2": bits}})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 from volano.apps.model_spec import ModelSpec
 from volano.apps.text.network import DecoderShape
@@ -44,6 +45,12 @@ class TextSpec(ModelSpec):
     num_held_tokens: int
     baselines: dict[str, float]
     origin: str
+
+    @classmethod
+    def parsed(cls, fields: dict[str, Any]) -> Self:
+        """Implements :meth:`ModelSpec.parsed`."""
+        fields["baselines"] = {name: float(bits) for name, bits in fields["baselines"].items()}
+        return super().parsed(fields)
 
     def shape(self, dropout: float = 0.0) -> DecoderShape:
         """The shape of the decoder."""

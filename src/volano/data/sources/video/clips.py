@@ -332,10 +332,8 @@ def _decode_all(
     lengths = {row: len(frames) for row, frames in decoded.items()}
     too_short = _too_short(files, lengths, num_frames, clip_format.fps)
     short = {fault.index for fault in too_short}
-    notices = [
-        *_fault_notices(unreadable, "could not be read"),
-        *_fault_notices(too_short, "are too short"),
-    ]
+    notices = _fault_notices(unreadable, "could not be read")
+    notices += _fault_notices(too_short, "are too short")
     damaged = [(file.path, texts) for file, texts in zip(files, said, strict=True) if texts]
     if damaged:
         path, texts = damaged[0]
