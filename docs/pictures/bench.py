@@ -57,10 +57,15 @@ def draw_gains(record: dict[str, Any], out: Path) -> None:
             place + 0.19, row["run_gain"], 0.34, color=_PLANNED, label="planned" * (not place)
         )
         axes.plot([gain["least"], gain["most"]], [place + 0.19] * 2, color="#1e2226", linewidth=1.5)
-        axes.text(row["run_gain"] / 2, place + 0.19, f"{row['run_gain']:.2f} x", color="white",
-                  va="center", ha="center", fontsize=9)  # fmt: skip
+        end = max(row["run_gain"], gain["most"])
+        axes.text(end * 1.04, place + 0.19, f"{row['run_gain']:.2f} x", va="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [f"{row['task']}, {row['device']}" for row in rows])
     axes.invert_yaxis()
+    axes.set_xscale("log")  # so that bars of 1 and of 20 can both be read
+    axes.set_xlim(0.5, 2 * max(row["gain"]["most"] for row in rows))
+    ticks = [one for one in (0.5, 1, 2, 5, 10, 20, 50, 100) if one < axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{one:g}" for one in ticks])
+    axes.minorticks_off()
     axes.set_xlabel(
         f"speed of a whole run of {record['run_seconds']:.0f} s, start counted; "
         "line: a step, least to most"
