@@ -125,3 +125,5 @@ def test_what_its_files_state_and_cannot_be_is_said(tmp_path):
         raise KeyError("tune")
     with pytest.raises(UsageError, match="a rule"), RunFolder(tmp_path).as_written():
         raise UsageError("a rule")
+    with pytest.raises(RuntimeError), RunFolder(tmp_path).as_written(lambda _: True):
+        raise RuntimeError("no memory is left")

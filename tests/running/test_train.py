@@ -55,6 +55,8 @@ def test_what_is_no_task_is_refused_and_leaves_no_folder(tmp_path):
     ("longer", "said"),
     [
         ("volano train image --minutes 4", "A longer one: volano train image --minutes 4$"),
+        ("volano train image; rm -rf ~", "Train again, for longer.$"),
+        ("volano train image $(rm x)", "Train again, for longer.$"),
         ("rm -rf ~", "Train again, for longer.$"),
         ("volano train image\nrm -rf ~", "Train again, for longer.$"),
         (["volano train image"], "Train again, for longer.$"),

@@ -21,6 +21,7 @@ from volano.cli.generated import (
 )
 from volano.cli.train import begin, options_of
 from volano.errors import UsageError
+from volano.record.run_folder import PAGE
 from volano.record.shell import quoted
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ def _print(study: Study) -> None:
             f"{failed[0].reason}"
         )
     output.say(f"study: {study.folder}")
-    if study.path("report.html").is_file():
+    if study.path(PAGE).is_file():
         output.say(f"report: {study.path('report.html')}")
     source, folder = study.facts.get("source", {}), quoted(str(study.folder))
     trust = " --trust" if source.get("kind") == "reference" else ""  # of one's own, just now
@@ -287,6 +288,6 @@ def _record(study: Study, verification: Verification | None) -> dict[str, Any]:
     return {
         "study": str(study.folder),
         **facts,
-        "report": str(study.path("report.html")) if study.path("report.html").is_file() else None,
+        "report": str(study.path(PAGE)) if study.path(PAGE).is_file() else None,
         "verified": None if verification is None else verification.passed,
     }

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from volano.record.json_values import mapping, number, sequence
-from volano.record.shell import command
+from volano.record.shell import command, is_command
 
 # Two-sided 95 % of the normal distribution.
 _Z = 1.959964
@@ -112,12 +112,13 @@ class Verdict:
         found = mapping(value)
         if not found:
             return None
-        longer = found.get("longer")
+        longer = found.get("longer")  # shown to be pasted
+        is_one = isinstance(longer, str) and is_command(longer, "volano", "train")
         return cls(
             is_good=found.get("is_good") is True,
             reasons=tuple(map(str, sequence(found.get("reasons")))),
             wants_more=found.get("wants_more") is True,
-            longer=longer if isinstance(longer, str) else None,
+            longer=longer if is_one else None,
         )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
-from volano.record.json_values import mapping
 from volano.record.run_folder import PAGE
+from volano.report.verdict import Verdict
 from volano.running.end_run import with_report, with_verdict
 from volano.running.minutes import fit_minutes, is_in_minutes
 from volano.running.plan_run import choose_plan
@@ -98,12 +98,11 @@ def accept_code(run: str | Path, names: Collection[str]) -> None:
 
 
 def _longer(folder: RunFolder) -> str:
-    """Returns how a finished training is made longer, in words. The folder may be a stranger's:
-    what it says is shown only if it is a training."""
-    longer = mapping(folder.read_json("run.json").get("verdict")).get("longer")
-    if isinstance(longer, str) and longer.startswith("volano train ") and longer.isprintable():
-        return f"A longer one: {longer}"
-    return "Train again, for longer"
+    """Returns how a finished training is made longer, in words."""
+    verdict = Verdict.of_json(folder.read_json("run.json").get("verdict"))
+    if verdict is None or verdict.longer is None:
+        return "Train again, for longer"
+    return f"A longer one: {verdict.longer}"
 
 
 def check_unfinished(folder: RunFolder) -> None:

@@ -244,7 +244,6 @@ class _Training:
         session.step_once.on_relief = reliefs = PlanChanges(session, folder, everyone)
         if session.prefix is not None:
             session.prefix.on_stop = reliefs.computes_prefix
-            session.prefix.on_mapped = everyone.on_notice
         session.take_up_features()
 
     def _kept(self, session: Session, status: str) -> nn.Module:

@@ -249,6 +249,9 @@ class Session:
         for feed in (self.feed, self.valid_feed):
             if feed is not None:
                 feed.on_notice = on_notice
+        for prefix in (self.prefix, self._valid_objective and self._valid_objective.prefix):
+            if prefix is not None:
+                prefix.on_mapped = on_notice
 
     def set_num_steps(self, num_steps: int) -> None:
         """Gives the run another length from here on, with evaluations in proportion. Batches must

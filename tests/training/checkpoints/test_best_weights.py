@@ -72,6 +72,21 @@ def test_without_patience_left_a_run_ends(tmp_path):
     assert any("no smaller valid loss since" in text for text in run.notices)
 
 
+def test_without_patience_left_a_run_that_was_killed_before_its_page_ends_there(tmp_path):
+    task = overfitting(keep="best", patience=3)
+    run = volano.train(
+        task,
+        out=tmp_path / "run",
+        plan=Plan.baseline("cpu"),
+        safety=volano.Safety(save_every="2st"),
+    )
+    record = json.loads((run.path / "run.json").read_text())
+    (run.path / "report.html").unlink()
+    again = volano.resume(run.path, task=task)
+    after = json.loads((run.path / "run.json").read_text())
+    assert (after["step"], again.metrics) == (record["step"], run.metrics)
+
+
 class Stop(volano.Observer):
     def __init__(self, step):
         self.step = step

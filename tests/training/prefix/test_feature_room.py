@@ -35,3 +35,11 @@ def test_the_room_of_a_device_and_of_a_budget(monkeypatch, tmp_path):
     assert room.disk_bytes > 0
     assert room.folder == tmp_path / "none" / "yet" / "volano"
     assert FeatureRoom.of(Device("cpu")).memory_bytes > 1000
+
+
+def test_a_folder_that_cannot_be_entered_is_no_room(monkeypatch):
+    def refuse(_):
+        raise PermissionError
+
+    monkeypatch.setattr("volano.training.prefix.feature_room.shutil.disk_usage", refuse)
+    assert FeatureRoom.of(Device("cpu"), 1000).disk_bytes == 0

@@ -53,17 +53,20 @@ class PassedWithPrefix:
         model: the model that is evaluated.
         device: the device.
         capacity: examples of the set.
+
+    Attributes:
+        prefix: the model's frozen modules.
     """
 
     def __init__(
         self, objective: Callable[..., Any], model: nn.Module, device: Device, capacity: int
     ) -> None:
         self._objective, self._device = objective, device
-        self._prefix = FrozenPrefix(model, device, capacity)
+        self.prefix = FrozenPrefix(model, device, capacity)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Any:
         """Returns the objective's result."""
-        prefix = self._prefix
+        prefix = self.prefix
 
         def objective(part: Batch) -> Any:
             return self._objective(model, part)
