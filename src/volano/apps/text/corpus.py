@@ -18,8 +18,9 @@ from volano.errors import DataError
 TRAIN_FILE, HELD_FILE = "tokens-train.npy", "tokens-held.npy"
 # Of less, nothing can be held out that says anything.
 LEAST_BYTES = 1000
-# Merges learned from more text are the same ones; of a larger one every k-th document is taken.
-_MOST_TOKENIZER_BYTES = 50_000_000
+# Of a larger text every k-th document is taken: merges learned from half of 12 MB leave 0.5 % more
+# tokens, those of a quarter 2 % (docs/log.md).
+_MOST_TOKENIZER_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,17 @@ class Corpus:
     notices: tuple[str, ...]
 
 
-def prepare_corpus(source: TextSource, folder: Path, *, seed: int, by: str = BY_CONTENT) -> Corpus:
+def prepare_corpus(
+    source: TextSource,
+    folder: Path,
+    *,
+    seed: int,
+    by: str = BY_CONTENT,
+    compressors_seconds: float | None = None,
+) -> Corpus:
     """Splits the source (``by``: as ``split_texts``), learns a tokenizer on its training part, and
-    writes the tokens of both into ``folder``.
+    writes the tokens of both into ``folder``; for ``compressors_seconds`` see
+    ``CompressorFigures``.
 
     Raises:
         DataError: there is no text, or too little.
@@ -66,7 +75,12 @@ def prepare_corpus(source: TextSource, folder: Path, *, seed: int, by: str = BY_
     held_texts = list(part_reader(source, split, part=1)())
     held_bytes = "".join(held_texts).encode()
     num_train_bytes = split.num_bytes - len(held_bytes)
-    with CompressorFigures(_last_bytes(train), held_bytes) as figures:
+    with CompressorFigures(
+        _last_bytes(train),
+        held_bytes,
+        num_training_bytes=num_train_bytes,
+        seconds=compressors_seconds,
+    ) as figures:
         vocab_size = choose_vocab_size(num_train_bytes)
         # From everywhere: the first ones by name may be of one language or author.
         every = max(1, -(-num_train_bytes // _MOST_TOKENIZER_BYTES))
@@ -74,11 +88,6 @@ def prepare_corpus(source: TextSource, folder: Path, *, seed: int, by: str = BY_
         write_tokens(folder / TRAIN_FILE, tokenizer.encode_documents(train()))
         write_tokens(folder / HELD_FILE, tokenizer.encode_documents(held_texts))
         baselines = figures.result()
-    notices = [*source.notices, *split.notices]
-    if num_train_bytes > MOST_TRAINING_BYTES:
-        notices.append(
-            f"xz and bz2 were given the last {MOST_TRAINING_BYTES:,} bytes of the training text"
-        )
     return Corpus(
         tokenizer=tokenizer,
         train=open_tokens(folder / TRAIN_FILE),
@@ -88,7 +97,7 @@ def prepare_corpus(source: TextSource, folder: Path, *, seed: int, by: str = BY_
         baselines=baselines,
         origin=source.origin,
         faults=split.faults,
-        notices=tuple(notices),
+        notices=(*source.notices, *split.notices, *figures.notices),
     )
 
 

@@ -35,6 +35,9 @@ from volano.record.files import check_exists
 from volano.running.checks import evaluation_name
 from volano.training import WEIGHTS, RunFolder, build_and_load
 
+# For what xz and bz2 reach on a text that is evaluated; a long training text takes them minutes.
+_COMPRESSORS_SECONDS = 10.0
+
 
 class TextModel(TrainedModel):
     """A language model, with its tokenizer."""
@@ -140,7 +143,12 @@ def _score_source(model: TextModel, path: Path) -> tuple[dict[str, Any], list[Fa
         reason = f": {faults[0].reason}" if faults else ""
         raise DataError("There must be text to evaluate on", got=f"none in {source.origin}{reason}")
     with (
-        CompressorFigures(_training_text(model), "".join(texts).encode()) as figures,
+        CompressorFigures(
+            _training_text(model),
+            "".join(texts).encode(),
+            num_training_bytes=TextSpec.of_run(model.folder).num_train_bytes,
+            seconds=_COMPRESSORS_SECONDS,
+        ) as figures,
         tempfile.TemporaryDirectory() as scratch,
     ):
         file = Path(scratch) / "tokens.npy"
@@ -153,7 +161,7 @@ def _score_source(model: TextModel, path: Path) -> tuple[dict[str, Any], list[Fa
             **scores,
             "baselines": figures.result(),
             "origin": source.origin,
-            "notices": source.notices,
+            "notices": (*source.notices, *figures.notices),
         }, faults
 
 
