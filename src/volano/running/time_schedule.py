@@ -18,8 +18,9 @@ WRITING_SECONDS = 2.0
 # A run that looks at its number of steps again begins with so many at least: a first timing from a
 # slow moment costs it nothing, and it ends as soon as its own steps say that there is no time.
 _LEAST_TO_BEGIN_WITH = 6
-# The number of steps is looked at again after this share of the training.
-_REVISION_SHARE = 0.1
+# The number of steps is looked at again after this share of the training; of one of seconds after a
+# second, or this larger share: less is no timing, and a test that is cut for it says less.
+_REVISION_SHARE, _LARGEST_REVISION_SHARE, _REVISION_SECONDS = 0.1, 0.3, 1.0
 # The first step of a run allocates and loads: so many are made before its timing is believed.
 _STEPS_TO_REVISE = 5
 # Timings that differ by less are one.
@@ -186,7 +187,9 @@ def revision_point(num_steps: int, training_seconds: float) -> tuple[int, float]
     """Returns the step, and the seconds of training, at the earlier of which the number of steps is
     looked at again; five steps are made before, or all but one of a run of fewer."""
     least = max(2, min(_STEPS_TO_REVISE, num_steps - 1))
-    return max(least, math.ceil(_REVISION_SHARE * num_steps)), _REVISION_SHARE * training_seconds
+    share = min(_LARGEST_REVISION_SHARE, _REVISION_SECONDS / max(training_seconds, 1e-9))
+    share = max(_REVISION_SHARE, share)
+    return max(least, math.ceil(share * num_steps)), share * training_seconds
 
 
 def revised_steps(

@@ -26,8 +26,8 @@ class LengthRule:
 
     Attributes:
         after_steps, after_seconds: the number of steps, and the seconds of steps, at the earlier of
-            which it is looked at, after three steps if seconds decide; before both, if the time
-            is not enough for so many steps.
+            which it is looked at, after three steps if seconds decide; before both, but not before
+            half of the seconds, if the time is not enough for so many steps.
         num_steps: ``(step, seconds of a step) -> number of steps`` of the whole run.
     """
 
@@ -89,7 +89,10 @@ class LengthRevision:
         if num_timed < 1 or step >= before:
             return
         is_due = is_long or self._num_made >= rule.after_steps
-        if not is_due and rule.num_steps(step, self._seconds / num_timed) > rule.after_steps:
+        if not is_due and (
+            self._seconds < rule.after_seconds / 2
+            or rule.num_steps(step, self._seconds / num_timed) > rule.after_steps
+        ):
             return
         self._rule = None
         self._session.device.synchronize()
