@@ -183,7 +183,8 @@ def test_a_timing_that_was_right_is_not_revised():
     facts |= {"most_steps": 10**9}
     assert revised_steps(**facts, measured=1.04) == 100
     assert revised_steps(**facts, measured=2.0) == 10 + (1000 - 10) // 2
-    assert revised_steps(**facts, measured=0.5) == 10 + (1000 - 5) * 2
+    assert revised_steps(**facts, measured=0.5) == 10 + int((1000 - 5) / 0.55)
+    assert revised_steps(**facts, measured=0.9) == 10 + int((1000 - 5) / 0.95)
     assert revised_steps(**{**facts, "most_steps": 200}, measured=0.5) == 200
     assert revised_steps(**{**facts, "left": 1.0}, measured=9.0) == 11
     # The timing was right, but there is no time for so many: they were only to begin with.
