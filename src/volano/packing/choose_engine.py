@@ -41,6 +41,10 @@ _HOPELESS = 1.5
 _NUM_CHECKED = 2
 # Compiling takes 6 to 14 s for nets of a few layers, and halves a step (docs/log.md, "Packs").
 _COMPILE_SECONDS, _GAIN = 10.0, 2.0
+# It is begun if it is expected to win back so many times what it takes: the gain is a guess (1.2 on
+# a processor with AVX2 alone, where it was 2.5 on one with AVX-512), and two workers that guess
+# differently wait for each other.
+_SURE = 2.0
 # On an accelerator Triton compiles each kernel: 20 to 60 s were seen for programs of packs.
 _TIMES_ON_ACCELERATOR = 4.0
 # Tracing a program takes 0.1 to 0.3 s, and a pack of another size needs one to train and one or two
@@ -171,8 +175,8 @@ class _EngineTrials:
         else:
             name, saved = "each", seconds["loop"] * _GAIN_OF_ONE
         startup = compile_seconds(self._device)
-        if saved * num_steps < startup:
-            refused["compiled"] = f"its steps are too few to win back about {startup:.0f} s"
+        if saved * num_steps < _SURE * startup:
+            refused["compiled"] = f"its steps are too few to surely win back about {startup:.0f} s"
             return
         try:
             seconds[name] = self._seconds_of(name)
