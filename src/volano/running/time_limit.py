@@ -12,10 +12,10 @@ from volano.planner import PlanRequest, PlanResult, share_of_rank
 from volano.running.plan_run import choose_plan
 from volano.running.time_schedule import (
     PLANNING_SHARE,
-    RESERVE_SHARE,
     WRITING_SECONDS,
     NetworkCosts,
     TimeSchedule,
+    reserve_seconds,
     revised_steps,
     revision_point,
 )
@@ -98,7 +98,7 @@ class TimeLimit:
             return revised_steps(
                 step=step, num_steps=schedule.num_steps, expected=network.pace,
                 measured=measured * network.pace / network.step,
-                left=self.left() - RESERVE_SHARE * self.seconds,
+                left=self.left() - reserve_seconds(self.seconds),
                 kept=schedule.kept + schedule.evaluation, most_steps=network.most_steps,
             )  # fmt: skip
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from volano.report.verdict import LEAST_STEPS
 
 # The largest shares of the minutes that planning, evaluations during the run and the final test may
-# take, and what is kept back for a machine that slows down late. A tenth remains for reading,
-# start-up and writing before training gets less than 65 %.
-PLANNING_SHARE, EVALUATION_SHARE, TEST_SHARE, RESERVE_SHARE = 0.05, 0.06, 0.08, 0.05
+# take. With what is kept in reserve a tenth remains for reading, start-up and writing before
+# training gets less than 65 %.
+PLANNING_SHARE, EVALUATION_SHARE, TEST_SHARE = 0.05, 0.06, 0.08
+# What is kept in reserve for a machine that slows down late: a share of the minutes, and of a run
+# of seconds so many of them, for a single slow phase is a larger part of it.
+_RESERVE_SHARE, _LEAST_RESERVE_SECONDS, _LARGEST_RESERVE_SHARE = 0.05, 2.5, 0.08
 # Files, pictures, the report and the interpreter's end: 0.8 s of processor time, more on a shared
 # machine (docs/log.md).
 WRITING_SECONDS = 2.0
@@ -126,6 +129,12 @@ class TimeSchedule:
         return self.test + self.writing
 
 
+def reserve_seconds(seconds: float) -> float:
+    """Returns the seconds that a run of so many keeps in reserve."""
+    least = min(_LEAST_RESERVE_SECONDS, _LARGEST_RESERVE_SHARE * seconds)
+    return max(_RESERVE_SHARE * seconds, least)
+
+
 def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
     """Returns the schedule of a run of so many seconds in all.
 
@@ -227,7 +236,7 @@ def revised_steps(
 
 def _affordable(network: NetworkCosts, costs: RunCosts, seconds: float) -> int:
     planning = max(0.0, PLANNING_SHARE * seconds - costs.planning)
-    others = costs.spent + planning + network.startup + costs.writing + RESERVE_SHARE * seconds
+    others = costs.spent + planning + network.startup + costs.writing + reserve_seconds(seconds)
     others += _evaluation_seconds(network, costs, seconds) + _test_seconds(network, costs, seconds)
     return int((seconds - others) / network.pace)
 

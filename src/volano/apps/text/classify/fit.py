@@ -27,10 +27,10 @@ from volano.record.format import title_of
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import (
     PLANNING_SHARE,
-    RESERVE_SHARE,
     NetworkCosts,
     RunCosts,
     make_schedule,
+    reserve_seconds,
     said_of_time,
 )
 from volano.task import Task
@@ -101,7 +101,7 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
 
 def _left(limit: TimeLimit) -> float:
     """The seconds that are left for trainings."""
-    return limit.left() - RESERVE_SHARE * limit.seconds - limit.writing
+    return limit.left() - reserve_seconds(limit.seconds) - limit.writing
 
 
 def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
