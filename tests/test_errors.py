@@ -56,3 +56,11 @@ def test_an_error_travels_between_processes(kind):
 )
 def test_of_what_an_exception_says_the_first_line_is_told(error, first, reason):
     assert (errors.first_line(error), errors.reason_of(error)) == (first, reason)
+
+
+def test_who_called_is_noted_on_an_exception_that_is_none_of_volanos():
+    error = ValueError("x")
+    errors.note_caller(error, "the task's optimizer")
+    errors.note_caller(error, "somebody else")
+    assert errors.noted_caller(error) == "the task's optimizer"
+    assert errors.noted_caller(KeyError()) is None

@@ -109,6 +109,22 @@ class ScriptError(RunError):
         self.exit_code = exit_code
 
 
+_RAISED_BY = "raised by "
+
+
+def note_caller(error: BaseException, whose: str) -> None:
+    """Notes on an exception whose code was called when it was raised ("the task's objective"):
+    nothing of a person's own need be in its traceback, if they gave a function of a library."""
+    if not isinstance(error, VolanoError) and noted_caller(error) is None:
+        error.add_note(f"{_RAISED_BY}{whose}")
+
+
+def noted_caller(error: BaseException) -> str | None:
+    """Returns what :func:`note_caller` noted; None if it noted nothing."""
+    notes = (note for note in getattr(error, "__notes__", ()) if note.startswith(_RAISED_BY))
+    return next((note.removeprefix(_RAISED_BY) for note in notes), None)
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an exception's message, or the name of its class; with the next one
     if that is what it announces (``backend='inductor' raised:``)."""

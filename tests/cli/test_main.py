@@ -11,6 +11,7 @@ from volano.cli import commands, main
 from volano.cli.main import app, in_flags, run
 from volano.errors import UsageError
 from volano.record.format import parameters_worded
+from volano.task.calls import called
 from volano.training.progress import PlainProgress
 
 
@@ -242,3 +243,15 @@ def test_notices_name_flags_on_the_command_line_alone(capsys):
         PlainProgress(sys.stderr).on_notice(text)
     PlainProgress(sys.stderr).on_notice(text)
     assert capsys.readouterr().err == f"note: --race runs it in any case\nnote: {text}\n"
+
+
+def test_the_function_of_a_task_that_raised_is_named(monkeypatch, capsys):
+    def fail(**_):
+        with called("optimizer"):
+            int("x")
+
+    for name, value in (("_place_of_own", lambda error: None), ("app", fail)):
+        monkeypatch.setattr(main, name, value)
+    monkeypatch.setattr(commands, "register", lambda _: None)
+    assert run(["train"]) == 1
+    assert "It was raised by the task's optimizer; --debug" in capsys.readouterr().err

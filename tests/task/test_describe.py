@@ -5,7 +5,7 @@ import torch
 
 import volano
 from conftest import make_mlp
-from volano.task import describe, differences
+from volano.task import describe, describe_callable, differences
 from volano.task.describe import describe_data
 
 
@@ -57,3 +57,24 @@ def test_the_rows_of_a_subset_may_be_names():
         return describe_data(torch.utils.data.Subset({"a": 1, "b": 2}, names))
 
     assert described(["a", "b"]) == described(["a", "b"]) != described(["b", "a"])
+
+
+class Linked:
+    """An object that leads back to itself."""
+
+    def __init__(self):
+        self.parts = [self]
+
+
+def test_what_leads_back_to_itself_ends():
+    once, again = (describe_callable(functools.partial(make_mlp, Linked())) for _ in range(2))
+    assert once == again
+    assert "Linked({'parts': [...]})" in once
+
+
+def test_a_digest_of_a_datas_own_is_a_text():
+    class Data(list):
+        def fingerprint(self):
+            return b"1"
+
+    assert json.dumps(describe_data(Data([1])))

@@ -1,8 +1,10 @@
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from volano.errors import TaskError
 from volano.task import Duration
 
 
@@ -26,3 +28,13 @@ def test_a_part_of_an_epoch_rounds_up(thousandths, steps_per_epoch):
 def test_text_and_back(amount, unit):
     duration = Duration(float(round(amount) or 1), unit)
     assert Duration.parse(str(duration)) == duration
+
+
+@pytest.mark.parametrize(
+    "amount", [0, -1, float("nan"), float("inf"), 10**400, 1e300, "2", True, None]
+)
+def test_an_amount_that_cannot_be(amount):
+    with pytest.raises(TaskError, match=r"A duration must be above 0, and at most 1e\+15; got "):
+        Duration(amount, "ep")
+    with pytest.raises(TaskError, match="A duration must be above 0"):
+        Duration.parse("9" * 5000 + "ep")

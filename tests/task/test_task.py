@@ -1,5 +1,6 @@
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,11 @@ from torch import nn
 import volano
 from conftest import make_mlp
 from volano.errors import TaskError
+
+
+class Unsized(torch.utils.data.Dataset):
+    def __len__(self):
+        raise RuntimeError("it is not known")
 
 
 def test_a_task_knows_its_steps(make_task):
@@ -38,7 +44,16 @@ def test_a_task_is_frozen_and_keyword_only(make_task):
         ({"duration": "0ep"}, "duration must be above 0"),
         ({"duration": "1.5st"}, "number of steps must be whole"),
         ({"clip_norm": -1.0}, "`clip_norm` must be a finite norm above 0"),
+        ({"clip_norm": "1"}, "`clip_norm` must be a finite norm above 0, or None; got '1'"),
+        ({"clip_norm": True}, "`clip_norm` must be a finite norm"),
         ({"ema_decay": 1.0}, "`ema_decay` must lie between 0 and 1"),
+        ({"ema_decay": "0.9"}, "`ema_decay` must lie between 0 and 1; got '0.9'"),
+        ({"batch_size": True}, "`batch_size` must be a whole number"),
+        ({"batch_size": np.float64(8)}, "`batch_size` must be a whole number"),
+        ({"schedule": lambda progress: 1 / progress}, "`schedule` .* progress 0 .ZeroDivisionErr"),
+        ({"schedule": lambda progress, step: 1.0}, "`schedule` must be a function from progress"),
+        ({"name": None}, "`name` must be a text; got None"),
+        ({"data": Unsized()}, "`data` must know how many examples it holds; got len: RuntimeErr"),
         ({"seed": -1}, "`seed` must be a whole number"),
         ({"data_seed": -1}, "`data_seed` must be a whole number"),
         (
@@ -68,6 +83,15 @@ def test_a_task_is_frozen_and_keyword_only(make_task):
 def test_a_wrong_field_is_refused_at_birth(make_task, fields, message):
     with pytest.raises(TaskError, match=f"(?s){message}"):
         make_task(**fields)
+
+
+def test_numbers_of_numpy_are_pythons(make_task):
+    fields = {"batch_size": np.int64(8), "seed": np.int32(4), "clip_norm": np.float32(0.5)}
+    task = make_task(**fields)
+    assert [(type(one), one) for one in (task.batch_size, task.seed, task.clip_norm)] == [
+        (int, 8), (int, 4), (float, 0.5)
+    ]  # fmt: skip
+    assert type(make_task(clip_norm=1).clip_norm) is int  # as descriptions of runs have it
 
 
 def test_a_dataloader_is_refused_with_a_remedy(make_task, digits):

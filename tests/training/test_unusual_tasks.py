@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import volano
-from volano import Plan
-from volano.errors import ObjectiveError, TaskError
+from volano import Loss, Plan
+from volano.errors import ObjectiveError, TaskError, VolanoError, noted_caller
 
 
 class NeedsClosure(torch.optim.SGD):
@@ -33,8 +33,27 @@ class Complex(nn.Module):
         return (x.to(torch.cfloat) @ self.weight).abs()
 
 
+class WithoutRate(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        pass
+
+
+def odd_metric(model, batch):
+    loss = nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="sum")
+    return Loss(total=loss, weight=len(batch[1]), metrics={"m": 1.0 if model.training else "bad"})
+
+
 def detached(model, batch):
     return nn.functional.cross_entropy(model(batch[0]).detach(), batch[1])
+
+
+def backward_itself(model, batch):
+    loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+    loss.backward()
+    return loss
 
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -50,6 +69,12 @@ REFUSED = {
     "no gradient": ({"objective": detached}, ObjectiveError, "one without a gradient"),
     "arrays": ({"data": ARRAYS}, TaskError, "two arrays of 64 examples.*TensorDataset"),
     "columns": ({"data": (ARRAYS[0], ARRAYS[0][:, :1])}, TaskError, "two arrays of 64 examples"),
+    "rate": ({"optimizer": functools.partial(torch.optim.SGD, lr=-1)}, ValueError, "Invalid learn"),
+    "no rate": ({"optimizer": WithoutRate}, TaskError, "rate that is a number; got lr=None"),
+    "groups": ({"parameter_groups": lambda model: None}, TaskError, "a list of groups.*NoneType"),
+    "metric": ({"objective": odd_metric}, ObjectiveError, r"metrics\['m'\] of type str"),
+    "backward": ({"objective": backward_itself}, RuntimeError, "a second time"),
+    "in place": ({"optimizer": functools.partial(SGD, differentiable=True)}, RuntimeError, "leaf"),
     "generator": ({"data": (i for i in range(9))}, TaskError, "volano.spool"),
 }
 
@@ -57,10 +82,12 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_trained_is_refused_with_a_remedy(make_task, quiet, tmp_path, name):
     fields, error, text = REFUSED[name]
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=text) as caught:
         volano.train(
             make_task(**fields), plan=Plan.baseline(), out=tmp_path / "run", observer=quiet
         )
+    # What torch or Python says of it is told with the function that did it.
+    assert isinstance(caught.value, VolanoError) or "the task's " in noted_caller(caught.value)
 
 
 def test_a_table_is_refused(make_task):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import sysconfig
 import traceback
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import volano
 from volano.cli import output
 from volano.cli.generated import PlainGroup, flag_of, flags_of
 from volano.cli.interrupts import enter, say_interrupted
-from volano.errors import RunError, VolanoError
+from volano.errors import RunError, VolanoError, noted_caller
 from volano.record.format import parameters_worded
 
 _TYPER_INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt in a command
@@ -111,7 +112,8 @@ def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda:
             return say_interrupted(arguments)
         said = _foreseen(error)
         if said is None:
-            text, place = f"{type(error).__name__}: {error}", _place_of_own(error)
+            text = f"{type(error).__name__}: {error}"
+            place = _place_of_own(error) or noted_caller(error)
             what = f"It was raised by {place}" if place else "This was not foreseen"
             hint = f"\n{what}; --debug shows the whole traceback."
             _report(f"error: {text}{hint}", arguments, {"error": text})
@@ -150,9 +152,18 @@ def _foreseen(error: BaseException) -> VolanoError | None:
         )
     if isinstance(error, UnicodeError):
         return RunError("Text must be valid in its encoding", got=str(error))
-    if isinstance(error, MemoryError):
-        return RunError("The memory of the machine must suffice", got=str(error) or "too little")
+    if _is_lack_of_memory(error):
+        got = str(error).partition("\n")[0] or "too little"
+        return RunError("The memory of the machine must suffice", got=got)
     return None
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from volano.training import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _report_usage(error: Any, arguments: list[str]) -> int:

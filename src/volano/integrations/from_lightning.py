@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from volano.errors import TaskError
 from volano.integrations.foreign import missing_extra, refuse_hooks, set_of, tabulated
 from volano.task import Batch, Duration, Loss, Task, num_examples
+from volano.task.loss import TAKEN_NAMES
 from volano.training.optim.make import make_again
 
 # Methods of a module that say what a Task says too, or what it does not need.
@@ -100,7 +101,8 @@ class _LightningObjective:
         def log(name: str, value: Any, *_: Any, **__: Any) -> None:
             value = torch.as_tensor(value, dtype=torch.float32)
             if value.numel() == 1:
-                logged[name] = value.detach().reshape(())
+                own = f"logged_{name}" if name in TAKEN_NAMES else name
+                logged[own] = value.detach().reshape(())
 
         def log_dict(values: Any, *_: Any, **__: Any) -> None:
             for name, value in values.items():

@@ -30,30 +30,28 @@ def describe_callable(function: Any) -> str | None:
     return f"{getattr(function, '__module__', '?')}.{name}"
 
 
-def describe_value(value: Any) -> str:
-    """Returns a text for a value that is the same in every process."""
+def describe_value(value: Any, within: tuple[int, ...] = ()) -> str:
+    """Returns a text for a value that is the same in every process; ``within``: addresses of the
+    values in which it lies, to which it may lead back."""
+    if id(value) in within:
+        return "..."
+    inner = functools.partial(describe_value, within=(*within, id(value)))
     if isinstance(value, Tensor):
         return f"tensor{list(value.shape)}:{digest_tensor(value)[:12]}"
     if isinstance(value, Mapping):
-        return (
-            "{"
-            + ", ".join(f"{name!r}: {describe_value(item)}" for name, item in value.items())
-            + "}"
-        )
+        return "{" + ", ".join(f"{name!r}: {inner(item)}" for name, item in value.items()) + "}"
     if isinstance(value, tuple | list):
-        return "[" + ", ".join(describe_value(item) for item in value) + "]"
+        return "[" + ", ".join(map(inner, value)) + "]"
     if callable(value) and not dataclasses.is_dataclass(value):
         return describe_callable(value) or "None"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value) if field.repr]
-        inside = ", ".join(f"{name}={describe_value(getattr(value, name))}" for name in fields)
+        inside = ", ".join(f"{name}={inner(getattr(value, name))}" for name in fields)
         return f"{type(value).__qualname__}({inside})"
     text = repr(value)
     if " at 0x" in text:  # object's own repr: another in every process
         inside = getattr(value, "__dict__", {})
-        return (
-            f"{type(value).__module__}.{type(value).__qualname__}({describe_value(dict(inside))})"
-        )
+        return f"{type(value).__module__}.{type(value).__qualname__}({inner(dict(inside))})"
     return text
 
 

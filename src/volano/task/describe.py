@@ -79,7 +79,9 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
         for name in names
         if _without_modules(mine.get(name)) != _without_modules(other.get(name))
     ]
-    ours, theirs = mine.get("code") or {}, other.get("code") or {}
+    ours, theirs = (
+        code if isinstance(code, dict) else {} for code in (mine.get("code"), other.get("code"))
+    )
     # Earlier versions kept no code, and another Python compiles the same code to other bytes.
     if all(ours.get(name) == theirs.get(name) for name in ("python", "form")):
         said = {text.partition(":")[0] for text in changed}
@@ -101,7 +103,7 @@ def describe_data(data: Any) -> dict[str, Any]:
     text: dict[str, Any] = {"class": type(data).__name__, "num_examples": len(data)}
     fingerprint = getattr(data, "fingerprint", None)
     if callable(fingerprint):
-        text["content_digest"] = fingerprint()
+        text["content_digest"] = str(fingerprint())
     elif isinstance(data, torch.utils.data.Subset):
         text["rows_digest"], text["of"] = _digest_rows(data.indices), describe_data(data.dataset)
     elif isinstance(data, torch.utils.data.TensorDataset):

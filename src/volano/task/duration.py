@@ -11,6 +11,7 @@ from typing import Literal
 
 from volano.errors import TaskError
 
+_MOST = 1e15
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|st|min)\s*")
 
 
@@ -28,8 +29,10 @@ class Duration:
                 "The unit of a duration must be 'ep' (epochs), 'st' (steps) or 'min' (minutes)",
                 got=repr(self.unit),
             )
-        if not (math.isfinite(self.amount) and self.amount > 0):
-            raise TaskError("A duration must be above 0", got=f"{self.amount}{self.unit}")
+        is_number = isinstance(self.amount, int | float) and not isinstance(self.amount, bool)
+        if not (is_number and 0 < self.amount <= _MOST):
+            got = f"{self.amount!r} {self.unit}"
+            raise TaskError(f"A duration must be above 0, and at most {_MOST:g}", got=got)
         if self.unit == "st" and self.amount != int(self.amount):
             raise TaskError(
                 "A number of steps must be whole",

@@ -14,6 +14,12 @@ from torch import Tensor
 
 from volano.errors import ObjectiveError
 
+# The fields of a logged line, and the loss itself: a metric of such a name would take its place.
+TAKEN_NAMES = frozenset(
+    {"loss", "step", "epoch", "lr", "spike", "examples_per_second", "memory_bytes"}
+    | {"data_wait_share"}
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
@@ -41,23 +47,11 @@ def as_loss(result: Any, num_examples: int) -> Loss:
     ``num_examples``.
 
     Raises:
-        ObjectiveError: the result is neither a floating scalar tensor nor a Loss with one.
+        ObjectiveError: the result is neither a floating scalar tensor nor a Loss with one, or
+            weight and metrics of the Loss are no numbers.
     """
     if isinstance(result, Loss):
-        _check_scalar(result.total, "Loss.total")
-        if isinstance(result.weight, Tensor) and result.weight.numel() != 1:
-            raise ObjectiveError(
-                "Loss.weight must be one number: how many units Loss.total sums over",
-                got=f"shape {tuple(result.weight.shape)}",
-                remedy="Reduce it with .sum()",
-            )
-        for name, value in result.metrics.items():
-            if isinstance(value, Tensor) and value.numel() != 1:
-                raise ObjectiveError(
-                    "A metric must be one number per batch",
-                    got=f"metrics[{name!r}] of shape {tuple(value.shape)}",
-                    remedy="Reduce it, for example with .mean()",
-                )
+        _check_loss(result)
         weight = result.weight.reshape(()) if isinstance(result.weight, Tensor) else result.weight
         return Loss(total=_widened(result.total), weight=weight, metrics=result.metrics)
     _check_scalar(result, "the objective's result")
@@ -67,18 +61,42 @@ def as_loss(result: Any, num_examples: int) -> Loss:
 def check_objective_result(result: Any) -> None:
     """Raises ObjectiveError unless ``result`` is a scalar floating tensor or a Loss whose total is
     one, and whose weight and metrics are numbers."""
-    if isinstance(result, Loss):
-        named = {
-            "weight": result.weight,
-            **{f"metrics[{n!r}]": v for n, v in result.metrics.items()},
-        }
-        for name, value in named.items():
-            if not isinstance(value, Tensor | Real | np.generic):
-                raise ObjectiveError(
-                    "The weight and the metrics of a Loss must be numbers or scalar tensors",
-                    got=f"{name} of type {type(value).__name__}",
-                )
     as_loss(result, 1)
+
+
+def _check_loss(loss: Loss) -> None:
+    _check_scalar(loss.total, "Loss.total")
+    rule = "Loss.weight must be one number: how many units Loss.total sums over"
+    _check_number(loss.weight, "weight", rule, "Reduce it with .sum()")
+    if not isinstance(loss.metrics, Mapping):
+        raise ObjectiveError(
+            "Loss.metrics must be a mapping from names to numbers",
+            got=type(loss.metrics).__name__,
+            remedy="Leave it out if there are none",
+        )
+    for name, value in loss.metrics.items():
+        if not isinstance(name, str) or name in TAKEN_NAMES:
+            raise ObjectiveError(
+                "A metric must have a name of its own, which is a text",
+                got=f"metrics[{name!r}]",
+                remedy=f"Rename it: {', '.join(sorted(TAKEN_NAMES))} are logged for every task",
+            )
+        _check_number(
+            value, f"metrics[{name!r}]", "A metric must be one number per batch",
+            "Reduce it, for example with .mean()",
+        )  # fmt: skip
+
+
+def _check_number(value: Any, name: str, rule: str, remedy: str) -> None:
+    is_complex = isinstance(value, Tensor) and value.is_complex()
+    if is_complex or not isinstance(value, Tensor | Real | np.bool_):
+        kind = value.dtype if is_complex else f"type {type(value).__name__}"
+        raise ObjectiveError(
+            "The weight and the metrics of a Loss must be numbers or scalar tensors",
+            got=f"{name} of {kind}",
+        )
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ObjectiveError(rule, got=f"{name} of shape {tuple(value.shape)}", remedy=remedy)
 
 
 def check_has_gradient(result: Any) -> None:

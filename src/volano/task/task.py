@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from volano.errors import TaskError
+from volano.errors import TaskError, reason_of
 from volano.task.batch import Batch
 from volano.task.duration import Duration
 from volano.task.loss import Loss
@@ -94,6 +96,8 @@ class Task:
     name: str = "task"
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "seed", "data_seed", "patience", "clip_norm", "ema_decay"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "duration", Duration.parse(self.duration))
         object.__setattr__(self, "evaluate_every", Duration.parse(self.evaluate_every))
         assert isinstance(self.evaluate_every, Duration)
@@ -155,7 +159,7 @@ class Task:
                 remedy="Give valid, or keep 'last'",
             )
         patience = self.patience
-        if patience is not None and not (isinstance(patience, int) and patience > 0):
+        if patience is not None and not (_is_whole(patience) and patience > 0):
             raise TaskError(
                 "`patience` must be a whole number of evaluations above 0", got=repr(patience)
             )
@@ -195,36 +199,36 @@ class Task:
         scheduler = torch.optim.lr_scheduler.LRScheduler
         if isinstance(made, scheduler) or (isinstance(made, type) and issubclass(made, scheduler)):
             raise TaskError(rule, got="a scheduler of torch.optim's", remedy=remedy)
-        found: Any = self.schedule(0.0)
+        found: Any = None
         try:
-            is_number = math.isfinite(found)
-        except TypeError:
-            is_number = False
+            found = self.schedule(0.0)
+            is_number, got = math.isfinite(found), f"{found!r} at progress 0"
+        except Exception as error:  # noqa: BLE001 - a person's function may raise anything
+            is_number, got = False, f"{found!r} at progress 0 ({reason_of(error)})"
         if not is_number:
-            raise TaskError(rule, got=f"{found!r} at progress 0", remedy=remedy)
+            raise TaskError(rule, got=got, remedy=remedy)
 
     def _check_numbers(self) -> None:
-        if not (isinstance(self.batch_size, int) and self.batch_size > 0):
+        if not (_is_whole(self.batch_size) and self.batch_size > 0):
             raise TaskError(
                 "`batch_size` must be a whole number of examples above 0", got=repr(self.batch_size)
             )
         for name, seed in (("seed", self.seed), ("data_seed", self.order_seed)):
-            if not (isinstance(seed, int) and 0 <= seed < 2**63):
+            if not (_is_whole(seed) and 0 <= seed < 2**63):
                 raise TaskError(
                     f"`{name}` must be a whole number from 0 to 2**63 - 1", got=repr(seed)
                 )
-        if self.clip_norm is not None and not (
-            math.isfinite(self.clip_norm) and self.clip_norm > 0
-        ):
-            raise TaskError(
-                "`clip_norm` must be a finite norm above 0, or None", got=self.clip_norm
-            )
-        if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
+        norm, decay = self.clip_norm, self.ema_decay
+        if norm is not None and not (_is_number(norm) and 0 < norm <= sys.float_info.max):
+            raise TaskError("`clip_norm` must be a finite norm above 0, or None", got=repr(norm))
+        if decay is not None and not (_is_number(decay) and 0.0 < decay < 1.0):
             raise TaskError(
                 "`ema_decay` must lie between 0 and 1",
-                got=self.ema_decay,
+                got=repr(decay),
                 remedy="0.999 averages 1,000 steps",
             )
+        if not isinstance(self.name, str):
+            raise TaskError("`name` must be a text", got=repr(self.name))
         if self.last_batch not in ("drop", "keep"):
             raise TaskError("`last_batch` must be 'drop' or 'keep'", got=repr(self.last_batch))
         if self.tolerance not in TOLERANCES:
@@ -251,8 +255,27 @@ class Task:
                 else "Wrap tensors in torch.utils.data.TensorDataset; pass a DataLoader's "
                 ".dataset, not the loader",
             )
-        if len(data) == 0:
+        try:
+            count = len(data)
+        except Exception as error:
+            raise TaskError(
+                f"`{name}` must know how many examples it holds", got=f"len: {reason_of(error)}"
+            ) from error
+        if count == 0:
             raise TaskError(f"`{name}` must hold at least one example", got="0 examples")
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number of NumPy's as one of Python's, which JSON can hold; else the value."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _why_no_examples(data: Any) -> str | None:

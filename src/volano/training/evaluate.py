@@ -14,6 +14,7 @@ from volano.data import Feed, counter_hash, in_sequence
 from volano.device import Device, Ranks
 from volano.errors import RunError
 from volano.task import Task, as_loss, num_examples, split
+from volano.task.calls import called
 from volano.training.memory.out_of_memory import attempt
 
 EVALUATION = 13  # first counter of the seeds of objectives that draw noise
@@ -156,7 +157,8 @@ class _Passes:
         rows: list[tuple[Any, Any, Mapping[str, Any]]] = []
         is_whole = self._size is None or self._size >= count
         for part in [batch] if is_whole else split(batch, self._size or count):
-            result = self._task.objective(self._model, part)
+            with called("objective"):
+                result = self._task.objective(self._model, part)
             loss = as_loss(result, count if is_whole else num_examples(part))
             self.names.update(dict.fromkeys(loss.metrics))
             rows.append((loss.weight, loss.total, loss.metrics))

@@ -6,23 +6,22 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from volano.data import ORDER_VERSION, Fault, Feed, Key, Order, Quarantine, make_feed
 from volano.device import Device, Ranks, random_state_kept
-from volano.errors import CheckpointError, PlanError, TaskError
+from volano.errors import CheckpointError, PlanError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.record.json_values import mapping
 from volano.task import Task, describe, differences, num_bytes
+from volano.task.calls import make_model, preview_of
 from volano.task.code_digest import code_of
 from volano.training.checkpoints import shards
 from volano.training.checkpoints.best_weights import BestWeights
@@ -155,6 +154,8 @@ class Session:
             return None
         return PassedWithPrefix(task.objective, self.model, self.device, len(task.valid))
 
+    make_model = staticmethod(make_model)
+
     @property
     def kept_model(self) -> nn.Module:
         """The model that is evaluated and kept: the average if there is one."""
@@ -240,7 +241,7 @@ class Session:
             torch.no_grad(),
             self.device.autocast(precision),
         ):
-            return dict(self.task.preview(model.eval()))
+            return preview_of(self.task, model.eval())
 
     def tell(self, on_notice: Callable[[str], None]) -> None:
         """Says who is to hear what happens to feeds and step from now on."""
@@ -333,37 +334,9 @@ class Session:
         self.device.set_rng_state(state["rng"])
 
     @staticmethod
-    def make_model(task: Task) -> nn.Module:
-        """A fresh model of a task, with the weights with which every run of it begins. Seeds the
-        host's generators.
-
-        Raises:
-            TaskError: it is no module.
-        """
-        # Objectives may draw from NumPy or `random` too; these continue from here, and are part of
-        # a checkpoint.
-        torch.manual_seed(task.seed)
-        random.seed(task.seed)
-        np.random.seed(task.seed & 0xFFFFFFFF)
-        model = task.model()
-        if not isinstance(model, nn.Module):
-            raise TaskError("model() returns an nn.Module", got=type(model).__name__)
-        if any(map(nn.parameter.is_lazy, model.parameters())):
-            raise TaskError(
-                "A model's parameters must have their shapes when it is made",
-                got=f"{type(model).__name__} with lazy modules",
-                remedy="Pass an example through it in `model`, before it is returned",
-            )
-        # As every training loop does: a factory may give a whole model in evaluation mode, and a
-        # `train` of a person's own may freeze norms, which nobody has called yet. Without one, a
-        # part in evaluation mode within a model in training mode was frozen on purpose: it stays.
-        has_own = any(type(part).train is not nn.Module.train for part in model.modules())
-        return model if model.training and not has_own else model.train()
-
-    @staticmethod
     def describe(task: Task) -> dict[str, Any]:
         """Returns the content of ``task.json``."""
-        return describe(task, Session.make_model(task))
+        return describe(task, make_model(task))
 
     def check_same_task(self, digest: Any, description: dict[str, Any]) -> None:
         """Raises CheckpointError when the run was begun with another task than this session's."""

@@ -15,6 +15,7 @@ from volano.data import counter_hash
 from volano.device import Device, Ranks
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import foreach_mul_
+from volano.errors import note_caller
 from volano.plan import Plan
 from volano.task import (
     Batch,
@@ -29,6 +30,7 @@ from volano.task import (
     progress_at,
     split,
 )
+from volano.task.calls import called
 from volano.training.distributed.data_parallel import DataParallel, local, whole
 from volano.training.graphs.compiling import compiled_blocks, compiled_objective
 from volano.training.graphs.gradient_graph import GradientGraph, generators_of, why_not_graph
@@ -144,7 +146,9 @@ class Step:
         """The step without its update: each parameter's ``grad`` is then that of the batch's loss,
         not yet clipped, and times the scaler's scale if there is one."""
         task = self._task
-        set_learning_rates(self._optimizer, task.schedule(progress_at(step, self.num_steps)))
+        with called("schedule"):
+            multiplier = task.schedule(progress_at(step, self.num_steps))
+            set_learning_rates(self._optimizer, multiplier)
         self._before.save()
         self.prepare(batch, step)
         if self._relief is None or self.on_relief is None:
@@ -302,12 +306,16 @@ class Step:
 
     def _objective_of(self, batch: Batch) -> Any:
         with self._kept(), self._autocast():
-            if self._parallel is not None:
-                result = self._parallel.loss(batch)
-            elif self._prefix is not None:
-                result = self._prefix.loss(self._computed, batch)
-            else:
-                result = self._objective(self._model, batch)
+            try:
+                if self._parallel is not None:
+                    result = self._parallel.loss(batch)
+                elif self._prefix is not None:
+                    result = self._prefix.loss(self._computed, batch)
+                else:
+                    result = self._objective(self._model, batch)
+            except Exception as error:
+                note_caller(error, "the task's objective")
+                raise
         if not self._is_checked:
             check_objective_result(result)
             check_has_gradient(result)
@@ -319,7 +327,8 @@ class Step:
 
     def _backward(self, loss: Tensor) -> None:
         scaler = self._state.scaler
-        (loss if scaler is None else scaler.scale(loss)).backward()
+        with called("objective"):
+            (loss if scaler is None else scaler.scale(loss)).backward()
 
     def _update(self, step: int, loss: Tensor) -> bool:
         """Updates the weights. Returns whether that was done, or will show on the device not to
@@ -349,6 +358,7 @@ class Step:
             # Of an optimizer whose signature does not say so: it asks, or just calls it.
             if "closure" in str(error) or "'NoneType' object is not callable" in str(error):
                 raise closure_needed(type(self._optimizer).__name__) from error
+            note_caller(error, "the task's optimizer")
             raise
         if self._state.ema is not None:
             self._state.ema.update(step)
@@ -368,9 +378,10 @@ def takes_whole_batch(task: Task) -> bool:
 def augmented(task: Task, batch: Batch, generator: torch.Generator, ranks: Ranks) -> Batch:
     """Returns the augmented batch: a rank's part, if the augmentation can change that alone."""
     augment: Any = task.augment
-    if ranks.are_several and not takes_whole_batch(task):
-        return augment.of_part(batch, generator, ranks.rank, ranks.world_size)
-    return augment(batch, generator)
+    with called("augment"):
+        if ranks.are_several and not takes_whole_batch(task):
+            return augment.of_part(batch, generator, ranks.rank, ranks.world_size)
+        return augment(batch, generator)
 
 
 def seed_of_augmentation(task: Task, step: int) -> int:

@@ -60,6 +60,15 @@ def test_a_fetcher_falls_back_from_many_to_one():
     assert {fault.index for fault in faults} <= Many.broken
 
 
+def test_many_examples_are_as_many_as_were_asked_for():
+    class Few(Computed):
+        def __getitems__(self, indices):
+            return [self[index] for index in indices[1:]]
+
+    with pytest.raises(DataError, match="one example for each index; got 7 for 8 indices"):
+        Fetcher(Few(), None, 9)(ORDER.key(0))
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -131,6 +131,12 @@ class Fetcher:
         if state.has_changed():
             self._is_random = True
             return None
+        if len(examples) != len(indices):
+            raise DataError(
+                "`__getitems__` of the data must return one example for each index",
+                got=f"{len(examples):,} for {len(indices):,} indices",
+                remedy="Mend or remove it: `__getitem__` is enough",
+            )
         return examples
 
     def _fetch_one(self, epoch: int, index: int, faults: list[Fault]) -> Any:

@@ -70,6 +70,10 @@ class ProbeBatch:
         """The number of examples of the batch."""
         return num_examples(self.batch)
 
+    def copied(self) -> Batch:
+        """Returns a batch like those of a feed, into which an objective may write."""
+        return map_tensors(torch.clone, self.batch)
+
     def cut(self, size: int) -> ProbeBatch:
         """Returns the probe batch of the first ``size`` examples."""
         if size >= self.size:
@@ -156,10 +160,15 @@ def gradient_of(
     total, weight = 0.0, 0.0
     with mode:
         for index, part in enumerate(parts):
-            if dtype is not None:
-                part = map_tensors(
-                    lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, part
-                )
+            # A copy: an objective may write into its batch, or take keys out of it.
+            part = map_tensors(
+                lambda tensor: (
+                    tensor.to(dtype, copy=True)
+                    if dtype is not None and tensor.is_floating_point()
+                    else tensor.clone()
+                ),
+                part,
+            )
             device.seed(counter_hash(MODEL, task.seed, probe_batch.step, index))
             loss = as_loss(task.objective(model, part), num_examples(part))
             loss.total.backward()

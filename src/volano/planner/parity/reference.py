@@ -270,7 +270,7 @@ def run_plan(
             gradient = dataclasses.replace(gradient, weight=counted.weight)
         restore(session, start)
         for step in range(_NUM_STEPS):
-            session.step_once(probe_batch.batch, probe_batch.step + step)
+            session.step_once(probe_batch.copied(), probe_batch.step + step)
             if step in (0, _NUM_STEPS - 1):
                 updates.append(
                     {name: p.detach() - start[name] for name, p in session.model.named_parameters()}
@@ -304,7 +304,7 @@ def first_gradient(
     session.step_once.prepare(probe_batch.batch, probe_batch.step)
     while True:
         begin()
-        result = session.step_once.gradient(probe_batch.batch, probe_batch.step)
+        result = session.step_once.gradient(probe_batch.copied(), probe_batch.step)
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         found = {
             name: None if p.grad is None else p.grad.detach() / scale

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from volano.device.torch_private import load_dynamo, mark_scaling_in_step
 from volano.errors import TaskError
 from volano.plan import Plan
 from volano.task import Task
+from volano.task.calls import called
 
 _MARKS = ("foreach", "fused")
 
@@ -24,7 +26,7 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
 
     Raises:
         TaskError: the model has no parameters to train, or what was made is no
-            torch.optim.Optimizer.
+            torch.optim.Optimizer whose groups have rates.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
@@ -36,9 +38,9 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
     load_dynamo()
     # A list, for whoever goes through them twice: `[p for p in params if ...]` two times over a
     # generator leaves everything out of the second group, in silence.
-    own = task.parameter_groups
-    groups = list(model.parameters() if own is None else own(model))
-    optimizer = task.optimizer(groups)
+    groups = _groups(task, model)
+    with called("optimizer"):
+        optimizer = task.optimizer(groups)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TaskError(
             "optimizer(params) must return a torch.optim.Optimizer", got=type(optimizer).__name__
@@ -47,9 +49,28 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise closure_needed(type(optimizer).__name__)
     for group in optimizer.param_groups:
-        rate = group.get("initial_lr", group["lr"])
+        rate = group.get("initial_lr", group.get("lr"))
+        if not isinstance(rate, Real | torch.Tensor):
+            raise TaskError(
+                "Each group of an optimizer must have a learning rate that is a number",
+                got=f"lr={rate!r} of {type(optimizer).__name__}",
+                remedy="Give it one",
+            )
         group["initial_lr"] = rate.clone() if isinstance(rate, torch.Tensor) else float(rate)
     return optimizer
+
+
+def _groups(task: Task, model: nn.Module) -> list[Any]:
+    if task.parameter_groups is None:
+        return list(model.parameters())
+    with called("parameter_groups"):
+        groups = task.parameter_groups(model)
+    if not isinstance(groups, Iterable) or isinstance(groups, Mapping):
+        raise TaskError(
+            "`parameter_groups` must return a list of groups, as torch.optim takes them",
+            got=type(groups).__name__,
+        )
+    return list(groups)
 
 
 def make_again(

@@ -1,0 +1,122 @@
+"""Calls the functions of a Task: what they must return, and whose error it is if they raise."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from volano.errors import TaskError, note_caller
+from volano.task.task import Task
+
+# Trained parameters of the models that were made, as long as they live, by their addresses.
+_made: weakref.WeakValueDictionary[int, nn.Parameter] = weakref.WeakValueDictionary()
+
+
+@contextlib.contextmanager
+def called(name: str) -> Iterator[None]:
+    """A context in which a task's function of that name is called; an exception that leaves it says
+    so."""
+    try:
+        yield
+    except Exception as error:
+        note_caller(error, f"the task's {name}")
+        raise
+
+
+def make_model(task: Task) -> nn.Module:
+    """Returns a fresh model of a task, in training mode, with the weights with which every run of
+    it begins. Seeds the host's generators.
+
+    Raises:
+        TaskError: it is no module, it is not fresh, or it holds what is no tensor with values.
+    """
+    # Objectives may draw from NumPy or `random` too; these continue from here, and are part of
+    # a checkpoint.
+    torch.manual_seed(task.seed)
+    random.seed(task.seed)
+    np.random.seed(task.seed & 0xFFFFFFFF)
+    with called("model"):
+        model = task.model()
+    if not isinstance(model, nn.Module):
+        raise TaskError("model() returns an nn.Module", got=type(model).__name__)
+    _check_parameters(model)
+    _check_fresh(model)
+    # As every training loop does: a factory may give a whole model in evaluation mode, and a
+    # `train` of a person's own may freeze norms, which nobody has called yet. Without one, a
+    # part in evaluation mode within a model in training mode was frozen on purpose: it stays.
+    has_own = any(type(part).train is not nn.Module.train for part in model.modules())
+    return model if model.training and not has_own else model.train()
+
+
+def preview_of(task: Task, model: nn.Module) -> dict[str, Any]:
+    """Returns what a task's preview makes of a model.
+
+    Raises:
+        TaskError: a line of JSON cannot hold it.
+    """
+    assert task.preview is not None
+    with called("preview"):
+        found = task.preview(model)
+    try:
+        if not isinstance(found, Mapping):
+            raise TypeError(f"a {type(found).__name__}")
+        if "step" in found:
+            raise TypeError("a value named step, which each line has")
+        json.dumps(dict(found))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TaskError(
+            "`preview` must return a mapping of texts, numbers, and lists of them",
+            got=str(error),
+            remedy="Convert tensors with .tolist()",
+        ) from error
+    return dict(found)
+
+
+def _check_parameters(model: nn.Module) -> None:
+    name = type(model).__name__
+    if any(map(nn.parameter.is_lazy, model.parameters())):
+        raise TaskError(
+            "A model's parameters must have their shapes when it is made",
+            got=f"{name} with lazy modules",
+            remedy="Pass an example through it in `model`, before it is returned",
+        )
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise TaskError(
+            "A model must consist of nn.Modules, whose parts can be seen and changed",
+            got=f"{name}, a program of torch.jit's or with one in it",
+            remedy="Give the module of which torch.jit.script made it",
+        )
+    if any(one.is_meta for one in (*model.parameters(), *model.buffers())):
+        raise TaskError(
+            "A model's parameters must have values when it is made",
+            got=f"{name} on the device meta",
+            remedy="Make it on the CPU, or fill it: model.to_empty(device='cpu')",
+        )
+    for part, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise TaskError(
+                "A model's state must be tensors, which weights and checkpoints can hold",
+                got=f"{part} of {name}: {type(value).__name__}",
+                remedy="Keep numbers in buffers instead of `get_extra_state`",
+            )
+
+
+def _check_fresh(model: nn.Module) -> None:
+    """Notes the model's trained parameters, and refuses those of a model before: they have been
+    trained since, by the planner for one."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and _made.get(id(parameter)) is parameter:
+            raise TaskError(
+                "`model` must make a fresh nn.Module each call",
+                got=f"{type(model).__name__} with {name} of the one before",
+                remedy="Make it within the function, or return copy.deepcopy(...) of it",
+            )
+    _made.update((id(one), one) for one in model.parameters() if one.requires_grad)
