@@ -124,3 +124,11 @@ def test_a_verdict_is_green_only_if_it_is_good_news(capsys, monkeypatch):
         assert "a reason" in out
     output.say_verdict(Verdict(is_good=True))
     assert capsys.readouterr().out == "finished: nothing to compare it with\n"
+
+
+def test_what_is_no_number_is_null_for_programs_and_nan_for_people(capsys):
+    metrics = {"valid_loss": float("nan"), "a": None, "b": 0.5, "c": float("inf"), "d": "x"}
+    output.print_json({"metrics": metrics})
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found == {"metrics": {"valid_loss": None, "a": None, "b": 0.5, "c": None, "d": "x"}}
+    assert output.figures_in_words(metrics) == "valid loss nan  a nan  b 0.5  c inf  d nan"

@@ -7,7 +7,9 @@ import html
 import pytest
 
 import volano
+from conftest import classification
 from report.folders import make_run
+from volano.cli.train import print_run
 from volano.errors import RunError, UsageError
 from volano.running import end_run
 from volano.running.end_run import write_report
@@ -55,6 +57,19 @@ class TestAtTheEnd:
         monkeypatch.undo()
         volano.resume(run.path, task=make_task(), observer=quiet)
         assert (run.path / "report.html").exists()
+
+    def test_a_loss_that_is_no_number(self, make_task, tmp_path, quiet, capsys):
+        def objective(model, batch):
+            loss = classification(model, batch)
+            return loss if model.training else loss * float("nan")
+
+        task = make_task(objective=objective)
+        run = volano.train(task, plan=volano.Plan.baseline(), out=tmp_path / "run", observer=quiet)
+        assert "the validation loss is not a number" in " ".join(run.verdict.reasons)
+        (run.path / "report.html").unlink()  # as if it had been killed before its page
+        again = volano.resume(run.path, task=task, observer=quiet)
+        assert print_run(again, as_json=False) == 0
+        assert "valid loss nan" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("error", "told"),

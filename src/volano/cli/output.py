@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from volano.pretrained.references import code_of_reference
 from volano.record.format import for_terminal
-from volano.record.json_values import mapping, read_object
+from volano.record.json_values import finite, mapping, read_object
 from volano.record.run_folder import PAGE, RunFolder
 from volano.record.shell import quoted
 from volano.terminal import unfailing
@@ -21,7 +22,7 @@ from volano.terminal import unfailing
 
 def print_json(value: dict[str, Any]) -> None:
     """Prints a JSON object on a line of standard output."""
-    print(json.dumps(value, default=_plain), flush=True)  # noqa: T201 - this is the printer
+    print(json.dumps(finite(value), default=_plain), flush=True)  # noqa: T201 - this is the printer
 
 
 def print_error(record: dict[str, Any]) -> None:
@@ -78,6 +79,12 @@ def run_record(run: Any) -> dict[str, Any]:
         "notices": list(run.notices),
         "report": str(report_of(run)) if report_of(run) else None,
     }
+
+
+def figures_in_words(metrics: Mapping[str, Any]) -> str:
+    """Returns figures on a line; null, as a run's folder keeps it, is no number."""
+    known = {n: v if isinstance(v, int | float) else math.nan for n, v in metrics.items()}
+    return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in known.items())
 
 
 def report_of(run: Any) -> Path | None:

@@ -238,11 +238,7 @@ def print_run(run: Any, *, as_json: bool) -> int:
 
         application = application_of_run(RunFolder.open(run.path), trust=True)  # it has just run
         if application is None:
-            output.say(
-                "  ".join(
-                    f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.metrics.items()
-                )
-            )
+            output.say(output.figures_in_words(run.metrics))
             commands = []
         else:
             output.say(*application.summary(run))

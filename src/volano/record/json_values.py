@@ -42,6 +42,15 @@ def numbers(value: Any) -> list[float]:
     return [found for found in map(number, sequence(value)) if found is not None]
 
 
+def finite(value: Any) -> Any:
+    """Returns values with null for numbers that are not finite: JSON has no NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
     """A JSON object; an empty one if there is none, and ``missing`` gets the reason."""
     try:

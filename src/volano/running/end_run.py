@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError, VolanoError
+from volano.record.json_values import number
 from volano.record.shell import quoted
 from volano.record.study_folder import STUDY
 from volano.report import write_comparison, write_page, write_study_report
@@ -95,7 +97,8 @@ def with_verdict(run: Run, observer: Observer, score: Score | None = None) -> Ru
     folder = RunFolder(run.path)
     try:
         record, lines = folder.read_json("run.json"), folder.read_lines("metrics.jsonl")
-        losses = [line["valid_loss"] for line in lines if "valid_loss" in line]
+        found = [number(line["valid_loss"]) for line in lines if "valid_loss" in line]
+        losses = [math.nan if loss is None else loss for loss in found]
         num_steps = int(record.get("num_steps") or 0)
         verdict = judge(num_steps=num_steps, losses=losses, score=score)
         if verdict.wants_more:

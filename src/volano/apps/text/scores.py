@@ -22,6 +22,7 @@ from volano.errors import DataError
 _OVERLAP = 4
 # Tokens of a forward pass; the logits of so many take 64 MB with the smallest vocabulary.
 _TOKENS_AT_ONCE = 8192
+_MOST_NATS = 709.0  # of the exponential in fp64
 
 
 def score_tokens(
@@ -67,11 +68,16 @@ def score_tokens(
         raise DataError("There must be text to evaluate on", got="no token")
     return {
         "bits_per_byte": nats / math.log(2) / num_bytes,
-        "perplexity": math.exp(nats / num_tokens),
+        "perplexity": perplexity(nats / num_tokens),
         "bytes_per_token": num_bytes / num_tokens,
         "num_bytes": num_bytes,
         "num_tokens": num_tokens,
     }
+
+
+def perplexity(nats: float) -> float:
+    """Returns the perplexity of a mean loss; infinity of one that no number can hold."""
+    return math.exp(nats) if nats < _MOST_NATS else math.inf
 
 
 def text_figures(metrics: Mapping[str, Any], what: str) -> list[str]:

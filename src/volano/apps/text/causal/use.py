@@ -19,6 +19,7 @@ from volano.apps.text.causal.training import CausalTraining, KeptWindows
 from volano.apps.text.classify.encoder import tokenizer_of_run
 from volano.apps.text.generate import TokenSampling, WrittenText
 from volano.apps.text.options import TextGenerationOptions
+from volano.apps.text.scores import perplexity
 from volano.device import Device
 from volano.errors import RunError, UsageError
 from volano.pretrained.causal_networks import AUTO, CausalLogits, build_causal
@@ -164,7 +165,7 @@ def held_out_figures(
             nats, num = nats + float(losses), num + int((ids[:, 1:] >= 0).sum())
     return {
         "bits_per_byte": nats / math.log(2) / application.num_held_bytes,
-        "perplexity": math.exp(nats / num),
+        "perplexity": perplexity(nats / num),
         "num_bytes": application.num_held_bytes,
         "num_tokens": num,
     }
