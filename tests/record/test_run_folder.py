@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,33 @@ def test_two_runs_without_a_place_get_two(tmp_path, monkeypatch):
     first.release()
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a/b", "a-b"), ("../up", "up"), ("/abs", "abs"), ("n" + chr(0) + "ul" + chr(10), "n-ul"),
+        ("", "run"), (".", "run"), (chr(0xDCFF), "run"), ("<lambda>", "lambda"),
+        ("x" * 400, "x" * 50), ("Grün 2", "Grün 2"),
+    ],
+)  # fmt: skip
+def test_whatever_a_task_is_called_its_folder_lies_among_runs(tmp_path, monkeypatch, name, found):
+    monkeypatch.chdir(tmp_path)
+    path = RunFolder.reserve(None, name).path
+    assert path.parent == Path("runs")
+    assert re.fullmatch(re.escape(found) + r"-[0-9]{8}-[0-9]{6}", path.name)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_planned(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    names = ("file/run", "loop/run", "loop", "x" * 400, "n" + chr(0) + "ul", chr(0xD800))
+    for out in map(tmp_path.joinpath, names):
+        with pytest.raises(UsageError, match=r"possible to make the run's folder; got .* `out`"):
+            RunFolder.reserve(out, "task")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(UsageError, match=f"got .*new: {tmp_path} cannot be written to"):
+        RunFolder.reserve(tmp_path / "deep" / "new", "task")
+
+
 def test_json_has_no_nan(folder):
     folder.write_json("a.json", {"x": math.nan, "y": [math.inf, 1.5]})
     assert json.loads((folder.path / "a.json").read_text()) == {"x": None, "y": [None, 1.5]}
@@ -110,10 +139,14 @@ def test_another_rank_writes_corrupt_examples_alone(folder):
     assert folder.read_json("run.json")["status"] == "starting"
 
 
-@pytest.mark.parametrize(("name", "value"), [("source", []), ("metrics", 3), ("num_steps", "9")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("source", []), ("metrics", 3), ("num_steps", "9"), ("revision", {"step": "4"})],
+)
 def test_what_it_holds_has_its_type(folder, name, value):
     folder.update_run(**{name: value})
-    with pytest.raises(CheckpointError, match=rf"run\.json of a run's folder must hold {name} as"):
+    rule = rf"run\.json of a run's folder must hold {name}(\.step)? as"
+    with pytest.raises(CheckpointError, match=rule):
         RunFolder.open(folder.path)
     folder.update_run(**{name: None})
     RunFolder.open(folder.path)

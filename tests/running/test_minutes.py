@@ -5,7 +5,7 @@ import time
 import pytest
 
 import volano
-from volano.errors import TaskError
+from volano.errors import CheckpointError, TaskError
 from volano.planner import PlanRequest
 from volano.running import minutes
 from volano.running.minutes import (
@@ -70,3 +70,11 @@ def test_a_run_keeps_the_steps_and_is_resumed_with_them(make_task, tmp_path, qui
     assert folder.read_json("task.json")["duration"] == f"{num_steps}st"
     assert with_steps_of(task, folder).num_steps == num_steps
     assert any(notice.startswith(f"{num_steps:,} steps: ") for notice in run.notices)
+
+
+@pytest.mark.parametrize("facts", [{}, {"num_steps": 0}])
+def test_a_folder_without_its_steps_is_damaged(make_task, tmp_path, facts):
+    folder = RunFolder(tmp_path)
+    folder.update_run(**facts)
+    with pytest.raises((CheckpointError, TaskError)):
+        with_steps_of(make_task(duration="1min"), folder)

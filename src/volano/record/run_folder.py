@@ -18,8 +18,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self
 from volano.bounded_json import parse_json
 from volano.errors import CheckpointError, RunError, UsageError, VolanoError
 from volano.record import files
-from volano.record.json_values import parse_line
+from volano.record.json_values import finite, number, parse_line
 from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
 from volano.record.shell import quoted
 
@@ -35,6 +35,7 @@ SCHEMA_VERSION = 1
 # The status of a run whose folder holds all that it takes to begin.
 PREPARED = "prepared"
 QUARANTINE = "quarantine.jsonl"
+_NO_FOLDER, _MOST_NAME = re.compile(r"[^\w .+=@-]+"), 50
 PAGE = "report.html"  # the last that a run or a study writes
 
 
@@ -60,8 +61,10 @@ class RunFolder:
         "numerics.jsonl", "splits.json", "image.json", "text.json", "video.json", PAGE,
     )  # fmt: skip
     kinds: ClassVar[Kinds] = {
-        **dict.fromkeys(("source", "metrics", "seconds", "safety", "accepted", "revision"), dict),
+        **dict.fromkeys(("metrics", "seconds", "safety", "accepted"), dict),
         **dict.fromkeys(("notices", "accept"), list), "status": str, "num_steps": int,
+        "source": {"kind": str, "reference": str},
+        "revision": dict.fromkeys(("step", "num_steps", "begun_with"), int),
     }  # fmt: skip
 
     def __init__(self, path: Path) -> None:
@@ -77,11 +80,13 @@ class RunFolder:
         Nothing is written yet, so that a mistake found while preparing leaves nothing behind.
 
         Raises:
-            UsageError: ``out`` exists and is not empty. What is left of a run that failed before
-                its first checkpoint, or was killed before it had begun, does not count.
+            UsageError: ``out`` exists and is not empty, or cannot be made. What is left of a run
+                that failed before its first checkpoint, or was killed before it had begun, does not
+                count.
         """
         folder = cls(Path(out) if out is not None else _fresh(Path("runs"), name))
         path = folder.path
+        folder._check_can_be_made()
         if (
             path.exists()
             and (not path.is_dir() or any(path.iterdir()))
@@ -111,10 +116,24 @@ class RunFolder:
             # Replaced in one go, and last: whoever is killed here leaves what can be started again.
             self.write_json(self.main, {"schema_version": SCHEMA_VERSION, "status": "starting"})
         except OSError as error:
-            raise UsageError(
-                f"It must be possible to make the {self.noun}'s folder",
-                got=f"{self.path}: {error.strerror}",
-            ) from error
+            raise self._unmakable(error.strerror) from error
+
+    def _check_can_be_made(self) -> None:
+        """Raises UsageError if a folder cannot be made here, as far as that shows: planning, which
+        comes first, may take minutes."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.stat()
+        except (OSError, ValueError) as error:
+            raise self._unmakable(getattr(error, "strerror", None) or str(error)) from error
+        places = (self.path, *self.path.absolute().parents)
+        nearest = next((place for place in places if place.is_dir()), None)
+        if nearest is not None and not os.access(nearest, os.W_OK | os.X_OK):
+            raise self._unmakable(f"{nearest} cannot be written to")
+
+    def _unmakable(self, reason: str) -> UsageError:
+        rule = f"It must be possible to make the {self.noun}'s folder"
+        return UsageError(rule, got=f"{self.path}: {reason}", remedy="Name another with `out`")
 
     def _refusal(self) -> UsageError:
         is_run = (self.path / self.main).is_file()
@@ -284,7 +303,7 @@ class RunFolder:
         """
         target = self.path / name
         try:
-            files.write_bytes(target, (json.dumps(_finite(value), indent=2) + "\n").encode())
+            files.write_bytes(target, (json.dumps(finite(value), indent=2) + "\n").encode())
         except OSError as error:
             raise RunError(
                 f"A {self.noun}'s folder must be writable", got=f"{target}: {error.strerror}"
@@ -308,7 +327,7 @@ class RunFolder:
                 # with it.
                 file.write(
                     (b"\n" if name in self._torn else b"")
-                    + json.dumps(_finite(record)).encode()
+                    + json.dumps(finite(record)).encode()
                     + b"\n"
                 )
             self._torn.discard(name)
@@ -328,7 +347,10 @@ class RunFolder:
         again. Those without a step stay."""
         target = self.path / name
         if target.exists():
-            records = [record for record in self.read_lines(name) if record.get("step", 0) <= step]
+            records = [
+                record for record in self.read_lines(name)
+                if (number(record.get("step")) or 0) <= step
+            ]  # fmt: skip
             files.write_bytes(target, "".join(json.dumps(line) + "\n" for line in records).encode())
 
     def sync_lines(self) -> None:
@@ -398,18 +420,11 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _finite(value: Any) -> Any:
-    # JSON has no NaN and no infinity.
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def _fresh(parent: Path, name: str) -> Path:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+    # A name of a person's may hold anything; the folder lies in `parent`, on any system.
+    name = _NO_FOLDER.sub("-", name)[:_MOST_NAME].strip("-. ") or "run"
+    for suffix in ("", *(f"-{again}" for again in range(2, 100))):
         path = parent / f"{name}-{stamp}{suffix}"
         if not path.exists():
             return path

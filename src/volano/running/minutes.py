@@ -66,5 +66,6 @@ def with_steps_of(task: Task, folder: RunFolder) -> Task:
     if not is_in_minutes(task):
         return task
     record = folder.read_json("run.json")
-    num_steps = (record.get("revision") or {}).get("begun_with", record["num_steps"])
-    return dataclasses.replace(task, duration=f"{num_steps}st")
+    with folder.as_written():
+        num_steps = (record.get("revision") or {}).get("begun_with") or record["num_steps"]
+        return dataclasses.replace(task, duration=f"{num_steps}st")

@@ -73,7 +73,7 @@ class Processes:
                 raise UsageError(
                     f"`nproc` {EACH_ACCELERATOR} needs accelerators", got="none on this machine"
                 )
-        if isinstance(self.nproc, str) and self.nproc.isdecimal():
+        if isinstance(self.nproc, str) and self.nproc.isdecimal() and len(self.nproc) < 10:
             object.__setattr__(self, "nproc", int(self.nproc))
         if not isinstance(self.nproc, int) or self.nproc < 1:
             raise UsageError(
@@ -280,7 +280,7 @@ def task_of(folder: RunFolder) -> Task:
     kind = source.get("kind", "python")
     if kind == "reference":
         check_trusted(source.get("reference"), folder.path)
-        return load_task(source["reference"])
+        return load_task(str(source.get("reference")))
     if kind == "python":
         raise UsageError(
             "A run that was started from Python must be resumed with its task",

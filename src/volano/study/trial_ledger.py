@@ -150,10 +150,10 @@ class TrialLedger:
             self._data = found
             self._folder.update(data=found)
         for name, before in self._data.items():
-            if found[name] != before:
+            if found.get(name) != before:
                 raise ExploreError(
                     "All trials of a study must train, and be evaluated, on the same data",
-                    got=f"{name}: {found[name]} in one worker, and {before} before",
+                    got=f"{name}: {found.get(name)} in one worker, and {before} before",
                     remedy="Make splits and samples with a fixed seed; a resumed study needs the "
                     "data that it has",
                 )

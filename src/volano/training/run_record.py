@@ -112,7 +112,9 @@ class FaultList:
         return len(self._listed()) - self._num_before - self._num_own
 
     def _listed(self) -> set[tuple[str, int]]:
-        return {(record["set"], record["index"]) for record in self._folder.read_lines(QUARANTINE)}
+        lines = self._folder.read_lines(QUARANTINE)
+        found = ((line.get("set"), line.get("index")) for line in lines)
+        return {(s, i) for s, i in found if isinstance(s, str) and isinstance(i, int)}
 
     def __call__(self, name: str, fault: Fault) -> None:
         if (name, fault.index) not in self._known:
@@ -135,7 +137,8 @@ def take_up_run(
     what a person should know."""
     checkpoints, ranks = folder.path / "checkpoints", session.ranks
     description, record = folder.read_json("task.json"), folder.read_json("run.json")
-    description, notices = _with_accepted(session, description, record)
+    with folder.as_written(is_out_of_memory):
+        description, notices = _with_accepted(session, description, record)
     step, state, problems = 0, {}, []
     # It alone sees to the folder, and tells the others which checkpoint is whole.
     if ranks.is_first:

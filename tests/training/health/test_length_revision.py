@@ -9,7 +9,9 @@ import volano
 from conftest import Quiet, assert_same_runs
 from training.tasks import full_task
 from volano import Plan
+from volano.errors import CheckpointError
 from volano.training import LengthRule, RunFolder, run_task
+from volano.training.health.length_revision import LengthRevision
 
 
 class StopAt(Quiet):
@@ -87,3 +89,9 @@ def test_a_run_that_has_no_time_ends_before_its_look(make_task, tmp_path):
     record = RunFolder(ended.path).read_json("run.json")
     assert (record["step"], record["revision"]["step"]) == (3, 2)
     assert [step for step, _ in asked][-1] == 2
+
+
+def test_a_recorded_revision_says_its_step_and_length(tmp_path):
+    folder = RunFolder(tmp_path)
+    with pytest.raises(CheckpointError, match="must be as Volano wrote them; got .*'num_steps'"):
+        LengthRevision(None, folder, Quiet(), None, {"step": 4})

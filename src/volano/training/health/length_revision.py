@@ -56,7 +56,9 @@ class LengthRevision:
         recorded: dict[str, Any] | None = None,
     ) -> None:
         self._session, self._folder, self._observer = session, folder, observer
-        self._recorded = recorded
+        with folder.as_written():
+            taken = None if recorded is None else (recorded["step"], recorded["num_steps"])
+        self._recorded = taken
         self._rule = rule if recorded is None else None
         self._num_made, self._seconds = 0, 0.0
         self.restart_clock()
@@ -67,8 +69,8 @@ class LengthRevision:
 
     def take_up(self) -> None:
         """Repeats a recorded revision that lies behind the session's step, or at it."""
-        if self._recorded is not None and self._session.step >= self._recorded["step"]:
-            self._session.set_num_steps(self._recorded["num_steps"])
+        if self._recorded is not None and self._session.step >= self._recorded[0]:
+            self._session.set_num_steps(self._recorded[1])
             self._recorded = None
 
     def look(self) -> None:
