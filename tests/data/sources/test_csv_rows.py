@@ -12,7 +12,9 @@ def read(path, text, encoding="utf-8"):
     return rows, [(int(place.rsplit(":", 1)[1]), reason) for place, reason in faults]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_separators_and_encodings(tmp_path, encoding, separator):
     text = " Label ,TEXT\nx,one\n\ny,\u00e9t\u00e9\n".replace(",", separator)
@@ -67,3 +69,9 @@ def test_zero_bytes_at_the_end_are_a_fault_of_one_line(tmp_path):
     rows, faults = read(tmp_path / "t.csv", "label,text\nx,one\ny,two\n\0\0\0\n")
     assert [row["text"] for _, row in rows] == ["one", "two"]
     assert [number for number, _ in faults] == [4]
+
+
+def test_of_two_columns_of_one_name_the_first_is_read_and_that_is_said(tmp_path):
+    rows, faults = read(tmp_path / "t.csv", "label,note,LABEL,note,text\nx,1,y,2,one\n")
+    assert rows == [(2, {"label": "x", "note": "1", "LABEL": "y", "text": "one"})]
+    assert faults == [(1, "several columns are named label: the first is read")]

@@ -18,7 +18,7 @@ from volano.data.sources import (
     read_labelled_texts,
     read_texts,
 )
-from volano.data.sources.folders import subfolders, walk
+from volano.data.sources.folders import NO_FILE, file_named, is_there, subfolders, walk
 from volano.data.sources.video.clip_files import listed_clips
 from volano.errors import DataError, UsageError
 
@@ -172,3 +172,23 @@ class TestFilesToPredict:
             self.found(tmp_path / "notes.txt")
         with pytest.raises(DataError, match="There must be images to predict; got none in .*empty"):
             self.found(tmp_path / "empty")
+
+
+def test_what_a_table_may_name(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.png").touch()
+    (tmp_path / "c\\d.png").touch()
+    os.mkfifo(tmp_path / "pipe")
+    expected = {
+        "a%2Fb.png": tmp_path / "a" / "b.png",
+        f"file://{tmp_path}/a/b.png": tmp_path / "a" / "b.png",
+        "a/b.png": tmp_path / "a" / "b.png",
+        "a\\b.png": tmp_path / "a" / "b.png",
+        "c\\d.png": tmp_path / "c\\d.png",
+        str(tmp_path / "x"): tmp_path / "x",
+        chr(0xD800): "a name that no file can have",
+        "pipe": NO_FILE,
+        "x" * 5000: tmp_path / ("x" * 5000),
+    }
+    assert {name: file_named(name, tmp_path) for name in expected} == expected
+    assert not is_there(tmp_path / ("x" * 5000))

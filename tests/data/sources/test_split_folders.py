@@ -29,6 +29,29 @@ def test_without_one_to_train_on_all_are_meant(tmp_path):
         split_folders(tmp_path, folders(tmp_path, "test"), notices)
 
 
+def test_a_class_may_be_called_train(tmp_path):
+    children = folders(tmp_path, "bus", "car", "train")
+    for name in ("bus", "car", "train"):
+        (tmp_path / name / "a.x").touch()
+
+    def holds(folder):
+        return any(folder.rglob("*.x"))
+
+    notices = []
+    assert split_folders(tmp_path, children, notices, holds) is None
+    assert notices == [
+        "train/ is taken for a class, for it has no folders of classes, and others lie beside it"
+    ]
+    assert split_folders(tmp_path, children[1:], notices, holds)  # train/ and one other folder
+    (tmp_path / "train" / "car").mkdir()
+    (tmp_path / "train" / "car" / "a.x").touch()
+    assert split_folders(tmp_path, children, notices, holds) == {"train": tmp_path / "train"}
+    (tmp_path / "train" / "car" / "a.x").unlink()
+    (tmp_path / "test").mkdir()
+    children = sorted(tmp_path.iterdir())
+    assert set(split_folders(tmp_path, children, notices, holds)) == {"test", "train"}
+
+
 def test_what_lies_beside(tmp_path):
     children = folders(tmp_path, "train", "extra", "empty")
     for place in ("extra/a.x", "b.x", "c.y"):

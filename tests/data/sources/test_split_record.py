@@ -2,7 +2,14 @@
 
 import pytest
 
-from volano.data.sources import SplitMember, SplitRecord, copies_of_training, file_key, pick
+from volano.data.sources import (
+    SplitMember,
+    SplitRecord,
+    contradictions,
+    copies_of_training,
+    file_key,
+    pick,
+)
 from volano.errors import CheckpointError
 
 
@@ -65,3 +72,10 @@ def test_a_file_is_known_by_what_is_in_it(tmp_path):
     (tmp_path / "b").write_bytes(b"x" * 199_999 + b"y")
     assert file_key(tmp_path / "a") != file_key(tmp_path / "b")
     assert file_key(tmp_path / "c") != file_key(tmp_path / "d")
+
+
+def test_one_content_in_two_classes_is_said():
+    assert contradictions([member(1), member(1), member(2, "b")], "images") == ()
+    (notice,) = contradictions([member(1), member(2), member(1, "b", "copy.png")], "images")
+    assert notice.startswith("2 of the 3 images to train on have the same content as one of anoth")
+    assert notice.endswith("(1.png, copy.png)")

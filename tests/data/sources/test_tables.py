@@ -1,15 +1,19 @@
 """Labels and splits of tables, for pictures as for texts."""
 
+import functools
+import itertools
 from pathlib import Path
 
 import pytest
 
 from volano.data.sources.tables import (
     check_has_train,
+    find_column,
     labels_of,
     read_rows,
     split_named,
     split_of_row,
+    with_columns,
 )
 from volano.errors import DataError
 
@@ -88,6 +92,7 @@ def test_lines_of_json_have_any_encoding_that_a_shell_writes(tmp_path, encoding)
         ({"is_test": 1.0, "is_valid": "no"}, "test"),
         ({"is_test": None}, "train"),
         ({"split": None}, "train"),
+        ({"split": float("nan"), "subset": " NaN", "is_test": "1"}, "test"),
         ({}, "train"),
     ],
 )
@@ -121,3 +126,30 @@ def test_a_line_of_json_may_be_nested_as_deep_as_it_likes(tmp_path):
     rows = list(read_rows(tmp_path / "t.jsonl", on_fault=lambda *fault: faults.append(fault)))
     assert [number for number, _ in rows] == [1, 3]
     assert "nested deeper than 64" in faults[0][1]
+
+
+def test_a_line_without_a_column_loses_no_other():
+    rows = [(1, {"meta": 1}), (2, {"Label": "a"}), (3, {"label": "b"}), (4, {})]
+    faults = []
+
+    def find(row):
+        return find_column(row, ("label",), TABLE, "labels")
+
+    found = list(with_columns(rows, find, TABLE, lambda *fault: faults.append(fault)))
+    assert found == [(2, {"Label": "a"}, "Label"), (3, {"label": "b"}, "label")]
+    assert [place for place, _ in faults] == ["t.csv:1", "t.csv:4"]
+    assert faults[0][1] == "A table must have a column of labels, named label"
+    endless = ((number, {"meta": 1}) for number in itertools.count(1))
+    with pytest.raises(DataError, match="column of labels, named label; got t.csv with meta"):
+        list(with_columns(endless, find, TABLE, pytest.fail))
+
+
+def test_only_known_columns_of_parquet_are_made_values_of_python(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    late = pyarrow.array([2**62], pyarrow.timestamp("ns"))  # no datetime of Python's holds it
+    table = pyarrow.table({"taken": late, "Label": ["a"], "price": [2.5]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    read = functools.partial(read_rows, tmp_path / "t.parquet", on_fault=pytest.fail)
+    assert list(read()) == [(1, {"Label": "a", "taken": None, "price": None})]
+    assert next(read(names=("Price",)))[1]["price"] == 2.5

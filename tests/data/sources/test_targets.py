@@ -172,3 +172,8 @@ def test_columns_of_classes_do_not_keep_a_run_from_folders():
     TargetFormat(kind=CLASSES, columns=("kind",), names=("a", "b")).check_no_table("a folder")
     with pytest.raises(UsageError, match="must come with a table"):
         TargetFormat(kind=CLASSES, columns=("kind",)).check_no_table("a folder")
+
+
+def test_numbers_with_a_decimal_comma_are_told_how_to_be_written():
+    with pytest.raises(DataError, match=r"column label holds '0,0'.*as 1234\.5, with a point"):
+        read(label=[one.replace(".", ",") for one in FLOATS])

@@ -58,6 +58,7 @@ from volano.data.sources import (
     TargetFormat,
     WantedFormat,
     check_trained,
+    contradictions,
     copies_of_training,
     picked,
     read_image_sets,
@@ -229,7 +230,8 @@ class ImageTraining(Application):
             *sets.notices,
             *fault_notices(self.faults, _UNREADABLE),
             *(copies_left_out(sets, train, test) if self.is_held_out and is_new else ()),
-            *copies_of_training(train.members(), test.members(), "images"),
+            *contradictions(members := train.members(), "images"),
+            *copies_of_training(members, test.members(), "images"),
         ]
         notices += batch_in_words(batch_size, len(train), "images")
         notices.append(f"flip={self.options.flip}: {why_flip}")

@@ -191,10 +191,11 @@ def _as_picture(picture: Any) -> Any:
 
     if hasattr(picture, "convert"):
         return picture
-    values = np.asarray(picture.cpu() if isinstance(picture, Tensor) else picture)
+    values = np.asarray(picture.detach().cpu() if isinstance(picture, Tensor) else picture)
     if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[-1] not in (1, 3, 4):
         values = values.transpose(1, 2, 0)
-    if values.dtype != np.uint8 or values.ndim not in (2, 3):
+    is_form = values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 3, 4))
+    if values.dtype != np.uint8 or not is_form or not values.size:
         raise UsageError(
             "An image in memory must be one of Pillow, or bytes uint8 of 2 or 3 dimensions",
             got=f"{values.dtype} {list(values.shape)}",

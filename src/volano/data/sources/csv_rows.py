@@ -50,6 +50,9 @@ def csv_rows(
                 delimiter = stated[1]
                 next(lines)
             header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
+            for name in sorted(known):
+                if [one.lower() for one in header].count(name) > 1:
+                    on_fault(f"{path}:1", f"several columns are named {name}: the first is read")
             yield from _rows(lines, header, delimiter, path, on_fault)
     except csv.Error as error:
         raise DataError("A .csv file must be a table", got=f"{path}: {error}") from error
@@ -181,8 +184,10 @@ def _delimiter(header: str, known: Collection[str]) -> str:
 
 def _encoding_of(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(2)
-    if head in (b"\xff\xfe", b"\xfe\xff"):
+        head = file.read(4)
+    if head in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     # Without a mark: a table begins with a letter, a quote or a bracket of ASCII.
-    return {1: "utf-16-le", 0: "utf-16-be"}.get(head.find(0), "utf-8-sig")
+    return {1: "utf-16-le", 0: "utf-16-be"}.get(head[:2].find(0), "utf-8-sig")

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from volano.errors import DataError, UsageError
 from volano.record.files import check_exists
@@ -147,6 +148,29 @@ def is_special(path: Path) -> bool:
     """Checks whether something lies there that is neither a folder nor a regular file."""
     try:
         return path.exists() and not path.is_dir() and not path.is_file()
+    except OSError:  # such as a name that no file can have
+        return False
+
+
+def file_named(name: str, folder: Path) -> Path | str:
+    """Returns the file that a table in ``folder`` names, or in words why there can be none. If no
+    file is called so, backslashes part folders, as Windows writes them, and percent signs are those
+    of an address."""
+    try:
+        os.fsencode(name)
+    except UnicodeError:
+        return "a name that no file can have"
+    path = folder / name
+    if not is_there(path):
+        others = (name.replace("\\", "/"), unquote(name.removeprefix("file://")))
+        path = next((one for other in others if is_there(one := folder / other)), path)
+    return NO_FILE if is_special(path) else path
+
+
+def is_there(path: Path) -> bool:
+    """Checks whether anything lies at a path, whatever its name."""
+    try:
+        return path.exists()
     except OSError:  # such as a name that no file can have
         return False
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from volano.data.sources.folders import subfolders
 from volano.data.sources.split_record import TRAIN
 from volano.data.sources.tables import check_has_train, split_named
 from volano.record.format import count_text
 
 
 def split_folders(
-    root: Path, children: Sequence[Path], notices: list[str]
+    root: Path,
+    children: Sequence[Path],
+    notices: list[str],
+    holds: Callable[[Path], bool] | None = None,
 ) -> Mapping[str, Path] | None:
     """Returns the folder of each split, by the usual names; None if there is none to train on, and
     the whole folder is meant. Of two for one split the second is left out, which ``notices`` get.
+
+    ``holds``: checks whether a folder holds anything that counts, if it is to lie in folders of
+    classes. A class may be called train too, next to bus and car: then no folder within it holds
+    any.
 
     Raises:
         DataError: there are a validation and a test set, and none to train on.
@@ -30,8 +38,23 @@ def split_folders(
     check_has_train(parts, root)
     if TRAIN not in parts:
         return None
+    if holds is not None and _is_class(parts, children, holds):
+        notices.append(
+            f"{parts[TRAIN].name}/ is taken for a class, for it has no folders of classes, and "
+            "others lie beside it"
+        )
+        return None
     notices += said
     return parts
+
+
+def _is_class(
+    parts: Mapping[str, Path], children: Sequence[Path], holds: Callable[[Path], bool]
+) -> bool:
+    if len(parts) > 1 or any(map(holds, subfolders(parts[TRAIN], set()))):
+        return False
+    others = (child for child in children if child != parts[TRAIN] and holds(child))
+    return sum(1 for _ in others) > 1 and holds(parts[TRAIN])
 
 
 def left_beside(

@@ -218,6 +218,20 @@ def copies_of_training(
     )
 
 
+def contradictions(members: Sequence[SplitMember], what: str) -> tuple[str, ...]:
+    """Returns in words how many members have the content of one of another class."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for member in members:
+        labels[member.key].add(member.label)
+    torn = [member for member in members if len(labels[member.key]) > 1]
+    if not torn:
+        return ()
+    return (
+        f"{len(torn):,} of the {len(members):,} {what} to train on have the same content as one of "
+        f"another class: nothing can tell them apart{_named(torn)}",
+    )
+
+
 def pick(wanted: Sequence[SplitMember], present: Sequence[SplitMember]) -> list[int]:
     """Returns the places of members among those that are present, in the order of ``wanted``;
     members that are missing are left out."""

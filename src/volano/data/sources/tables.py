@@ -7,9 +7,9 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from volano.bounded_json import parse_json
 from volano.data.sources.csv_rows import OnFault, csv_rows, mended, open_text, undecodable
@@ -51,6 +51,7 @@ _ONE_IN_A_LIST = re.compile(r"\s*\[\s*(?:'([^',]*)'|\"([^\",]*)\"|(-?\d+))\s*\]\
 # What could not be decoded, and halves of UTF-16 pairs, which no encoding can write.
 _HALF = re.compile("[\ufffd\ud800-\udfff]")
 _ROWS_AT_ONCE = 1024
+_Columns = TypeVar("_Columns")
 
 
 def split_named(name: str) -> str | None:
@@ -76,8 +77,9 @@ def split_of_row(row: dict[str, Any], place: str) -> str:
     Raises:
         DataError: it names no split.
     """
-    cells = {str(name).strip().lower(): str(value).strip() for name, value in row.items()
+    texts = {str(name).strip().lower(): str(value).strip() for name, value in row.items()
              if value is not None}  # fmt: skip
+    cells = {name: text for name, text in texts.items() if text.lower() not in NO_LABELS}
     for name in _SPLIT_COLUMNS:
         if cells.get(name):
             split = split_named(cells[name])
@@ -262,16 +264,49 @@ def read_rows(
     """
     suffix = path.suffix.lower()
     try:
+        known = {name.lower() for name in _KNOWN | set(names)}
         if suffix == ".parquet":
-            yield from _parquet_rows(path)
+            yield from _parquet_rows(path, known)
         elif suffix in (".csv", ".tsv"):
-            yield from csv_rows(path, _KNOWN | set(names), on_fault=on_fault)
+            yield from csv_rows(path, known, on_fault=on_fault)
         else:
             yield from _json_rows(path, on_fault)
     except OSError as error:
         raise DataError(
             "A table must be readable", got=f"{path}: {error.strerror or error}"
         ) from error
+
+
+def with_columns(
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    find: Callable[[dict[str, Any]], _Columns],
+    path: Path,
+    on_fault: OnFault,
+) -> Iterator[tuple[int, dict[str, Any], _Columns]]:
+    """Yields the rows of a table with what ``find`` finds in each: the names of its columns. Lines
+    of JSON may have other names than the first: one that lacks a column is a fault, and loses no
+    row behind it.
+
+    Raises:
+        DataError: as ``find`` for the first row, if no row has them, or none of the first thousand.
+    """
+    lacking: list[tuple[int, str]] = []
+    first, has_any = DataError("A table must have columns"), False
+    for number, row in rows:
+        try:
+            found = find(row)
+        except DataError as error:
+            first = first if lacking else error
+            lacking.append((number, error.rule))
+            if not has_any and len(lacking) == _ROWS_AT_ONCE:
+                break
+            continue
+        has_any = True
+        yield number, row, found
+    if lacking and not has_any:
+        raise first
+    for number, reason in lacking:
+        on_fault(f"{path}:{number}", reason)
 
 
 def find_column(
@@ -317,7 +352,9 @@ def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, A
                 on_fault(f"{path}:{number}", f"a JSON {type(row).__name__}, not an object")
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(path: Path, known: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the rows, with the values of known columns: a value of another may be of a type that
+    Python cannot have."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -330,11 +367,17 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+            names = file.schema_arrow.names
+            columns = [name for name in names if name.strip().lower() in known]
+            others = dict.fromkeys(name for name in names if name not in columns)
+            if not columns and file.metadata.num_rows:
+                yield 1, others
+                return
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, row
-    except pyarrow.ArrowException as error:
+                    yield number, {**row, **others}
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise DataError(
             "A .parquet file must be a Parquet table", got=f"{path}: {error}"
         ) from error

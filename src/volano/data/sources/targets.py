@@ -30,6 +30,7 @@ KINDS = (CLASSES, LABELS, NUMBERS)
 # refused.
 _MOST_CLASSES_OF_NUMBERS = 20
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", flags=re.ASCII)
+_DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)", flags=re.ASCII)
 _THOUSANDS = re.compile(r"(?<=\d)[,' \u00a0\u202f](?=\d{3}(?!\d))")
 _ANSWERS = {"1": 1, "0": 0, "true": 1, "false": 0, "yes": 1, "no": 0}
 _BRIEFLY = 40
@@ -201,7 +202,8 @@ def _kind_of(columns: Mapping[str, Sequence[Any]]) -> tuple[str, tuple[str, ...]
 
 
 def _kind_of_numbers(name: str, texts: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    plain = [_THOUSANDS.sub("", text) for text in texts]
+    # Whoever is asked to predict them is told how they are written.
+    plain = [_DECIMAL_COMMA.sub(r"\1.\2", _THOUSANDS.sub("", text)) for text in texts]
     if not plain or not all(map(_NUMBER.fullmatch, plain)):
         return CLASSES, ()
     counts = Counter(map(float, plain))
@@ -250,8 +252,8 @@ def _numbers(
                 "Every row of a table must have a finite number to predict",
                 got=f"{len(bad)} without, the first in line {line} of {path}: column {name} holds "
                 f"{text_of_cell(cell)[:_BRIEFLY]!r}",
-                remedy="Fill in or remove these rows; a number is written as 1234.5, without "
-                "separators of thousands",
+                remedy="Fill in or remove these rows; a number is written as 1234.5, with a point "
+                "and without separators of thousands",
             )
     return found
 

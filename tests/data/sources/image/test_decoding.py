@@ -10,6 +10,7 @@ from PIL import Image
 from data.sources.image.test_image_sets import picture
 from volano.data.sources import PixelFormat, WantedFormat, choose_format, decode
 from volano.data.sources.image.images import ImageFile
+from volano.errors import DataError
 
 
 class TestDecode:
@@ -98,7 +99,7 @@ class TestDecode:
             raise error("in a directory of tags")
 
         picture(tmp_path / "a.png")
-        monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
         with pytest.raises(OSError, match=rf"{error.__name__}: .*in a directory of tags"):
             decode(tmp_path / "a.png", self.FORMAT)
 
@@ -107,9 +108,39 @@ class TestDecode:
             raise MemoryError
 
         picture(tmp_path / "a.png")
-        monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
         with pytest.raises(MemoryError):
             decode(tmp_path / "a.png", self.FORMAT)
+
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+    @pytest.mark.parametrize("junk", ["49492a00ffffffff", "4d4d002a00000008ffff01", ""])
+    def test_damaged_exif_loses_no_photograph(self, tmp_path, junk):
+        image = Image.fromarray(np.full((16, 16, 3), 90, dtype=np.uint8))
+        image.save(tmp_path / "a.jpg", exif=b"Exif" + bytes(2) + bytes.fromhex(junk))
+        assert decode(tmp_path / "a.jpg", self.FORMAT).mean() == 90
+
+    def test_exif_that_cannot_be_read_turns_nothing(self, tmp_path, monkeypatch):
+        def broken(image):
+            raise struct.error("in a directory of tags")
+
+        picture(tmp_path / "a.png")
+        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.getexif", broken)
+        assert decode(tmp_path / "a.png", self.FORMAT).shape == (3, 16, 16)
+
+    def test_grey_with_transparency_is_grey(self, tmp_path):
+        Image.new("LA", (16, 16), (0, 0)).save(tmp_path / "a.png")
+        chosen = choose_format([ImageFile(path=tmp_path / "a.png", label=0)])
+        assert chosen == PixelFormat(channels=1, size=16)
+        assert (decode(tmp_path / "a.png", chosen) == 255).all()
+
+    def test_why_none_can_be_read_is_said(self, tmp_path):
+        picture(tmp_path / "cat1.png")
+        files = [ImageFile(path=tmp_path / name, label=0) for name in ("cat2.png", "no.txt")]
+        with pytest.raises(DataError, match=r"cat2.png: No such file.* Nearest there: .*cat1.png"):
+            choose_format(files)
+        (tmp_path / "no.txt").write_text("<html>")
+        with pytest.raises(DataError, match=r"no.txt: cannot identify.*Look at one of them"):
+            choose_format(files[1:])
 
     def test_headers_that_raise_anything_are_skipped(self, tmp_path, monkeypatch):
         picture(tmp_path / "a.png", size=(40, 40))

@@ -50,3 +50,9 @@ def test_whatever_pillow_opens_is_read(tmp_path, suffix):
     for path in sorted((tmp_path / "dog").iterdir()):
         path.rename(path.with_suffix(f".{suffix}"))  # Pillow looks at the content
     assert read_image_sets(tmp_path).train.labels.tolist() == [0] * 5 + [1] * 5
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    found = find_class_folders(class_folders(tmp_path, classes=("bus", "car", "train")))
+    assert found.classes == ("bus", "car", "train")
+    assert "train/ is taken for a class" in found.notices[0]

@@ -221,6 +221,21 @@ class TestTables:
         assert len(sets.train) == 10
         assert [fault.path.rsplit(":", 1)[1] for fault in sets.faults] == ["5"]
 
+    def test_names_as_windows_writes_them(self, tmp_path):
+        rows = "".join(f"{row['file']},{row['label']}\n" for row in self.rows(tmp_path))
+        (tmp_path / "t.csv").write_text("path,label\n" + rows.replace("/", chr(92)))
+        assert len(read_image_sets(tmp_path / "t.csv").train) == 10
+
+    @pytest.mark.parametrize("in_files", [False, True])
+    def test_names_that_no_file_can_have(self, tmp_path, in_files):
+        rows = [{"path": row["file"], "label": row["label"]} for row in self.rows(tmp_path) * 3]
+        rows += [{"path": f"{chr(code)}.png", "label": "cat"} for code in (0xD800, 0)]
+        (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        sets = read_image_sets(tmp_path / "t.jsonl", in_files=in_files)
+        assert [fault.reason for fault in sets.faults] == ["a name that no file can have"]
+        assert len(sets.train) + len(sets.train.faults) == 31
+        assert sum(map(len, sets.train.copies())) == len(sets.train) == len(sets.train.members())
+
     def test_a_second_validation_folder_is_said(self, tmp_path):
         for name in ("training_set", "val", "valid"):
             class_folders(tmp_path / name)

@@ -58,6 +58,7 @@ from volano.data.sources import (
     SplitRecord,
     TargetFormat,
     check_trained,
+    contradictions,
     copies_of_training,
     hold_out_rows,
     pick,
@@ -131,7 +132,8 @@ class ClassifyTraining(Application):
             target.data_in_words("texts", parts, is_held_out=is_held_out),
             *sets.notices,
             *([f"left out: {num_left:,} exact copies of held-out texts"] if num_left else []),
-            *copies_of_training(train.members(), test.members(), "texts"),
+            *contradictions(members := train.members(), "texts"),
+            *copies_of_training(members, test.members(), "texts"),
         ]
         if sets.valid is None:
             order = permutation(options.seed, 0, len(train))

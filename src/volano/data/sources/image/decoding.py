@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from volano.data.sources.fitting import CUT, SQUEEZE, shape_notices
+from volano.data.sources.folders import is_there
 from volano.data.sources.image.image_names import picture_formats
 from volano.data.sources.in_threads import in_threads
 from volano.errors import DataError
+from volano.record.files import nearest_there
 
 # Larger pictures are scaled down: small networks trained from scratch gain little above this size
 # and pay for every pixel.
@@ -34,9 +36,20 @@ _ENDS = (255, 1023, 4095, 16383, 65535)
 # they would use fewer than 32.
 _LEAST_FILLED = 1 / 8
 BILINEAR = "bilinear"
-_FLAT = ("1", "L")
+_FLAT = ("1", "L", "LA", "La")
 # Containers of several pictures in which they are frames or pages of one work.
-_WITH_FRAMES = ("GIF", "WEBP", "PNG", "TIFF")
+_WITH_FRAMES = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF", "FLI", "DCX")
+# How a picture is turned upright, by EXIF's tag Orientation (CIPA DC-008, 4.6.4).
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +142,11 @@ def choose_format(
     step = max(1, len(files) // _NUM_SIZES_READ)
     found = [header for header in headers if header is not None]
     if not found:
+        first = files[0].path
         raise DataError(
             "Some of the images must be readable",
-            got=f"none of the {len(files)} tried, the first {files[0].path}",
-            remedy="Look at one of the files",
+            got=f"none of the {len(files)} tried, the first {first}: {_why_unreadable(first)}",
+            remedy=(None if is_there(first) else nearest_there(first)) or "Look at one of them",
         )
     size = wanted.size or wanted.own_size
     if size is None:
@@ -169,12 +183,20 @@ def _look(path: Path, looks_at_values: bool) -> _Header | None:
                 size=image.size,
                 mode=image.mode,
                 has_frames=image.format in _WITH_FRAMES and getattr(image, "is_animated", False),
-                is_deep_colour=image.mode in ("RGB", "RGBA") and "16" in str(rawmodes),
+                is_deep_colour=image.mode in ("RGB", "RGBA", "LA") and "16" in str(rawmodes),
                 is_sixteen_bits=";16" in image.mode or image.format in ("PNG", "PPM"),
                 values=_ends_of(image) if looks_at_values and is_deep(image.mode) else None,
             )
     except OSError:
         return None
+
+
+def _why_unreadable(path: Path) -> str:
+    try:
+        with _opened(path):
+            return "it holds no pixels"
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _ends_of(image: Any) -> tuple[float, float] | None:
@@ -211,7 +233,10 @@ def _in_words(headers: Sequence[_Header], chosen: PixelFormat) -> list[str]:
             "become 0 to 255, in all of them alike"
         )
     if num_colour:
-        said.append(f"{num_colour:,} images in colour of 16 bits are read by their upper 8 bits")
+        said.append(
+            f"{num_colour:,} images in colour or with transparency, of 16 bits, are read by their "
+            "upper 8 bits"
+        )
     if num_frames:
         said.append(f"{num_frames:,} images hold several frames or pages: the first one is read")
     return said
@@ -272,15 +297,30 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
 
 def _upright(picture: Any, mode: str, pixel_range: tuple[float, float] | None) -> Any:
     """Returns a picture as it is shown, in bytes."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    image = ImageOps.exif_transpose(picture)
+    image = _turned(picture)
     if is_deep(image.mode):
         image = _in_bytes(image, pixel_range)
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
+
+
+def _turned(picture: Any) -> Any:
+    """Returns a picture turned as its EXIF says; one whose EXIF is damaged stays as it is stored,
+    which other programs show as well."""
+    from PIL import Image
+
+    picture.load()
+    try:
+        turn = _TURNS.get(picture.getexif().get(_ORIENTATION))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - Pillow raises anything of a damaged directory
+        turn = None
+    return picture if turn is None else picture.transpose(Image.Transpose[turn])
 
 
 def _squared(image: Any, pixel_format: PixelFormat) -> Any:

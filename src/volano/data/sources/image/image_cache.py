@@ -96,7 +96,7 @@ def _digest(paths: Sequence[Path], pixel_format: PixelFormat) -> str:
         try:
             facts = path.stat()
             state = f"{facts.st_size}:{facts.st_mtime_ns}"
-        except OSError:
+        except (OSError, ValueError):  # a name with a zero byte is a ValueError
             state = "missing"  # an unreadable file still has a row
         digest.update(os.fsencode(path) + f"\0{state}\0".encode())
     return digest.hexdigest()[:32]

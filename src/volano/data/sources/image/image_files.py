@@ -146,7 +146,7 @@ def _parted(
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # it is quarantined when its turn comes
+    except (OSError, ValueError):  # it is quarantined when its turn comes
         return -1
 
 
@@ -155,7 +155,7 @@ def _middle(path: Path) -> bytes:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _NUM_MIDDLE_BYTES) // 2)
             return file.read(_NUM_MIDDLE_BYTES)
-    except OSError:
+    except (OSError, ValueError):
         return os.fsencode(path)
 
 
@@ -163,5 +163,5 @@ def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-    except OSError:
+    except (OSError, ValueError):
         return os.fsencode(path)

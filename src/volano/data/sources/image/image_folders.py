@@ -68,7 +68,7 @@ def find_class_folders(root: Path) -> ClassFolders:
     others: Counter[str] = Counter()
     notices: list[str] = []
     children = subfolders(root, runs)
-    parts = split_folders(root, children, notices)
+    parts = split_folders(root, children, notices, lambda folder: bool(listed(folder)))
     folders = parts or {TRAIN: root}
     found: dict[str, dict[str, list[Path]]] = {}
     for split, folder in folders.items():
@@ -82,7 +82,8 @@ def find_class_folders(root: Path) -> ClassFolders:
     if not found[TRAIN]:
         raise DataError(
             "A folder of images must hold a sub-folder for each class",
-            got=f"{root} with {len(listed(root))} images and 0 sub-folders that hold any",
+            got=f"{folders[TRAIN]} with {len(listed(folders[TRAIN]))} images and 0 sub-folders "
+            "that hold any",
             remedy="Sort the images as CLASS/IMAGE.jpg, or name them in a table of path and label "
             "(.csv)",
         )

@@ -19,7 +19,7 @@ import torch
 from volano.data.feed.fetch import Fault
 from volano.data.sources.digits import read_digits
 from volano.data.sources.fitting import CUT
-from volano.data.sources.folders import NO_FILE, is_special, refuse_run
+from volano.data.sources.folders import file_named, refuse_run
 from volano.data.sources.image.decoding import (
     ANY_FORMAT,
     ImageFile,
@@ -44,6 +44,7 @@ from volano.data.sources.tables import (
     labels_of,
     read_rows,
     split_of_row,
+    with_columns,
 )
 from volano.data.sources.targets import CLASSES, TargetFormat, Targets, read_targets
 from volano.errors import DataError, UsageError
@@ -163,19 +164,21 @@ def _from_table(
     def note(place: str, reason: str) -> None:
         faults.append(Fault(len(faults), place, reason))
 
-    rows = list(read_rows(path, on_fault=note, names=target.columns))
+    def find(row: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+        return find_column(row, PATH_COLUMNS, path, "images"), target.columns_of(row, path)
+
+    every = read_rows(path, on_fault=note, names=target.columns)
+    rows = list(with_columns(every, find, path, note))
     if not rows:
         reason = f"; {faults[0]}" if faults else ""
         raise DataError("A table of images must have rows", got=f"{path}, which has none{reason}")
-    first = rows[0][1]
-    path_column = find_column(first, PATH_COLUMNS, path, "images")
     targets = _targets_of(rows, path, target, least_classes, known)
     files: dict[str, list[ImageFile]] = {}
     unpacked: list[Path] = []
-    for place, (number, row) in enumerate(rows):
-        picture = _picture_of(row.get(path_column), number, path, unpacked)
-        if not isinstance(picture, Path) or is_special(picture):
-            note(f"{path}:{number}", picture if isinstance(picture, str) else NO_FILE)
+    for place, (number, row, (path_column, _)) in enumerate(rows):
+        picture = _picture_of(row[path_column], number, path, unpacked)
+        if isinstance(picture, str):
+            note(f"{path}:{number}", picture)
             continue
         split = split_of_row(row, f"{path}:{number}")
         label = int(targets.values[place]) if targets.kind == CLASSES else place
@@ -193,15 +196,17 @@ def _from_table(
 
 
 def _targets_of(
-    rows: Sequence[tuple[int, dict[str, Any]]],
+    rows: Sequence[tuple[int, dict[str, Any], tuple[str, tuple[str, ...]]]],
     path: Path,
     wanted: TargetFormat,
     least_classes: int,
     known: Sequence[str],
 ) -> Targets:
     """Returns the targets of a table's rows, classes as int64 [N]."""
-    names, numbers = wanted.columns_of(rows[0][1], path), [number for number, _ in rows]
-    columns = {name: [row.get(name) for _, row in rows] for name in names}
+    names, numbers = rows[0][2][1], [number for number, *_ in rows]
+    columns = {
+        name: [row[found[place]] for _, row, (_, found) in rows] for place, name in enumerate(names)
+    }
     targets = read_targets(columns, numbers, path, wanted)
     if targets.kind != CLASSES:
         return targets
@@ -224,7 +229,7 @@ def _picture_of(cell: Any, number: int, table: Path, unpacked: list[Path]) -> Pa
         name, content = None, cell
     if content is None:
         name = name.strip() if isinstance(name, str) else ""
-        return table.parent / name if name else "without an image"
+        return file_named(name, table.parent) if name else "without an image"
     if not isinstance(content, bytes):
         return f"the bytes of an image are {type(content).__name__}"
     if not unpacked:

@@ -30,6 +30,7 @@ from volano.data.sources.tables import (
     labels_of,
     read_rows,
     split_of_row,
+    with_columns,
 )
 from volano.data.sources.targets import (
     CLASSES,
@@ -269,9 +270,13 @@ def _table_rows(
     note = functools.partial(_note, faults)
     found: list[tuple[int, str, tuple[Any, ...], str]] = []
     columns: tuple[str, ...] = ()
-    for number, row in read_rows(path, on_fault=note, names=wanted.columns):
-        text = row[find_column(row, TEXT_COLUMNS, path, "text")]
-        columns = wanted.columns_of(row, path)
+
+    def find(row: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+        return find_column(row, TEXT_COLUMNS, path, "text"), wanted.columns_of(row, path)
+
+    every = read_rows(path, on_fault=note, names=wanted.columns)
+    for number, row, (text_column, columns) in with_columns(every, find, path, note):
+        text = row[text_column]
         if not isinstance(text, str) or not text.strip():
             note(f"{path.name}:{number}", "without text")
             continue
@@ -300,7 +305,9 @@ def _table_rows(
 def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
     runs: set[Path] = set()
     children = subfolders(root, runs)
-    parts = split_folders(root, children, notices)
+    parts = split_folders(
+        root, children, notices, lambda folder: bool(texts_below(folder, set())[0])
+    )
     if parts is not None:
         notices += left_beside(
             root,

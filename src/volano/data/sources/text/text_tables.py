@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from volano.data.sources.csv_rows import OnFault
-from volano.data.sources.tables import TEXT_COLUMNS, find_column, read_rows
+from volano.data.sources.tables import TEXT_COLUMNS, find_column, read_rows, with_columns
 
 
 def read_column(path: Path, *, on_fault: OnFault) -> Iterator[tuple[int, str]]:
@@ -16,8 +17,12 @@ def read_column(path: Path, *, on_fault: OnFault) -> Iterator[tuple[int, str]]:
         DataError: there is no such column, or the file is not such a table.
         MissingExtraError: the file is Parquet, and pyarrow is missing.
     """
-    for number, row in read_rows(path, on_fault=on_fault):
-        name = find_column(row, TEXT_COLUMNS, path, "text")
+
+    def find(row: dict[str, Any]) -> str:
+        return find_column(row, TEXT_COLUMNS, path, "text")
+
+    rows = read_rows(path, on_fault=on_fault)
+    for number, row, name in with_columns(rows, find, path, on_fault):
         text = row[name]
         if isinstance(text, str) and text:
             whole = whole_characters(text)

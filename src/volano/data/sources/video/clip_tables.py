@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from volano.data.sources.folders import NO_FILE, is_special
+from volano.data.sources.folders import file_named
 from volano.data.sources.image.images import class_names
 from volano.data.sources.split_record import TEST, TRAIN, VALID
 from volano.data.sources.tables import (
@@ -17,6 +17,7 @@ from volano.data.sources.tables import (
     labels_of,
     read_rows,
     split_of_row,
+    with_columns,
 )
 from volano.data.sources.video.clip_folders import ClipFile, FoundClips
 from volano.errors import DataError
@@ -46,25 +47,27 @@ def clips_of_table(path: Path, known: Sequence[str] = ()) -> FoundClips:
     def hear(place: str, reason: str) -> None:
         notices.append(f"left out: {place}: {reason}")
 
-    rows = list(read_rows(path, on_fault=hear, names=_COLUMNS))
+    def find(row: dict[str, Any]) -> tuple[str, str]:
+        clip = find_column(row, _COLUMNS, path, "clips")
+        return clip, find_column(row, LABEL_COLUMNS, path, "labels")
+
+    every = read_rows(path, on_fault=hear, names=_COLUMNS)
+    rows = list(with_columns(every, find, path, hear))
     if not rows:
         raise DataError("A table of clips must have rows", got=f"none in {path}")
-    first = rows[0][1]
-    clip = find_column(first, _COLUMNS, path, "clips")
-    label = find_column(first, LABEL_COLUMNS, path, "labels")
-    numbers = [number for number, _ in rows]
-    labels, said = labels_of([row.get(label) for _, row in rows], numbers, path, known)
-    splits = [split_of_row(row, f"{path}:{number}") for number, row in rows]
+    numbers = [number for number, *_ in rows]
+    labels, said = labels_of([row[label] for _, row, (_, label) in rows], numbers, path, known)
+    splits = [split_of_row(row, f"{path}:{number}") for number, row, _ in rows]
     tested = TEST if TEST in splits or VALID not in splits else VALID
     files, num_left = [], 0
     classes = class_names(labels)
-    for (number, row), name, split in zip(rows, labels, splits, strict=True):
+    for (number, row, (clip, _)), name, split in zip(rows, labels, splits, strict=True):
         if split not in (TRAIN, tested):
             num_left += 1
             continue
-        file = path.parent / _text_of(row.get(clip), f"{path}:{number}")
-        if is_special(file):
-            hear(f"{path}:{number}", NO_FILE)
+        file = file_named(_text_of(row[clip], f"{path}:{number}"), path.parent)
+        if isinstance(file, str):
+            hear(f"{path}:{number}", file)
             continue
         files.append(ClipFile(path=file, label=classes.index(name), is_test=split == tested))
     if num_left:

@@ -21,7 +21,7 @@ from volano.data.feed.quarantine import check_share
 from volano.data.sources.fitting import CUT
 from volano.data.sources.in_threads import in_threads
 from volano.data.sources.split import BY_CONTENT
-from volano.data.sources.split_record import TEST, TRAIN, SplitRecord
+from volano.data.sources.split_record import TEST, TRAIN, SplitRecord, contradictions
 from volano.data.sources.video.clip_files import ClipBudget, decode_clip
 from volano.data.sources.video.clip_folders import ClipFile, FoundClips, find_clips
 from volano.data.sources.video.clip_format import choose_clip_format
@@ -167,6 +167,7 @@ def read_clip_folder(
     _check_trained(some, train_rows, test_rows, each_class=whole)
     num_left = len(some.frames) - len(train_rows) - len(test_rows)
     left = [f"left out: {num_left:,} exact copies of held-out clips"] if num_left else []
+    torn = contradictions([members[row] for row in train_rows], "clips")
     parts = {TRAIN: [members[row] for row in train_rows], TEST: [members[row] for row in test_rows]}
     return ClipSets(
         train=some.packed(train_rows, budget),
@@ -175,7 +176,7 @@ def read_clip_folder(
         is_held_out=is_held_out,
         origin=f"{len(some.frames)} clips in {root.name}",
         faults=some.faults,
-        notices=(*found.notices, *said, *changes, *some.notices, *left),
+        notices=(*found.notices, *said, *changes, *some.notices, *left, *torn),
         splits=SplitRecord(classes=classes, parts=parts),
     )
 
