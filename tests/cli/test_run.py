@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from volano.cli.main import run
@@ -40,6 +42,7 @@ def test_other_commands_are_not_run_early():
 
 def test_mistakes_are_usage_errors(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(SystemExit) as ended:
         run_early(["run", "nothing.py"])
     assert ended.value.code == 2
@@ -51,11 +54,17 @@ def test_mistakes_are_usage_errors(capsys, tmp_path, monkeypatch):
     for words, said in (
         ("--find 0 a.py", "must be a number of seconds above 0"),
         ("--plan x --no-plan a.py", "One of `plan`, `no_plan` and `find`"),
+        ("-m nothing.here", "A module to run must exist; got 'nothing.here'"),
+        ("-m .here", "A module to run must exist; got '.here'"),
     ):
         with pytest.raises(SystemExit) as ended:
             run_early(["run", *words.split()])
         assert ended.value.code == 2
         assert said in capsys.readouterr().err
+    (tmp_path / "lacking").mkdir()
+    (tmp_path / "lacking" / "__init__.py").write_text("import nothing_of_this_name")
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
+        run_early(["run", "-m", "lacking.inside"])
     assert run(["run"]) == 2
     assert run(["run", "--help"]) == 0
     assert "as python would" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from script.loops import Squares, plain_loop
 from volano.script.apply import applied
@@ -72,6 +72,16 @@ class Stream(IterableDataset):
         return iter(range(100))
 
 
+class Endless(Sampler):
+    """Says as older samplers did that it has no length."""
+
+    def __iter__(self):
+        return iter(range(100))
+
+    def __len__(self):
+        raise NotImplementedError
+
+
 def own_file(tmp_path):
     data = Squares()
     data.file = (tmp_path / "held").open("wb")
@@ -85,6 +95,7 @@ def own_file(tmp_path):
         (lambda _: DataLoader(Stream(), batch_size=4), "only be iterated"),
         (lambda _: DataLoader(Squares(8), batch_size=4), "2 batches are over"),
         (lambda path: DataLoader(own_file(path)), "holds an open file"),
+        (lambda path: DataLoader(own_file(path), sampler=Endless()), "holds an open file"),
     ],
 )
 def test_loaders_that_have_to_stay_as_they_are(make, reason, tmp_path):

@@ -95,7 +95,9 @@ def test_the_values_beside_the_shape():
     assert found == {"--epochs": "3", "--lr": "0.1"}
 
 
-@pytest.mark.parametrize("change", [{"machine": ["another"]}, {"plan": {}}, {"schema_version": 9}])
+@pytest.mark.parametrize(
+    "change", [{"machine": ["another"]}, {"plan": {}}, {"schema_version": 9}, {"created": 10**400}]
+)
 def test_what_is_of_another_machine_or_damaged_is_not_taken(folder, change):
     script = Script(target="train.py")
     assert list_scripts() == []
@@ -114,7 +116,13 @@ def test_what_is_of_another_machine_or_damaged_is_not_taken(folder, change):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("a.ipynb", "nbconvert"), ("parts", "a folder"), ("none.py", "no such")]
+    ("name", "words"),
+    [
+        ("a.ipynb", "nbconvert"),
+        ("parts", "a folder"),
+        ("none.py", "no such"),
+        (300 * "n" + ".py", "no such"),
+    ],
 )
 def test_what_is_no_script_is_said(folder, name, words):
     with pytest.raises(UsageError, match=words):
@@ -126,3 +134,15 @@ def test_what_python_warns_of_in_a_script_is_not_said_twice(tmp_path):
     (tmp_path / "beside.py").write_text('"\\d"\n')
     found = own_code(Script(target=str(tmp_path / "train.py")))
     assert [path.name for path in found] == ["train.py", "beside.py"]
+
+
+def test_code_may_nest_deeper_than_python_walks_and_name_what_cannot_be(folder):
+    script = Script(target="train.py")
+    for value in (1, 2):
+        imports = f"from {60 * '.'} import up\nimport {300 * 'n'}\n"
+        (folder / "train.py").write_text(f"{imports}a = {1200 * '1+'}{value}\n")
+        found = digest(script)
+        assert digest(script) == found
+        assert found not in {"", *folder.glob("seen-*")}
+        (folder / f"seen-{found}").touch()
+    assert len([*folder.glob("seen-*")]) == 2

@@ -136,7 +136,8 @@ def test_a_plan_for_another_machine_is_said(script, capfd):
 def test_a_script_without_torch_is_said(script, capfd, tmp_path):
     # Nor does it find anything that a file beside it may be called.
     (tmp_path / "plain.py").write_text(
-        "import sys; assert not {'typer', 'click', 'rich'} & {*sys.modules}\nprint('hello')"
+        "import os, sys; assert not {'typer', 'click', 'rich'} & {*sys.modules}\n"
+        "os.fork() or sys.exit()  # says nothing of Volano's\nprint('hello')"
     )
     words = "-m volano run --plan plan.json plain.py"
     ScriptPlan(fused=True).save(tmp_path / "plan.json")

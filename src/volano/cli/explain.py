@@ -29,6 +29,7 @@ from volano.cli.show.explanation import print_explanation
 from volano.cli.train import begin, options_of, planning
 from volano.errors import UsageError
 from volano.script.remembered import Script
+from volano.script.run import check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -284,8 +285,7 @@ def _explain_script(
     from volano.script.search.explain import explain_script
 
     _check_outs(out or ())
-    if not 0 < seconds < float("inf"):
-        raise UsageError("`seconds` must be a number above 0", got=seconds)
+    check_seconds("seconds", seconds)
     if check is not None and not 0 <= check < 1:
         raise UsageError("`check` must be a share from 0 to below 1", got=check)
     if steps is not None and steps < 1:

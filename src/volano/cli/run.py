@@ -10,12 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from volano.errors import UsageError, VolanoError
+from volano.script.main_program import NoSuchModuleError
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script
-from volano.script.run import run_script
+from volano.script.run import check_seconds, run_script
 
 
 class RunWords(NamedTuple):
@@ -37,8 +38,8 @@ def options_of(words: RunWords) -> dict[str, Any]:
     given = [words.plan is not None, words.is_plain, words.seconds is not None]
     if sum(given) > 1:
         raise UsageError("One of `plan`, `no_plan` and `find` must be given", got=f"{sum(given)}")
-    if words.seconds is not None and not 0 < words.seconds < float("inf"):
-        raise UsageError("`find` must be a number of seconds above 0", got=words.seconds)
+    if words.seconds is not None:
+        check_seconds("find", words.seconds)
 
     def find(script: Script, say: Callable[[str], Any]) -> ScriptPlan | None:
         from volano.script.search.find import find_first
@@ -62,10 +63,17 @@ def run_early(arguments: list[str]) -> bool:
         if not found.script.is_module:
             found.script.file()
     except VolanoError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - nothing else is set up yet
-        sys.exit(error.exit_code)
-    run_script(found.script, **options)
+        _end(error)
+    try:
+        run_script(found.script, **options)
+    except NoSuchModuleError as error:  # any other is the script's own
+        _end(error)
     return True
+
+
+def _end(error: VolanoError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201 - nothing else is set up yet
+    sys.exit(error.exit_code)
 
 
 def parsed(words: list[str]) -> RunWords | None:

@@ -211,7 +211,7 @@ class _Writer:
 
     def _line_of_call(self, name: str) -> int:
         for call in self._calls:
-            if ast.unparse(call.node.func) == name:
+            if _code(call.node.func) == name:
                 return call.node.lineno
         return 0
 
@@ -222,7 +222,7 @@ class _Writer:
                 value = getattr(node, "value", None)
                 if not _is_move(value) or "torch" not in _imports(source.tree):
                     continue
-                targets = [ast.unparse(target) for target in getattr(node, "targets", ())]
+                targets = [_code(target) for target in getattr(node, "targets", ())]
                 if model in (*targets, _receiver(value)):
                     return _WrittenCall(source, value, "", "to")
         return None
@@ -274,9 +274,17 @@ def _calls(source: SourceFile) -> Iterator[_WrittenCall]:
     imports = _imports(source.tree)
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call):
-            first, *others = ast.unparse(node.func).split(".")
+            first, *others = _code(node.func).split(".")
             parts = [*imports.get(first, first).split("."), *others]
             yield _WrittenCall(source, node, parts[0], parts[-1])
+
+
+def _code(node: ast.AST) -> str:
+    """Returns a node as code; nothing for one that nests deeper than Python walks."""
+    try:
+        return ast.unparse(node)
+    except RecursionError:
+        return ""
 
 
 def _is_move(node: Any) -> TypeGuard[ast.Call]:
@@ -286,18 +294,18 @@ def _is_move(node: Any) -> TypeGuard[ast.Call]:
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "to"
         and len(node.args) == 1
-        and "device" in ast.unparse(node.args[0]).lower()
+        and "device" in _code(node.args[0]).lower()
     )
 
 
 def _receiver(call: ast.Call) -> str:
     """Returns the code of the object whose method is called."""
-    return ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    return _code(call.func.value) if isinstance(call.func, ast.Attribute) else ""
 
 
 def _taken_model(call: ast.Call) -> list[str]:
     named = [keyword.value for keyword in call.keywords if keyword.arg == "model"]
-    return [ast.unparse(node) for node in (named or call.args)[:1]]
+    return [_code(node) for node in (named or call.args)[:1]]
 
 
 def _owners_of_parameters(call: ast.Call) -> list[str]:

@@ -163,8 +163,8 @@ def _why_no_workers(loader: Any) -> str | None:
     try:
         if len(loader) < _LEAST_BATCHES:
             return f"{len(loader)} batches are over before workers have begun"
-    except TypeError:
-        pass  # of unknown length
+    except Exception:  # noqa: BLE001 - of unknown length, which a sampler says in any way
+        pass
     if any(_is_handle(value) for value in _outline(loader.dataset, hold=True)):
         return "its dataset holds an open file, whose place workers would share"
     return None

@@ -20,6 +20,10 @@ from volano.script.remembered import Script
 _OWN = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
+class NoSuchModuleError(UsageError):
+    """There is no module of the name that is to be run."""
+
+
 def run_as_main(script: Script) -> None:
     """Runs a script to its end. What it raises is raised here; if nobody catches it, Python prints
     and ends as it would for the script alone.
@@ -38,6 +42,8 @@ def run_as_main(script: Script) -> None:
     main.__package__ = None if spec is None else spec.parent
     # A module there, as Python has it in a main program; here it is a dict.
     vars(main).update(__builtins__=builtins, __cached__=None)
+    if sys.version_info < (3, 14):
+        vars(main).update(__annotations__={})
     # It stays to the end of the process, as usual: threads, workers and exit handlers look there.
     sys.modules["__main__"] = main
     try:
@@ -98,15 +104,18 @@ def _file_code(script: Script) -> tuple[Callable[[], CodeType], None, str]:
 def _module_code(script: Script) -> tuple[Callable[[], CodeType], ModuleSpec, str]:
     name = script.target
     try:
-        spec = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(name) if name.strip(".") == name != "" else None
         if spec is not None and spec.submodule_search_locations is not None:
             name = f"{name}.__main__"
             spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # what its package imports is missing
         spec = None
     loader: Any = None if spec is None else spec.loader
     if spec is None or spec.origin is None or not hasattr(loader, "get_code"):
-        raise UsageError("A module to run must exist", got=name, remedy="Look at the spelling")
+        rule = "A module to run must exist"
+        raise NoSuchModuleError(rule, got=repr(name), remedy="Look at the spelling")
     return lambda: loader.get_code(name), spec, spec.origin
 
 

@@ -14,7 +14,7 @@ import platform
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -67,8 +67,8 @@ class Script:
                 got=f"the notebook {path}",
                 remedy=f"Convert it: jupyter nbconvert --to script {path}",
             )
-        if not path.is_file():
-            got = f"{path}, a folder" if path.is_dir() else f"no such file: {path}"
+        if not _is_there(path, Path.is_file):
+            got = f"{path}, a folder" if _is_there(path, Path.is_dir) else f"no such file: {path}"
             raise UsageError("A script must be a file of Python", got=got)
         return path
 
@@ -135,14 +135,20 @@ def remembered(script: Script) -> ScriptPlan | None:
     Plans are found in one process; of several ranks on a machine, each takes what holds for it.
     """
     found = _read(_file(digest(script)))
-    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    ranks = num_ranks()
     if found is None:
         return None
-    if num_ranks == 1:
+    if ranks == 1:
         return found.plan if found.machine == machine() else None
     name, num_cores, _ = machine()  # torchrun sets the number of threads
     is_same = found.machine[:2] == [name, num_cores]
-    return found.plan.for_ranks(num_ranks, num_cores) if is_same else None
+    return found.plan.for_ranks(ranks, num_cores) if is_same else None
+
+
+def num_ranks(name: str = "WORLD_SIZE", otherwise: int = 1) -> int:
+    """Returns how many ranks torchrun says that there are; ``otherwise`` if it says no number."""
+    told = os.environ.get(name, "")
+    return int(told) if told.isdecimal() and len(told) < 10 else otherwise
 
 
 def may_be_remembered(script: Script) -> bool:
@@ -172,7 +178,7 @@ def digest(script: Script) -> str:
     """Returns 32 hexadecimal digits of a script's code, that of the files beside it that it
     imports, the shape of its arguments, and the versions."""
     text = {
-        "code": [ast.dump(tree) for _, tree in sorted(own_code(script).items())],
+        "code": [_form(*found) for found in sorted(own_code(script).items())],
         "arguments": argument_shape(script.arguments),
         "versions": [*map(_version, ("volano", "torch", "lightning", "transformers"))],
         "python": platform.python_version(),
@@ -228,7 +234,10 @@ def own_code(script: Script) -> dict[Path, ast.Module]:
         except (OSError, SyntaxError, ValueError, RecursionError):
             continue
         found[path] = tree
-        waiting += [other for other in _imports(tree, path, folder) if other.is_file()]
+        # What may not be looked at, or has too long a name, Python does not import either.
+        waiting += [
+            other for other in _imports(tree, path, folder) if _is_there(other, Path.is_file)
+        ]
     return found
 
 
@@ -243,13 +252,30 @@ def parsed(code: str | bytes) -> ast.Module:
         return ast.parse(code)
 
 
+def _is_there(path: Path, is_one: Callable[[Path], bool]) -> bool:
+    try:
+        return is_one(path)
+    except OSError:
+        return False
+
+
+def _form(path: Path, tree: ast.Module) -> str:
+    """Returns code without comments and layout; as it is if it nests deeper than Python walks."""
+    try:
+        return ast.dump(tree)
+    except RecursionError:
+        return path.read_bytes().hex()
+
+
 def _imports(tree: ast.Module, path: Path, folder: Path) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
                 yield from _places(folder, name.name)
         elif isinstance(node, ast.ImportFrom):
-            start = folder if not node.level else path.parents[node.level - 1]
+            start = path if node.level else folder
+            for _ in range(node.level):  # above the root is the root
+                start = start.parent
             module = node.module or ""
             for name in ("", *(f".{alias.name}" for alias in node.names)):
                 yield from _places(start, f"{module}{name}".strip("."))
@@ -268,7 +294,7 @@ def _file_of_module(name: str) -> Path:
     # Not imported: its packages would be, before the script's own start.
     place = Path.cwd().joinpath(*name.split("."))
     for path in (place.with_suffix(".py"), place / "__main__.py"):
-        if path.is_file():
+        if _is_there(path, Path.is_file):
             return path
     raise UsageError(
         "A module's plan is remembered if its code lies in the current folder",
@@ -307,5 +333,5 @@ def _read(path: Path) -> RememberedScript | None:
             figures=dict(record["figures"]),
             path=path,
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, PlanError):
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RecursionError, PlanError):
         return None  # damaged, or of another version: found again

@@ -14,16 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from volano.errors import UsageError
 from volano.record.format import for_terminal
 from volano.script.lengths import ScriptLength, length_file, note_length, written_since
 from volano.script.main_program import after_import, run_as_main
 from volano.script.plan import ScriptPlan
-from volano.script.remembered import Script, may_be_remembered, remembered
+from volano.script.remembered import Script, may_be_remembered, num_ranks, remembered
 from volano.terminal import unfailing
 
 # Set in the process that a failed plan has started again: why.
 _FAILED = "VOLANO_PLAN_FAILED"
 _LONGEST_REASON = 200  # columns; messages of compilers have pages
+_MOST_SECONDS = 10_000_000  # about what a timer of the system takes
 
 
 def run_script(
@@ -64,13 +66,20 @@ def run_script(
         _say(f"{script.words} runs as it is: ranks on several machines take --plan FILE")
     elif may_be_remembered(script):
         running.plan_at_import(lambda: remembered(script))
-    elif find is not None and _num_ranks() == 1 and (found := find(script, _say)) is not None:
+    elif find is not None and num_ranks() == 1 and (found := find(script, _say)) is not None:
         running.plan_at_import(lambda: found)
     else:
         running.note_length()
         hint = f"volano explain {script.words}"
         _say(f"{script.words} runs as it is, for no plan is known; to find one: {hint}")
     running.run()
+
+
+def check_seconds(name: str, seconds: float) -> None:
+    """Raises UsageError unless a plan can be looked for so long."""
+    if not 0 < seconds <= _MOST_SECONDS:
+        rule = f"`{name}` must be a number of seconds above 0, at most {_MOST_SECONDS:,}"
+        raise UsageError(rule, got=seconds)
 
 
 class _Running:
@@ -81,7 +90,7 @@ class _Running:
         self._context, self._watching = contextlib.ExitStack(), contextlib.ExitStack()
         self._applied: Any = None
         self._is_waiting = False
-        self._started_in = Path.cwd()  # the script may change it
+        self._started_in = _here()  # the script may change it
         self._started, self._process = time.monotonic(), os.getpid()
         self._started_at = time.time()
         self._first_step: float | None = None
@@ -96,7 +105,7 @@ class _Running:
     def note_length(self) -> None:
         """Has the length of this run noted at its end: it tells how long a plan may be looked for
         before the next one."""
-        self._length_file = length_file(self._script) if _num_ranks() == 1 else None
+        self._length_file = length_file(self._script) if num_ranks() == 1 else None
         if self._length_file is not None:
             after_import("torch", self._watch_first_step)
 
@@ -114,11 +123,13 @@ class _Running:
                 self._start_again(error)
             raise
         finally:
-            if self._is_waiting:
-                _say(f"{self._script.words} has not imported torch: nothing to plan")
-            self._end(is_whole)
-            for notice in () if self._applied is None else self._applied.notices:
-                _say(notice)
+            if self._is_own():
+                self._end(is_whole)
+
+    def _is_own(self) -> bool:
+        """Returns whether this is the process that was started; one that the script has forked
+        comes by at its end too."""
+        return os.getpid() == self._process
 
     def _watch_first_step(self) -> None:
         from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -132,8 +143,11 @@ class _Running:
 
     def _end(self, is_whole: bool) -> None:
         self._watching.close()
-        # A process that the script has forked comes by too.
-        if self._length_file is None or self._first_step is None or os.getpid() != self._process:
+        if self._is_waiting:
+            _say(f"{self._script.words} has not imported torch: nothing to plan")
+        for notice in () if self._applied is None else self._applied.notices:
+            _say(notice)
+        if self._length_file is None or self._first_step is None:
             return
         length = ScriptLength(
             seconds=time.monotonic() - self._started,
@@ -164,7 +178,9 @@ class _Running:
         applied = self._applied
         if applied is None or not applied.deeds or applied.has_finished_step:
             return False
-        if _num_ranks() > 1:  # other ranks would wait for this one
+        if not self._is_own():
+            return False
+        if num_ranks() > 1:  # other ranks would wait for this one
             _say(f"{self._script.words} has failed before a step; without the plan: --no-plan")
             return False
         return True
@@ -185,13 +201,16 @@ class _Running:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def _here() -> Path:
+    """Returns the current folder, which may have been removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path()
+
+
 def _spans_machines() -> bool:
-    local = os.environ.get("LOCAL_WORLD_SIZE")
-    return bool(local) and int(local) != _num_ranks()
-
-
-def _num_ranks() -> int:
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    return num_ranks("LOCAL_WORLD_SIZE", num_ranks()) != num_ranks()
 
 
 def _say(line: str) -> None:

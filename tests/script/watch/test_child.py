@@ -82,3 +82,10 @@ def test_nothing_is_left_in_the_temporary_folder(folder, monkeypatch):
     with pytest.raises(ScriptError):
         watch(folder, "1\n")
     assert list(folder.glob("volano*")) == []
+
+
+def test_a_process_that_the_script_forks_tells_nothing(folder):
+    text = "import os, sys\nif os.fork() == 0:\n    sys.exit()\nos.wait()\nsys.exit(3)\n"
+    with pytest.raises(ScriptError) as raised:
+        watch(folder, text)
+    assert raised.value.exit_code == 3

@@ -62,3 +62,17 @@ def test_a_scale_that_a_fused_optimizer_takes_away_is_taken_away(tmp_path):
     seen.note_gradients(1, optimizer)
     seen.save(tmp_path / "first.safetensors")
     assert load_file(tmp_path / "first.safetensors")["gradient.0.0"].tolist() == [2, 2]
+
+
+def test_an_optimizer_of_ones_own_may_have_other_things_by_these_names(tmp_path):
+    parameters = [nn.Parameter(torch.ones(2)), nn.LazyLinear(1).weight]
+    parameters[0].grad = torch.full((2,), 8.0)
+    optimizer, seen = torch.optim.SGD(parameters[:1]), FirstSteps()
+    optimizer.param_groups[0]["params"] = parameters  # not called yet
+    optimizer.grad_scale = 4.0
+    seen.note_gradients(1, optimizer)
+    seen.note_update(1, optimizer)
+    seen.save(tmp_path / "first.safetensors")
+    found = load_file(tmp_path / "first.safetensors")
+    assert found["gradient.0.0"].tolist() == [8.0, 8.0]
+    assert found.keys() == {"gradient.0.0", "update.0.0"}

@@ -105,6 +105,8 @@ def test_scratch_keeps_what_a_script_writes_from_the_persons_folder(here):
 
 
 def test_ranks_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    check_single_process()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RunError, match="in one process; got WORLD_SIZE=2"):
         check_single_process()

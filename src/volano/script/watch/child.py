@@ -7,12 +7,14 @@ environment that torch reads.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import faulthandler
 import json
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +34,7 @@ class _Child:
         self._recorder: Any = None
         self._applied: Any = None
         self._num_inputs, self._starts_processes = 0, False
+        self._process = os.getpid()
         self._hosts: dict[str, None] = {}  # that were looked up in the network
         self._script = Script(
             target=job["target"], is_module=job["is_module"], arguments=tuple(job["arguments"])
@@ -47,10 +50,10 @@ class _Child:
         after_import("numpy", _seed_numpy)
         after_import("multiprocessing.process", self._watch_processes)
         after_import("torch", self._torch_is_there)
-        with Path(job["where"]).open("w") as where:
-            faulthandler.dump_traceback_later(job["limit_seconds"], file=where)
-            code, status = self._run_script()
-            faulthandler.cancel_dump_traceback_later()
+        # No thread that `threading` lists, which a script may join; nor faulthandler's own, for
+        # which a forked process would wait at its end.
+        _thread.start_new_thread(_tell_where, (Path(job["where"]), job["limit_seconds"]))
+        code, status = self._run_script()
         self._finish(status)
         return code
 
@@ -124,7 +127,10 @@ class _Child:
         os._exit(0)
 
     def _finish(self, status: str) -> None:
-        """Writes what was seen; the file is there when it is whole."""
+        """Writes what was seen; the file is there when it is whole. A process that the script has
+        forked comes by too, and has seen nothing."""
+        if os.getpid() != self._process:
+            return
         record: dict[str, Any] = {
             "status": status,
             "starts_processes": self._starts_processes,
@@ -142,7 +148,7 @@ class _Child:
             record |= {"deeds": self._applied.deeds, "left": self._applied.notices}
         path = Path(self._job["result"])
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(record), encoding="utf-8")
+        part.write_text(json.dumps(record, default=_plain), encoding="utf-8")
         part.replace(path)
 
     def _facts_of_device(self) -> dict[str, Any]:
@@ -169,6 +175,18 @@ class _Child:
 def main() -> None:
     """Runs the script that a job names, and ends with its exit code."""
     sys.exit(_Child(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))).run())
+
+
+def _tell_where(path: Path, seconds: float) -> None:
+    """Writes where the script is when its time is over."""
+    time.sleep(seconds)
+    with path.open("w") as where:
+        faulthandler.dump_traceback(file=where)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a setting of the script's as JSON has it: it may be NumPy's number, or anything."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _seed_numpy() -> None:

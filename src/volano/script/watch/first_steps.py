@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import Optimizer
 
 _MOST_LOSSES = 32
@@ -51,7 +52,8 @@ class FirstSteps:
             gradient = parameter.grad
             if gradient is not None and not gradient.is_sparse:
                 sample = _sample(gradient, len(parameters))
-                sample = sample if scale is None else sample / scale.to(sample.device)
+                if isinstance(scale, Tensor):  # an optimizer of one's own may call anything so
+                    sample = sample / scale.to(sample.device)
                 self._gradients[f"gradient.{number}.{place}"] = sample
 
     def note_update(self, key: int, optimizer: Optimizer) -> None:
@@ -84,7 +86,8 @@ def _state_of_generators() -> str:
 
 
 def _parameters_of(optimizer: Optimizer) -> list[Any]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    found = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [parameter for parameter in found if not is_lazy(parameter)]
 
 
 def _sample(tensor: Tensor, num_tensors: int) -> Tensor:

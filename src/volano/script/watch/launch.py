@@ -19,7 +19,7 @@ from typing import Any
 
 from volano.errors import RunError, ScriptError, UsageError
 from volano.script.plan import ScriptPlan
-from volano.script.remembered import Script
+from volano.script.remembered import Script, num_ranks
 
 # A child that was told to stop and has written what it saw may still save things: so long.
 _END_SECONDS = 10.0
@@ -291,7 +291,7 @@ def _shell_code(code: int) -> int:
 
 def check_single_process() -> None:
     """Raises RunError under torchrun: ranks wait for each other, and each would explain alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_ranks() > 1:
         raise RunError(
             "A script must be explained in one process",
             got=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
