@@ -47,6 +47,7 @@ class TestChecks:
             ({"minutes": float("inf")}, "`minutes` must be a number"),
             ({"minutes": "long"}, "`minutes` must be a number above 0 min; got 'long'"),
             ({"minutes": None}, "`minutes` must be a number"),
+            ({"minutes": 10**400}, "`minutes` must be a number above 0 min; got 1000"),
             ({"eggs": 13}, "`eggs` must be a whole number from 1 to 12; got 13"),
             ({"eggs": 1.5}, "`eggs` must be a whole number from 1 to 12; got 1.5"),
             ({"eggs": True}, "`eggs` must be a whole number"),

@@ -47,7 +47,8 @@ PLACES = [
     "/dev/null", "list", "show", "a" * 300, "no\0where", "caf\udce9", "\N{SNOWMAN}", "*", "own.py",
 ]  # fmt: skip
 VALUES = [
-    "0", "1", "-1", "3", "0.5", "nan", "inf", "1e309", "1" * 40, "\N{ARABIC-INDIC DIGIT THREE}",
+    "0", "1", "-1", "3", "0.5", "nan", "inf", "1e309", "1" * 40, "9" * 400, "9" * 5000,
+    "1e308", "\N{ARABIC-INDIC DIGIT THREE}", "H100 x 6_",
     "60s", "0s", "10st", "best", "cpu", "cuda:99", "meta", "nonsense", "fp32", "bf16", "true",
     "precision=bf16", "=", "compile=", "8GiB", "-8GiB", "H100", "onnx", "minimize", "\udcff\udcfe",
     "/dev/full", *PLACES,

@@ -1,6 +1,7 @@
 """Search spaces as data."""
 
 import json
+import os
 
 import optuna
 import pytest
@@ -62,6 +63,7 @@ def test_toml_is_read_too(tmp_path):
         ({"lr": {"low": 0.1, "high": 1.0, "step": -1}}, "step must be a number above 0"),
         ({"lr": {"low": "a", "high": 1.0}}, "low of a range must be a finite number; got 'a'"),
         ({"lr": {"low": 0.1, "high": float("nan")}}, "high of a range must be a finite number"),
+        ({"lr": {"low": 0.1, "high": 10**400}}, "high of a range must be a finite number"),
         (
             {"lr": {"low": 0.1, "high": 1.0, "log": "false"}},
             "log of a range must be true or false; got 'false'",
@@ -90,4 +92,20 @@ def test_a_file_that_is_none_is_told(tmp_path):
     with pytest.raises(
         UsageError, match=r"A search space must be a JSON or TOML file; got .*space\.json"
     ):
+        SearchSpace.load(tmp_path / "space.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("deep.json", b"[" * 10**5), ("no.json", bytes([255])), ("no.toml", b"a=[")],
+)
+def test_a_file_that_holds_no_space(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match="A search space must be a JSON or TOML file"):
+        SearchSpace.load(tmp_path / name)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "space.json")
+    with pytest.raises(UsageError, match="must be readable; got .*not a regular file"):
         SearchSpace.load(tmp_path / "space.json")

@@ -13,8 +13,12 @@ from volano.study.settings import StudySettings
     [
         ({"trials": 0}, "`trials` must be a whole number above 0; got 0"),
         ({"trials": 2.0}, "`trials` must be a whole number above 0; got 2.0"),
-        ({"trials": 9, "minutes": 0}, "`minutes` must be a number above 0, or None; got 0"),
+        (
+            {"trials": 9, "minutes": 0},
+            "`minutes` must be a number above 0, at most .*, or None; got 0",
+        ),
         ({"trials": 9, "minutes": float("inf")}, "`minutes` must be a number above 0"),
+        ({"trials": 9, "minutes": 10**400}, "`minutes` must be a number above 0"),
         (
             {"trials": 9, "direction": "down"},
             "`direction` must be 'minimize' or 'maximize'; got 'down'",

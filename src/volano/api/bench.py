@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from volano.benchmark.sides import OneByOne, PlainLoop, PlannedLoop, Together, c
 from volano.benchmark.tasks import NUM_MEMBERS, bare, embedded_task, pack_tasks
 from volano.device import Device, describe_machine, versions
 from volano.errors import UsageError, VolanoError
+from volano.plan.format import MOST_MINUTES
 from volano.running.references import load_task
 from volano.task import Task
 
@@ -87,8 +87,10 @@ def bench(
     Raises:
         UsageError: ``minutes`` is not above 0, the device is not here, or ``what`` names no task.
     """
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise UsageError("`minutes` must be a number above 0", got=repr(minutes))
+    if not 0 < minutes <= MOST_MINUTES:
+        raise UsageError(
+            f"`minutes` must be a number above 0, at most {MOST_MINUTES:,}", got=repr(minutes)
+        )
     started, places = _clock(), _places(device)
     end, run_seconds = started + 60 * minutes, 60 * minutes * _RUN_SHARE
     jobs = [(name, place) for name in _names(what) for place in places]

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import math
+import sys
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from volano.errors import UsageError
+from volano.plan.format import MOST_MINUTES
 
 _METADATA = "option"
 MOST_SEED = 2**63 - 1
+MOST_EPOCHS = 1_000_000
 KEPT = ("last", "best")
 _Function = typing.TypeVar("_Function", bound=typing.Callable[..., Any])
 
@@ -121,10 +123,11 @@ class OptionField:
 
     def _is_of_type(self, value: Any) -> bool:
         if self.type in (int, float):
+            # A whole number may be beyond any float, which `math.isfinite` refuses to tell.
             return (
                 isinstance(value, int | self.type)
                 and not isinstance(value, bool)
-                and math.isfinite(value)
+                and abs(value) <= sys.float_info.max
             )
         return isinstance(value, self.type)
 
@@ -270,10 +273,11 @@ class Options(DeclaredOptions):
         None,
         "Time for the whole command; turned into steps once, before the first.",
         above=0,
+        at_most=MOST_MINUTES,
         is_kept=False,
     )
     epochs: float | None = option(
-        None, "Passes over the training data, instead of minutes.", above=0
+        None, "Passes over the training data, instead of minutes.", above=0, at_most=MOST_EPOCHS
     )
     num_steps: int | None = option(None, "Optimizer steps.", at_least=1, is_resolved=True)
     keep: str = option(

@@ -61,7 +61,7 @@ class Ranks:
                 remedy="Start with torchrun",
             ) from error
         told = os.environ.get("LOCAL_WORLD_SIZE", "")
-        per_node = int(told) if told.isdigit() else None
+        per_node = int(told) if told.isdecimal() else None
         return cls(rank=rank, world_size=world_size, local_rank=local_rank, per_node=per_node)
 
     @property

@@ -10,6 +10,8 @@ from typing import Any
 from volano.errors import PlanError, UsageError
 from volano.plan.plan import Plan, declaration_of
 
+# The longest that anybody may ask for, far beyond any training: products of it stay finite.
+MOST_MINUTES = 10_000_000
 # Binary units by IEC 80000-13, decimal units by SI.
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{letter}b": 1000 ** (power + 1) for power, letter in enumerate("kmgt")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from volano.errors import UsageError
+from volano.training.checkpoints.checkpoint import UNREADABLE
 
 _MOST_NAMED = 4
 # Keys under which training programs keep the weights among other things.
@@ -31,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (OSError, SafetensorError, *UNREADABLE) as error:
         raise UsageError(
             "Weights must be a readable file of tensors and nothing else",
             got=f"{path}: {' '.join(str(error).split())[:200]}",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
+import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from volano.bounded_json import parse_json
 from volano.errors import UsageError
+from volano.record.files import read_bytes
 
 _KEYS = {"low", "high", "log", "step"}
 _EXAMPLE = '{"lr": {"low": 1e-4, "high": 1e-2, "log": true}, "smoothing": [0, 0.05, 0.1]}'
@@ -40,7 +42,7 @@ class Range:
             is_number = (
                 isinstance(value, int | float)
                 and not isinstance(value, bool)
-                and math.isfinite(value)
+                and abs(value) <= sys.float_info.max  # a whole number may be beyond any float
             )
             if not is_number and not (name == "step" and value is None):
                 raise UsageError(f"{name} of a range must be a finite number", got=repr(value))
@@ -137,13 +139,13 @@ class SearchSpace:
             UsageError: it cannot be read, or see :meth:`from_json`.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            value = tomllib.loads(text) if str(path).endswith(".toml") else json.loads(text)
+            text = read_bytes(Path(path)).decode()
+            value = tomllib.loads(text) if str(path).endswith(".toml") else parse_json(text)
         except OSError as error:
             raise UsageError(
                 "A search space must be readable", got=f"{path}: {error.strerror}"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(
                 "A search space must be a JSON or TOML file",
                 got=f"{path}: {error}",

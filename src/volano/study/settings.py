@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from volano.errors import UsageError
+from volano.plan.format import MOST_MINUTES
 from volano.study.successive_halving import check_rungs, shares_of
 
 # The first 10 trials of Optuna's TPE are drawn at random whatever the others gave (its
@@ -50,8 +51,11 @@ class StudySettings:
     def __post_init__(self) -> None:
         if not (isinstance(self.trials, int) and self.trials > 0):
             raise UsageError("`trials` must be a whole number above 0", got=repr(self.trials))
-        if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
-            raise UsageError("`minutes` must be a number above 0, or None", got=repr(self.minutes))
+        if self.minutes is not None and not 0 < self.minutes <= MOST_MINUTES:
+            raise UsageError(
+                f"`minutes` must be a number above 0, at most {MOST_MINUTES:,}, or None",
+                got=repr(self.minutes),
+            )
         if self.direction not in ("minimize", "maximize"):
             raise UsageError(
                 "`direction` must be 'minimize' or 'maximize'", got=repr(self.direction)

@@ -9,8 +9,9 @@ from typing import Any
 
 from volano.errors import CheckpointError, UsageError
 
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
-_STEPS = re.compile(r"(\d+)st")
+# Python turns no text of thousands of digits into a number.
+_SECONDS = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)s")
+_STEPS = re.compile(r"(\d{1,15})st")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,12 @@ def test_a_cluster_is_read(text, nodes, device, count, per_node, machine):
     assert spec.machine.name == machine
 
 
+@pytest.mark.parametrize("count", ["6_", "9" * 5000, "1__0"])
+def test_what_is_no_number_names_no_cluster(count):
+    assert not names_cluster(f"H100 x {count}")
+    assert names_cluster("H100 x 1_000")
+
+
 def test_a_device_alone_is_no_cluster():
     for text in ("H100", "RTX 4090", "Max 1550", "MI250X", "H100 NVL"):
         assert not names_cluster(text)

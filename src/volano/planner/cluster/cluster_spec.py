@@ -17,7 +17,7 @@ from volano.errors import UsageError
 from volano.planner.cluster.sharded_step import ClusterLayout
 
 MOST_DEVICES = 10_000
-_FORM = re.compile(r"(?P<device>.+?)\s+[xX]\s*(?P<count>\d[\d_]*)\s*(,\s*(?P<machine>.+))?")
+_FORM = re.compile(r"(?P<device>.+?)\s+[xX]\s*(?P<count>\d(?:_?\d){0,8})\s*(,\s*(?P<machine>.+))?")
 
 
 def names_cluster(text: str) -> bool:

@@ -32,8 +32,9 @@ SCHEMA_VERSION = 1
 NUM_KEPT = 2
 _MANIFEST = {"schema_version", "step", "state_sha256", "shards_sha256"}
 # What torch raises of a file that is none of its own.
-_UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError,
+UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError,
+    AttributeError,
 )  # fmt: skip
 _PREFIX, _PARTIAL, _DAMAGED = "step-", ".partial-", "damaged-"
 
@@ -207,7 +208,7 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
         raise CheckpointError(
             "A checkpoint's files must be readable", got=f"{path}: {error}"
         ) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             "A checkpoint must hold tensors and plain values, and nothing to execute",
