@@ -25,6 +25,8 @@ def test_the_description_comes_back():
         vocab_size=300, context=32, depth=2, tokenizer_digest="0",
     )  # fmt: skip
     assert ClassesSpec.from_json(spec.to_json()) == spec
+    found = ClassesSpec.from_json({**spec.to_json(), "candidates": {BAG: None}})
+    assert f"{found.candidates[BAG]:.4f}" == "nan"
     with pytest.raises(CheckpointError, match="must describe a classifier"):
         ClassesSpec.from_json({**spec.to_json(), "goal": "language"})
 
@@ -35,6 +37,8 @@ def test_the_description_comes_back():
         ({"schema_version": 9}, "must be of schema version 1; got 9"),
         ({"colour": 1}, "must describe a classifier"),
         ({"classes": None}, "must describe a classifier"),
+        ({"candidates": {BAG: {}}}, "must describe a classifier"),
+        ({"candidates": 3}, "must describe a classifier"),
     ],
 )
 def test_another_is_refused(change, words):

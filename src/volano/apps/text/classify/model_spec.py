@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -69,6 +70,11 @@ class ClassesSpec(ModelSpec):
     @classmethod
     def parsed(cls, fields: dict[str, Any]) -> Self:
         """Implements :meth:`ModelSpec.parsed`."""
+        # Null stands for a figure that is no number.
+        fields["candidates"] = {
+            name: math.nan if figure is None else float(figure)
+            for name, figure in dict(fields["candidates"]).items()
+        }
         found = super().parsed(fields)
         assert found.answers
         return found
