@@ -26,6 +26,8 @@ AIMS: Mapping[tuple[str, str], tuple[str, float | None, float | None]] = {
     ("packs", "128 members"): ("times_solo", 15.0, None),
     ("feed", "device-bound"): ("data_wait_share", None, 0.1),
     ("resume", "resnet"): ("stopped_over_equal", None, 1.5),
+    ("deterministic", "resnet"): ("stopped_and_resumed", None, 0.0),
+    ("deterministic", "gpt2"): ("stopped_and_resumed", None, 0.0),
 }
 
 

@@ -422,11 +422,11 @@ def feed(stage: Stage) -> None:
             stage.results.emit(name, data_wait_share=statistics.median(shares))
 
 
-def resume(stage: Stage) -> None:
-    """Two equal runs, and one that was stopped: how far apart they are."""
+def resume(stage: Stage, **knobs: Any) -> None:
+    """Two equal runs, and one that was stopped: how far apart they are, and what a step takes."""
     small = stage.tasks.small
     for make, steps in ((stage.tasks.resnet, 120), (stage.tasks.gpt, 60)):
-        task, plan = make(steps=steps // 12 if small else steps), stage.fused
+        task, plan = make(steps=steps // 12 if small else steps), stage.fused.pin(**knobs)
         with stage.results.check(task.name, 80):
             one, two = (weights(stage.trained(task, plan)) for _ in range(2))
             folder = Path(tempfile.mkdtemp()) / "run"
@@ -437,6 +437,7 @@ def resume(stage: Stage) -> None:
             stage.results.emit(
                 task.name, two_equal_runs=equal, stopped_and_resumed=resumed,
                 stopped_over_equal=1.0 if resumed <= equal else resumed / max(equal, 1e-12),
+                step=measure_step_time(task, plan, seconds=0.1 if small else 0.5).step,
             )  # fmt: skip
 
 
@@ -464,6 +465,7 @@ STAGES: dict[str, tuple[Callable[[Stage], None], int]] = {
     "pressure": (pressure, 70),
     "feed": (feed, 60),
     "resume": (resume, 60),
+    "deterministic": (functools.partial(resume, deterministic=True), 60),
     "knobs": (each_knob, 240),
     "applications": (applications, 150),
 }

@@ -13,7 +13,7 @@ LENGTH = "--minutes --epochs --seed --keep --patience"
 PLAN = (
     "--device --precision --memory-format --compile --no-compile --compile-mode --graph --no-graph "
     "--micro-batch --recompute --offload --feed --workers --threads --sharding --conv-benchmark "
-    "--no-conv-benchmark --prefix --forbid --budget"
+    "--no-conv-benchmark --prefix --deterministic --no-deterministic --forbid --budget"
 )
 RUN = "--out --plan --no-plan --nproc --max-restarts --save-every --skip-bad-steps"
 EXPLAIN = "--on --nodes --job --race --no-race --analyze"

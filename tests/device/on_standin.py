@@ -25,6 +25,7 @@ from torch import nn
 
 import volano
 from volano import Plan
+from volano.device import Device
 
 DEVICE = os.environ.get("VOLANO_TEST_DEVICE", "standin:0")
 IS_STANDIN = DEVICE.startswith("standin")
@@ -226,6 +227,68 @@ def steady(**knobs: Any) -> dict[str, Any]:
     return {"counts": watch.counts}
 
 
+def cached(**knobs: Any) -> dict[str, Any]:
+    """What is read and waited for in steps that take up what a frozen prefix computed, and in those
+    that compute it; but for the first of an epoch, which looks at what is kept."""
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.tensor(pixels[:512], dtype=torch.float32) / 16
+    data = torch.utils.data.TensorDataset(images, torch.tensor(labels[:512]))
+
+    def net() -> nn.Module:
+        trunk = nn.Sequential(nn.Linear(64, 48), nn.GELU()).requires_grad_(False)
+        return nn.Sequential(trunk, nn.Linear(48, 10))
+
+    if IS_STANDIN:  # events, which nobody can wait for there, have passed when they are recorded
+        Device.mark = lambda _: lambda: None
+    found: dict[str, Any] = {}
+    for prefix in ("computed", "cached"):
+        watch, out = Watch(), Path(tempfile.mkdtemp()) / prefix
+        task = make_task(model=net, data=data, valid=None, augment=None, ema_decay=None,
+                         duration="4ep")  # fmt: skip
+        plan = Plan.baseline(DEVICE).pin(prefix=prefix, **knobs)
+        run = volano.train(task, plan=plan, out=out, observer=watch)
+        steady = [counts for step, counts in enumerate(watch.counts) if step > 16 and step % 8]
+        found[prefix] = {"counts": steady, "notices": run.notices, "weights": weights(run).tolist()}
+    both = [torch.tensor(found[name].pop("weights")) for name in ("computed", "cached")]
+    return {**found, "difference": (both[0] - both[1]).abs().max().item()}
+
+
+def deterministic() -> dict[str, Any]:
+    """Two runs and one that was stopped, under a deterministic plan; and one that cannot be."""
+    folder, plan = Path(tempfile.mkdtemp()), Plan.baseline(DEVICE).pin(deterministic=True)
+    seen: set[tuple[bool, str]] = set()
+
+    def watched(model: nn.Module, batch: Any) -> volano.Loss:
+        is_on = torch.are_deterministic_algorithms_enabled()
+        seen.add((is_on, os.environ.get("CUBLAS_WORKSPACE_CONFIG", "")))
+        return objective(model, batch)
+
+    def lacking(model: nn.Module, batch: Any) -> volano.Loss:
+        place = torch.zeros(2, device=batch[0].device)
+        place.put_(torch.zeros(2, dtype=torch.long, device=place.device), torch.ones_like(place))
+        return objective(model, batch)
+
+    task, quiet = make_task(objective=watched), volano.Observer()
+    runs = [
+        volano.train(task, plan=plan, out=folder / name, observer=quiet) for name in ("one", "two")
+    ]
+    volano.train(task, plan=plan, out=folder / "parts", observer=Watch(stop_at=11))
+    runs.append(volano.resume(folder / "parts", task=task, observer=quiet))
+    try:
+        volano.train(make_task(objective=lacking), plan=plan, out=folder / "bad", observer=quiet)
+        error = ""
+    except volano.errors.PlanError as raised:
+        error = str(raised)
+    return {
+        "differences": [(weights(r) - weights(runs[0])).abs().max().item() for r in runs[1:]],
+        "seen": sorted(seen),
+        "after": torch.are_deterministic_algorithms_enabled(),
+        "error": error,
+        "reason": json.loads((folder / "bad" / "run.json").read_text())["reason"],
+        "recorded": json.loads((folder / "parts" / "run.json").read_text())["deterministic"],
+    }
+
+
 def number_on_device() -> dict[str, Any]:
     """What a number costs that ranks add up."""
     from volano.training.distributed.data_parallel import _on_device
@@ -245,8 +308,12 @@ def main(name: str) -> dict[str, Any]:
     there = Plan.baseline(DEVICE)
     if name.startswith("steady:"):
         return steady(**knobs_of(name.removeprefix("steady:")))
+    if name.startswith("cached:"):
+        return cached(**knobs_of(name.removeprefix("cached:")))
     if name == "number":
         return number_on_device()
+    if name == "deterministic":
+        return deterministic()
     if name == "resident":
         return compare(there.pin(feed="resident"))
     if name == "steady":

@@ -18,7 +18,10 @@ from conftest import SEEN
 pytestmark = pytest.mark.gpu
 CHILD = Path(__file__).parents[1] / "device" / "on_standin.py"
 CHECK = Path(__file__).parents[2] / "benchmarks" / "gpu" / "gpu_check.py"
-NAMES = ("resident", "ring", "worker", "micro", "default", "bf16", "steady", "resume")
+# First what must be said before a process's first product of matrices.
+NAMES = (
+    "deterministic", "resident", "ring", "worker", "micro", "default", "bf16", "steady", "resume",
+)  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -71,6 +74,13 @@ def test_a_stopped_run_goes_on_from_the_same_state():
     assert result["status"] == "finished"
     # Sums in another order from run to run: near, and not bitwise as on the CPU.
     assert result["difference"] < 1e-2
+
+
+def test_a_deterministic_plan_gives_the_same_bits():
+    found = on_accelerator("deterministic")
+    assert found["differences"] == [0.0, 0.0]
+    assert found["seen"] == [[True, ":4096:8"]]
+    assert "put_" in found["error"]
 
 
 def test_the_check_of_accelerators_runs_at_a_small_size(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from volano import Plan
 from volano.errors import PlanError
-from volano.plan import SEMANTICS, knobs_with, semantics_of
+from volano.plan import SEMANTICS, knobs_with, semantics_of, varies
 
 PLANS = st.builds(
     Plan,
@@ -61,7 +61,7 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "schema versions 2 to 5; got 99"),
+        ({"schema_version": 99}, "schema versions 2 to 6; got 99"),
         ({"tile": 3}, r"must name every knob once; got missing \[\], unknown \['tile'\]"),
         ({"precision": "fp8"}, "`precision` must be one of fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"feed": [1]}, r"`feed` must be one of .*; got \[1\]"),
@@ -85,17 +85,17 @@ def test_a_wrong_plan_is_refused(change, message):
 
 def test_a_plan_of_an_earlier_version_means_what_it_meant():
     brought = ("recompute", "activation_budget", "offload", "prefix", "graph", "compile_mode")
-    brought += ("conv_benchmark",)
+    brought += ("conv_benchmark", "deterministic")
     old = {n: value for n, value in Plan.baseline().to_json().items() if n not in brought}
     assert Plan.from_json({**old, "schema_version": 2}) == Plan.baseline()
-    missing = r"missing \['activation_budget', 'compile_mode', 'conv_benchmark', 'graph', "
+    missing = r"missing \['activation_budget', 'compile_mode', 'conv_benchmark', 'deterministic', "
     with pytest.raises(PlanError, match=missing):
         Plan.from_json(old)
 
 
 def test_a_plan_that_compiled_before_there_were_modes_compiles_the_whole():
     old = Plan.baseline().pin(compile=True).to_json() | {"schema_version": 4}
-    del old["compile_mode"], old["conv_benchmark"]
+    del old["compile_mode"], old["conv_benchmark"], old["deterministic"]
     assert Plan.from_json(old) == Plan(compile=True, compile_mode="whole")
 
 
@@ -107,6 +107,25 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
         Plan.load(tmp_path / "bad.json")
     with pytest.raises(PlanError, match="knobs are"):
         Plan.baseline().pin(turbo=True)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"conv_benchmark": True}, {"graph": True}, {"compile_mode": "max-autotune"}]
+)
+def test_a_deterministic_plan_has_no_knob_that_varies(knobs):
+    (name, value), *_ = knobs.items()
+    assert varies(name, value)
+    with pytest.raises(PlanError, match=f"without knobs under which .* got {name}={value!r}"):
+        Plan(deterministic=True, **knobs)
+
+
+def test_a_deterministic_plan_is_compared_with_plain_eager_that_is_deterministic_too():
+    plan = Plan(device="xpu:1", deterministic=True)
+    assert plan.semantics() == "exact"
+    assert plan.plain == plan
+    assert plan.pin(precision="bf16").plain == plan
+    assert plan.changes(Plan.baseline("xpu:1")).keys() == {"deterministic"}
+    assert not varies("threads", None)
 
 
 class TestDeclarations:

@@ -11,6 +11,7 @@ import volano
 from conftest import (
     Quiet,
     assert_same_runs,
+    classification,
     experiment_records,
     make_mlp,
 )
@@ -51,6 +52,29 @@ def test_a_stopped_run_goes_on_bitwise(make_task, quiet, tmp_path, stop_at, name
     resumed = volano.resume(stopped.path, task=task, observer=quiet)
     assert resumed.status == "finished"
     assert_same_runs(resumed.path, whole.path)
+
+
+def test_what_is_asked_of_operations_is_kept(make_task, quiet, tmp_path):
+    asked = []
+
+    def objective(model, batch):
+        asked.append(torch.are_deterministic_algorithms_enabled())
+        return classification(model, batch)
+
+    task, plan = make_task(objective=objective, duration="4st"), Plan.baseline()
+    how = {"plan": plan.pin(deterministic=True)}
+    volano.train(task, out=tmp_path / "run", observer=StopAt(2), **how)
+    resumed = volano.resume(tmp_path / "run", task=task, observer=quiet)
+    assert asked
+    assert all(asked)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert RunFolder.open(resumed.path).read_json("run.json")["deterministic"] is True
+    pinned = volano.train(
+        task, out=tmp_path / "pinned", observer=quiet, deterministic=True, device="cpu",
+        forbid={"compile": True},
+    )  # fmt: skip
+    assert pinned.plan.deterministic
+    assert all(asked[-4:])
 
 
 def test_stopped_at_every_epochs_end(make_task, quiet, tmp_path):

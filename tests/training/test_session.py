@@ -49,6 +49,13 @@ def test_a_whole_plan_respects_the_tolerance(make_task, quiet, tmp_path):
         )
 
 
+def test_what_a_person_asks_of_operations_is_within_every_tolerance(make_task):
+    plan = Plan(deterministic=True)
+    assert session(make_task(tolerance="exact"), plan).plan == plan
+    with pytest.raises(PlanError, match="tolerance is 'exact'; got precision='bf16'"):
+        session(make_task(tolerance="exact"), plan.pin(precision="bf16"))
+
+
 def test_seeds_may_vary_over_one_order_of_the_data(make_task):
     one, other = (session(make_task(seed=seed, data_seed=5)) for seed in (5, 6))
     orders = [[key.indices.tolist() for key in made.keys()] for made in (one, other)]  # noqa: SIM118 - a method of the session

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from volano.device import repeatable_products
 from volano.errors import UsageError
 from volano.plan import Plan, parse_bytes
 from volano.planner import PlanRequest
@@ -32,6 +33,7 @@ def train(
     pins: Mapping[str, Any] | None = None,
     forbid: Mapping[str, Any] | None = None,
     budget: int | str | None = None,
+    deterministic: bool | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
@@ -55,6 +57,8 @@ def train(
             "fp16")}``.
         budget: the bytes that the training may hold on the device, or a text such as ``"6GiB"``;
             None is what is free there.
+        deterministic: whether only operations are used that give the same bits each time, on
+            accelerators too: the same as a pin of the plan's ``deterministic``.
         safety: the settings of saving, and of steps whose numbers are not finite.
         processes: the processes that train together on this machine, if torchrun has not started
             them.
@@ -78,21 +82,23 @@ def train(
     if warning is not None:
         observer = observer or make_progress()
         observer.on_notice(warning)
+    pins = {"deterministic": deterministic or None, **(pins or {})}
     planning = _request(device=device, pins=pins, forbid=forbid, budget=budget, plan=plan)
     settings = TrainingRequest.of(
         planning=planning, out=out, safety=safety, processes=processes, observer=observer
     )
     value, kind = named(what)
-    if isinstance(value, Task):
-        refuse_options({"path": path, **options})
-        if kind is not None:
-            source = {"kind": "reference", "reference": kind}
-        return train_task(value, settings, source=source)
-    from volano.apps.kinds import choose_application
-    from volano.apps.train import train_application
+    with repeatable_products(planning.is_deterministic):
+        if isinstance(value, Task):
+            refuse_options({"path": path, **options})
+            if kind is not None:
+                source = {"kind": "reference", "reference": kind}
+            return train_task(value, settings, source=source)
+        from volano.apps.kinds import choose_application
+        from volano.apps.train import train_application
 
-    application, chosen = choose_application(value, {"path": path, **options})
-    return train_application(application, chosen, settings, kind=kind, started=started)
+        application, chosen = choose_application(value, {"path": path, **options})
+        return train_application(application, chosen, settings, kind=kind, started=started)
 
 
 def train_trial(
@@ -134,7 +140,8 @@ def train_trial(
     application = application_class(kind)
     own = kind if ":" in kind else None
     settings = TrainingRequest.of(planning=_request(**planning), **how)
-    return train_application(application, options, settings, kind=own, more=more)
+    with repeatable_products(settings.planning.is_deterministic):
+        return train_application(application, options, settings, kind=own, more=more)
 
 
 def resume(
@@ -177,14 +184,21 @@ def resume(
     settings = TrainingRequest.of(safety=safety, processes=processes, observer=observer)
     if accept:
         accept_code(run, [accept] if isinstance(accept, str) else accept)
-    if kind_of(run) in _OWN_KINDS:
-        return resume_task(run, settings, task=task)
-    from volano.apps.kinds import application_of_run
-    from volano.apps.train import resume_application
+    with repeatable_products(_is_deterministic(RunFolder.open(run))):
+        if kind_of(run) in _OWN_KINDS:
+            return resume_task(run, settings, task=task)
+        from volano.apps.kinds import application_of_run
+        from volano.apps.train import resume_application
 
-    application = application_of_run(RunFolder.open(run), trust=trust)
-    assert application is not None
-    return resume_application(application, run, settings)
+        application = application_of_run(RunFolder.open(run), trust=trust)
+        assert application is not None
+        return resume_application(application, run, settings)
+
+
+def _is_deterministic(run: RunFolder) -> bool:
+    """Returns whether a run's plan is deterministic; False of a run that has none yet."""
+    path = run.path / "plan.json"
+    return path.is_file() and Plan.load(path).deterministic
 
 
 def load(

@@ -3,6 +3,7 @@
 from volano.device.catalogue import KnownDevice, find_device, other_variants
 from volano.device.device import Device
 from volano.device.kernels import kernel_names, measure_kernels
+from volano.device.library_choices import repeatable_products
 from volano.device.limits import Limits, bf16_speed, measure_limits, measure_some_limits
 from volano.device.machine import OPTIONAL_PACKAGES, describe_machine, num_cores, versions
 from volano.device.memory.host_memory import host_memory_bytes
@@ -28,5 +29,6 @@ __all__ = [
     "num_cores",
     "other_variants",
     "random_state_kept",
+    "repeatable_products",
     "versions",
 ]

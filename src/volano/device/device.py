@@ -22,6 +22,7 @@ from volano.device.library_choices import (
     can_autotune_kernels,
     can_benchmark_convolutions,
     convolutions_benchmarked,
+    deterministic_algorithms,
 )
 from volano.device.memory.allocator import (
     can_keep_freed_memory,
@@ -343,9 +344,14 @@ class Device(Generators):
         threads: int | None = None,
         allocator: str = "system",
         conv_benchmark: bool = False,
+        deterministic: bool = False,
     ) -> Iterator[None]:
         """Returns a context with the process-wide settings of a plan, which are put back
-        afterwards."""
+        afterwards.
+
+        Raises:
+            PlanError: on leaving, if ``deterministic`` and an operation inside could not be.
+        """
         old_threads = torch.get_num_threads()
         with contextlib.ExitStack() as stack:
             if not self.is_cpu:  # seeds and generator states belong to the current device
@@ -362,6 +368,8 @@ class Device(Generators):
             stack.enter_context(fp32_products("tf32" if precision == "tf32" else "ieee"))
             if conv_benchmark:  # else as the process has it
                 stack.enter_context(convolutions_benchmarked(True))
+            if deterministic:  # likewise
+                stack.enter_context(deterministic_algorithms())
             yield
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from volano.device.torch_private import has_triton
+from volano.device.torch_private import has_triton, inductor_settings
+from volano.errors import PlanError
+
+# The environment's word on the workspaces of matrix products, and the values under which these
+# repeat themselves (cuBLAS, "Results reproducibility"). torch and the library read it at the first
+# product of a process, and never again.
+_WORKSPACES, _REPEATABLE = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+_LACKS = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def can_benchmark_convolutions(device_type: str) -> bool:
@@ -49,3 +58,70 @@ def attention_for_any_shape() -> Iterator[None]:
 def can_autotune_kernels(device_type: str) -> bool:
     """Returns whether the compiler can time several kernels of its own for a product."""
     return device_type in ("cuda", "xpu") and has_triton()
+
+
+@contextlib.contextmanager
+def repeatable_products(is_wanted: bool = True) -> Iterator[None]:
+    """Returns a context in which the environment asks for matrix products that give the same bits
+    each time. It has an effect only if no product was computed on the device before."""
+    before = os.environ.get(_WORKSPACES)
+    if not is_wanted or before in _REPEATABLE:
+        yield
+        return
+    os.environ[_WORKSPACES] = _REPEATABLE[0]
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_WORKSPACES]
+        else:
+            os.environ[_WORKSPACES] = before
+
+
+@contextlib.contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """Returns a context in which every operation gives the same bits each time, eager or compiled.
+
+    Raises:
+        PlanError: on leaving, if an operation inside could not.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
+    compiler = inductor_settings()
+    compiles = getattr(compiler, "deterministic", None)  # torch 2.10 sets it by itself
+    with repeatable_products(), convolutions_benchmarked(False):
+        torch.use_deterministic_algorithms(True)
+        # For finding reads of memory that nobody wrote; it costs a pass over all new memory.
+        memory.fill_uninitialized_memory = False
+        try:
+            yield
+        except RuntimeError as error:
+            if (said := why_not_repeatable(error)) is not None:
+                raise said from error
+            raise
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=only_warns)
+            memory.fill_uninitialized_memory = fills
+            if compiles is not None:
+                compiler.deterministic = compiles
+
+
+def why_not_repeatable(error: RuntimeError) -> PlanError | None:
+    """Returns torch's refusal of an operation that may give other bits each time, with its remedy;
+    None for any other error."""
+    if lacking := _LACKS.search(str(error)):
+        return PlanError(
+            "Under `deterministic` each operation of a step must have an implementation that gives "
+            "the same bits each time",
+            got=f"{lacking[1]}, which has none",
+            remedy="Use another operation in its place, or leave `deterministic` out",
+        )
+    if _WORKSPACES in str(error):
+        return PlanError(
+            f"{_WORKSPACES} must be set before the first product of a deterministic process",
+            got="a process that multiplied matrices on the device before",
+            remedy=f"Set {_WORKSPACES}={_REPEATABLE[0]} in its environment when it is started",
+        )
+    return None

@@ -1,7 +1,7 @@
 """The Plan: HOW a task is run, as a value. Imports no torch."""
 
 from volano.plan.format import lever, levers, parse_bytes, parse_setting, status_text
-from volano.plan.plan import SEMANTICS, Plan, Semantics, knobs_with, semantics_of
+from volano.plan.plan import SEMANTICS, Plan, Semantics, knobs_with, semantics_of, varies
 
 __all__ = [
     "SEMANTICS",
@@ -14,4 +14,5 @@ __all__ = [
     "parse_setting",
     "semantics_of",
     "status_text",
+    "varies",
 ]

@@ -22,13 +22,14 @@ from typing import Any, Literal
 from volano.bounded_json import parse_json
 from volano.errors import PlanError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 # Knobs that a schema version introduced, with the value that every earlier plan stands for.
 _FIRST_READ = 2
 _SINCE = {
     3: {"recompute": "none", "activation_budget": 1.0, "offload": "none"},
     4: {"graph": False, "prefix": "computed"},
     5: {"compile_mode": "whole", "conv_benchmark": False},
+    6: {"deterministic": False},
 }
 Semantics = Literal["exact", "rounding", "precision"]
 SEMANTICS: tuple[Semantics, ...] = ("exact", "rounding", "precision")
@@ -47,6 +48,7 @@ def knob(
     fits_memory: bool = False,
     raced: int | None = None,
     suspicion: int | None = None,
+    varies: Any = None,
 ) -> Any:
     """Declares a field of :class:`Plan`: the only place that describes a knob.
 
@@ -62,6 +64,8 @@ def knob(
         fits_memory: whether it is changed to make a plan fit the memory.
         raced: its turn among the knobs whose values the race compares; None if it is not raced.
         suspicion: its turn among the knobs that may cause a wrong gradient; 1 is the most suspect.
+        varies: the value under which two equal runs, or a resumed one, may be rounded differently
+            on an accelerator; None if there is none.
     """
     about = {name: value for name, value in locals().items() if name != "default"}
     return field(default=default, metadata=about)
@@ -114,9 +118,13 @@ class Plan:
         prefix: the model's frozen modules that get the batch alone: ``"computed"`` at each step, or
             ``"cached"``: what they compute of an example is kept in the first epoch, and taken up
             in the later ones.
+        deterministic: whether operations that may give other bits each time are replaced by those
+            that give the same (``torch.use_deterministic_algorithms``), and an error if there is
+            none. The planner never chooses it: a person does.
 
     Raises:
-        PlanError: when the plan is made, if a knob has an unknown value.
+        PlanError: when the plan is made, if a knob has an unknown value, or ``deterministic`` comes
+            with one that varies.
     """
 
     device: str = knob("cpu", "rounding", phrase="{}", is_captured=False)
@@ -134,14 +142,14 @@ class Plan:
     )  # fmt: skip
     compile_mode: Literal["whole", "blocks", "max-autotune"] = knob(
         "whole", "rounding", choices=("whole", "blocks", "max-autotune"), is_captured=False,
-        raced=9, suspicion=14,
+        raced=9, suspicion=14, varies="max-autotune",
         help="What is compiled: whole, blocks (repeated ones once) or max-autotune.",
         words={"whole": "compiled whole", "blocks": "block by block",
                "max-autotune": "kernels autotuned"},
     )  # fmt: skip
     graph: bool = knob(
         False, "rounding", choices=(False, True), is_captured=False, raced=8, suspicion=13,
-        help="Record a step's kernels and launch them as one.",
+        varies=True, help="Record a step's kernels and launch them as one.",
         words={True: "graph", False: "no graph"},
     )  # fmt: skip
     micro_batch: int | None = knob(
@@ -196,13 +204,18 @@ class Plan:
     )  # fmt: skip
     conv_benchmark: bool = knob(
         False, "rounding", choices=(False, True), is_captured=False, raced=10, suspicion=15,
-        help="Time the algorithms of convolutions for each shape.",
+        varies=True, help="Time the algorithms of convolutions for each shape.",
         words={True: "convolutions benchmarked", False: "no benchmark of convolutions"},
     )  # fmt: skip
     prefix: Literal["computed", "cached"] = knob(
         "computed", "rounding", choices=("computed", "cached"), is_captured=False, raced=7,
         suspicion=12, help="What frozen layers compute: computed at each step, or cached.",
         words={"computed": "prefix computed", "cached": "frozen prefix cached"},
+    )  # fmt: skip
+    deterministic: bool = knob(
+        False, "rounding", choices=(False, True), is_captured=False,
+        help="Only operations that give the same bits each time.",
+        words={True: "deterministic", False: "not deterministic"},
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -229,6 +242,17 @@ class Plan:
                 "`activation_budget` must be a share of the activations, 0 to 1", got=repr(budget)
             )
         object.__setattr__(self, "activation_budget", float(budget))
+        if self.deterministic:
+            self._check_repeatable()
+
+    def _check_repeatable(self) -> None:
+        for declared in dataclasses.fields(self):
+            if varies(declared.name, value := getattr(self, declared.name)):
+                raise PlanError(
+                    "`deterministic` must come without knobs under which equal runs may differ",
+                    got=f"{declared.name}={value!r}",
+                    remedy="Leave out one of the two",
+                )
 
     @classmethod
     def baseline(cls, device: str = "cpu") -> Plan:
@@ -265,11 +289,15 @@ class Plan:
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
+    @property
+    def plain(self) -> Plan:
+        """The baseline with which this plan is compared: plain eager PyTorch on the same device,
+        deterministic if this plan is, which is a person's wish and no plan's choice."""
+        return Plan(device=self.device, deterministic=self.deterministic)
+
     def semantics(self) -> Semantics:
-        """The widest class among the knobs that differ from the baseline on the same device."""
-        classes: list[Semantics] = [
-            semantics_of(name) for name in self.changes(Plan.baseline(self.device))
-        ]
+        """The widest class among the knobs that differ from :attr:`plain`."""
+        classes: list[Semantics] = [semantics_of(name) for name in self.changes(self.plain)]
         return SEMANTICS[max((SEMANTICS.index(name) for name in classes), default=0)]
 
     def to_json(self) -> dict[str, Any]:
@@ -347,6 +375,12 @@ def semantics_of(name: str) -> Semantics:
         PlanError: no such knob.
     """
     return declaration_of(name)["semantics"]
+
+
+def varies(name: str, value: Any) -> bool:
+    """Checks whether two equal runs may differ under a value of a knob, on an accelerator."""
+    varying = declaration_of(name)["varies"]
+    return varying is not None and value == varying
 
 
 def knobs_with(name: str) -> tuple[str, ...]:

@@ -89,6 +89,17 @@ class PlanRequest:
         return self.is_free and self.is_raced is True
 
     @property
+    def is_deterministic(self) -> bool:
+        """Checks whether the plan is to be deterministic.
+
+        Raises:
+            PlanError: the plan cannot be read.
+        """
+        if self.plan is not None:
+            return self.given().deterministic
+        return self.pins.get("deterministic") is True
+
+    @property
     def place(self) -> Device:
         """Returns the device of the run.
 

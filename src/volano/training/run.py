@@ -189,9 +189,10 @@ class _Training:
         settings = settings_of(self._plan, self._device, self._everyone.on_notice)
         limit = memory_limited(self._device, self._safety.memory_limit)
         watch = RankWatch(self._ranks, self._everyone.on_notice)
-        with random_state_kept(self._device), settings, limit, watch:
+        with random_state_kept(self._device), limit, watch:
             try:
-                session, status, model = self._trained(watch)
+                with settings:  # which say what an operation lacks that a plan asks for
+                    session, status, model = self._trained(watch)
             except BaseException as error:
                 self._note_failure(error)
                 raise
@@ -234,7 +235,8 @@ class _Training:
         folder.update_run(
             status="running", world_size=self._ranks.world_size, **facts,
             notices=[*self._keeper.notices, *notices], reason=None, weights_sha256=None,
-            may_split=self._may_split,
+            may_split=None if callable(self._may_split) else self._may_split,
+            deterministic=self._plan.deterministic,
             network=[asdict(part) for part in network_parts(session.model)],
         )  # fmt: skip
         everyone.on_start(_start_info(session, folder))

@@ -414,7 +414,7 @@ def check_plan(task: Task, plan: Plan) -> None:
             remedy="Pin sharding='none', or keep 'last'",
         )
     limit = SEMANTICS.index(task.tolerance)
-    for name, (value, _) in plan.changes(Plan.baseline(plan.device)).items():
+    for name, (value, _) in plan.changes(plan.plain).items():
         if SEMANTICS.index(semantics_of(name)) > limit:
             raise PlanError(
                 f"The task's tolerance is {task.tolerance!r}",

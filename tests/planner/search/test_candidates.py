@@ -106,6 +106,13 @@ class TestPinsAndForbidden:
             "pinned to" in refusal.reason or "computes in" in refusal.reason for refusal in others
         )
 
+    def test_what_varies_from_run_to_run_is_no_candidate_of_a_deterministic_plan(self):
+        space = space_of(pins={"deterministic": True})
+        found = reasons(space)
+        for varying in (("conv_benchmark", True), ("compile_mode", "max-autotune")):
+            assert "equal runs may differ" in found[varying]
+        assert all(plan.deterministic for plan in [*space.plans(), space.safe])
+
     def test_a_forbidden_value_appears_nowhere_but_among_the_refused(self):
         space = space_of(
             forbidden={"precision": ("bf16",), "optimizer": ("fused",), "allocator": ("system",)}

@@ -26,7 +26,7 @@ class EvaluationTrials:
     def failure(self, plan: Plan) -> str | None:
         """Returns why an evaluation or a preview fails under a plan, and not under plain eager;
         None if it does not."""
-        baseline = Plan.baseline(plan.device)
+        baseline = plan.plain
         knobs = _knobs(plan, baseline)
         if self._task.valid is None or not knobs or self._failure(baseline) is not None:
             return None
@@ -34,7 +34,7 @@ class EvaluationTrials:
 
     def knobs_at_fault(self, plan: Plan) -> tuple[str, ...]:
         """Returns the knobs that fail an evaluation, each alone; empty if none does."""
-        baseline = Plan.baseline(plan.device)
+        baseline = plan.plain
         knobs = _knobs(plan, baseline)
         return tuple(k for k, v in knobs.items() if self.failure(baseline.pin(**{k: v})))
 

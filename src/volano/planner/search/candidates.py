@@ -9,7 +9,7 @@ from typing import Any
 
 from volano.device import Device
 from volano.errors import PlanError
-from volano.plan import SEMANTICS, Plan, knobs_with, semantics_of
+from volano.plan import SEMANTICS, Plan, knobs_with, semantics_of, varies
 from volano.plan.explanation import Refusal
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
@@ -104,6 +104,8 @@ def admissible(
                 reason = f"pinned to {_worded(own)}"
             elif value in forbidden.get(knob, ()):
                 reason = "forbidden by you"
+            elif base.deterministic and varies(knob, value):
+                reason = "equal runs may differ under it, and the plan is to be deterministic"
             elif SEMANTICS.index(semantics_of(knob)) > limit:
                 reason = f"the task's tolerance is {task.tolerance!r}"
             if reason is None:

@@ -105,8 +105,8 @@ def answer(findings: Findings) -> PlanResult:
 
 def headline(explanation: Explanation) -> str:
     """Describes the decision in one line."""
-    chosen, base = explanation.candidates[0], Plan.baseline(explanation.plan.device)
-    text = f"plan: {chosen.levers(base)}"
+    chosen, base = explanation.candidates[0], explanation.plan.plain
+    text = f"plan: {chosen.levers(Plan.baseline(base.device))}"
     if chosen.measured is None:
         return text
     text += f", {chosen.measured * 1e3:.3g} ms a step"

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from volano.device import Device
+from volano.device import Device, repeatable_products
 from volano.errors import PlanError
 from volano.plan import Plan, levers
 from volano.planner.cache.fingerprint import fingerprint
@@ -77,7 +77,8 @@ def find_plan(task: Task, request: PlanRequest) -> PlanResult:
         UsageError: the device is not on this machine.
         VolanoError: the task itself cannot be run, with the run's own message.
     """
-    found = _Search(task, request).found()
+    with repeatable_products(request.is_deterministic):
+        found = _Search(task, request).found()
     # The search's objects refer to one another in cycles that hold batches, sessions and
     # references; the run needs that memory.
     gc.collect()

@@ -168,7 +168,7 @@ def settings_of(
     """
     with device.settings(
         precision=plan.precision, threads=plan.threads, allocator=plan.allocator,
-        conv_benchmark=plan.conv_benchmark,
+        conv_benchmark=plan.conv_benchmark, deterministic=plan.deterministic,
     ):  # fmt: skip
         if not plan.compile:
             yield
