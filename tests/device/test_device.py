@@ -145,3 +145,9 @@ def test_a_backend_without_statistics_reports_none(accelerator, monkeypatch):
     memory = accelerator.memory()
     assert memory.allocated is None
     assert memory.peak is None
+
+
+def test_on_the_host_nothing_is_sent_and_nothing_waited_for():
+    numbers = torch.arange(3)
+    assert Device("cpu").send(numbers) is numbers
+    assert Device("cpu").mark()() is None

@@ -33,6 +33,7 @@ NAMES = (
     "fp16",
     "steady",
     "resume",
+    "deterministic",
     "chosen",
     "doctor",
     "number",
@@ -41,6 +42,8 @@ NAMES = (
     "steady:precision=bf16",
     "steady:precision=fp16,optimizer=fused",
     "steady:recompute=blocks",
+    "cached:feed=ring",
+    "cached:feed=resident,micro_batch=24",
 )
 
 
@@ -96,6 +99,18 @@ def test_no_plan_waits_for_the_device(name):
         assert between_two_lines["synchronize"] == 0
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cached:")])
+def test_taking_up_what_a_frozen_prefix_computed_does_not_wait_for_the_device(name):
+    found = on_standin(name)
+    assert found["difference"] < 1e-5
+    assert found["cached"]["notices"] == []
+    plain, kept = (found[prefix]["counts"] for prefix in ("computed", "cached"))
+    assert len(kept) == 14
+    for before, counts in zip(plain, kept, strict=True):
+        assert counts["reads"] == counts["synchronize"] == 0
+        assert counts["blocking_copies"] == before["blocking_copies"]
+
+
 def test_a_number_that_ranks_add_up_is_not_copied():
     found = on_standin("number")
     assert found["value"] == 3.0
@@ -112,6 +127,16 @@ def test_batches_travel_without_blocking():
 
 def test_a_stopped_run_goes_on_bitwise():
     assert on_standin("resume") == {"difference": 0.0, "status": "finished"}
+
+
+def test_a_deterministic_plan_holds_for_all_its_steps_and_for_no_others():
+    found = on_standin("deterministic")
+    assert found["differences"] == [0.0, 0.0]
+    assert found["seen"] == [[True, ":4096:8"]]
+    assert not found["after"]
+    assert found["recorded"] is True
+    assert found["error"] == found["reason"]
+    assert "got put_, which has none" in found["error"]
 
 
 def test_the_accelerator_is_chosen_by_itself():

@@ -189,6 +189,29 @@ class Device(Generators):
                 target = torch.empty_like(tensor, device="cpu").pin_memory()
         return target.copy_(tensor, non_blocking=self.can_pin)
 
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns a tensor of the host on this device. If the device can, the host does not wait
+        for what is queued there, as it would with a copy from pageable memory."""
+        tensor = tensor.pin_memory() if self.can_pin else tensor
+        return tensor.to(self.torch_device, non_blocking=True)
+
+    def mark(self) -> Callable[[], object]:
+        """Returns a function that waits until all has run that is queued now; if the device has no
+        events, also what is queued until it is called."""
+        if self.is_cpu:
+            return self.synchronize
+        event: Any = self._ask(lambda _: self.event())
+        if event is not None:
+            event.record(self.current_stream())
+
+        def wait() -> None:
+            try:
+                event.synchronize()
+            except (RuntimeError, NotImplementedError, AttributeError):
+                self.synchronize()
+
+        return wait
+
     def lock_pages(self, memory: torch.Tensor) -> bool:
         """Page-locks host memory that is already allocated, so that copies from it run in parallel
         to the computation.

@@ -20,6 +20,7 @@ from volano.training.health.length_revision import LengthRevision
 from volano.training.health.loss_spikes import SpikeFinder
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.observe import Observer
+from volano.training.prefix.apply import announced
 from volano.training.safety import Safety
 from volano.training.session import Session
 from volano.training.signals import StopRequest
@@ -176,7 +177,7 @@ def _until_no_more(
         while end != session.task.num_steps:
             end = session.task.num_steps
             with contextlib.closing(session.feed.batches(session.keys())) as batches:
-                for batch in batches:
+                for batch in announced(batches, session.prefix, session.device):
                     yield batch
                     if session.task.num_steps != end:
                         break

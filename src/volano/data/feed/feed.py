@@ -90,9 +90,7 @@ class ResidentFeed(Feed):
         keys = iter(keys)
         while group := list(itertools.islice(keys, _KEYS_PER_COPY)):
             joined = _as_tensor(np.concatenate([key.indices for key in group]))
-            if self._device.can_pin:  # from pageable memory the copy would wait for queued work
-                joined = joined.pin_memory()
-            joined = self._device.move(joined, non_blocking=True)
+            joined = self._device.send(joined)
             for indices in joined.split([len(key.indices) for key in group]):
                 yield take(self._tree, indices)
 

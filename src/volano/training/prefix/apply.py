@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import nn
 
 from volano.device import Device
+from volano.errors import DataError
 from volano.plan import Plan
 from volano.task import Batch, Task
 from volano.training.prefix.prefix import NOT_ALIKE, FrozenPrefix
@@ -43,6 +44,26 @@ def training_prefix(
         on_notice(f"prefix=cached has no effect: {reason}")
         return None
     return FrozenPrefix(model, device, len(task.data))
+
+
+def announced(
+    batches: Iterable[Batch], prefix: FrozenPrefix | None, device: Device
+) -> Iterator[Batch]:
+    """Yields batches; on an accelerator the prefix hears of each one batch ahead, before the device
+    is given the step of the one before it."""
+    if prefix is None or device.is_cpu:  # a batch on the host may lie in memory that is used again
+        yield from batches
+        return
+    before: list[Batch] = []
+    try:
+        for batch in batches:
+            prefix.announce(batch)
+            yield from before
+            before = [batch]
+    except DataError:  # of the batch behind it
+        yield from before
+        raise
+    yield from before
 
 
 class PassedWithPrefix:

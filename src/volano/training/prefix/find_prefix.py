@@ -123,7 +123,7 @@ class _Finder:
 
     def _checked(self, boundary: Boundary) -> FrozenPrefixFacts | str | dict[int, str]:
         """Returns the facts; why nothing may be kept; or why some regions may not."""
-        self._kept = KeptFeatures(self._count)
+        self._kept = KeptFeatures(self._count, device=self._device)
         self._device.synchronize()
         started = time.perf_counter()
         first = self._pass(boundary, self._count)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from volano.device import Device
 from volano.training.prefix.feature_room import FeatureRoom, NoRoomError
 from volano.training.prefix.frozen_value import Source
 from volano.training.prefix.mapped_rows import MappedRows
@@ -21,8 +22,11 @@ _PIECE_BYTES = 256 * 2**20
 class ResidentRows:
     """The rows of one shape and type in memory; see :class:`MappedRows`."""
 
-    def __init__(self, num_rows: int, shape: Sequence[int], like: Tensor) -> None:
+    def __init__(
+        self, num_rows: int, shape: Sequence[int], like: Tensor, send: Callable[[Tensor], Tensor]
+    ) -> None:
         self._rows = torch.empty(num_rows, *shape, dtype=like.dtype, device=like.device)
+        self._send = send
 
     def put(self, first: int, rows: Tensor) -> None:
         """Writes rows from place ``first`` on."""
@@ -30,7 +34,7 @@ class ResidentRows:
 
     def take(self, places: Tensor) -> Tensor:
         """Returns the rows at places int64 [N], a copy."""
-        return self._rows.index_select(0, places.to(self._rows.device))
+        return self._rows.index_select(0, self._send(places))
 
 
 class FeatureColumn:
@@ -40,9 +44,16 @@ class FeatureColumn:
         like: the tensor of some rows, whose layout rows that are taken have as well.
         capacity: the most rows that are expected.
         room: of all columns.
+        device: where the rows lie.
+
+    Attributes:
+        send: copies a tensor from the host to the device, without waiting for what is queued there.
     """
 
-    def __init__(self, like: Tensor, capacity: int, room: FeatureRoom) -> None:
+    def __init__(
+        self, like: Tensor, capacity: int, room: FeatureRoom, device: Device | None = None
+    ) -> None:
+        self.send = (device or Device("cpu")).send
         strides = like.stride()
         order = sorted(range(like.ndim), key=lambda place: -strides[place])
         # The layout is kept (channels_last has another order of dimensions) if rows lie in one
@@ -73,9 +84,9 @@ class FeatureColumn:
 
     def _new_piece(self) -> ResidentRows | MappedRows:
         if self._room.take(self._rows * self._row_bytes):
-            return ResidentRows(self._rows, self._shape, self._like)
+            return ResidentRows(self._rows, self._shape, self._like, self.send)
         try:
-            return MappedRows(self._rows, self._shape, self._like, self._room.folder)
+            return MappedRows(self._rows, self._shape, self._like, self._room.folder, self.send)
         except OSError as error:
             raise NoRoomError(f"what it computes cannot be written: {error}") from error
 
@@ -89,7 +100,7 @@ class FeatureColumn:
         for number in of.unique().tolist():
             mine = (of == number).nonzero()[:, 0]
             rows = self._pieces[number].take(wanted[mine] % self._rows)
-            found.index_copy_(0, mine.to(found.device), rows)
+            found.index_copy_(0, self.send(mine), rows)
         return found.permute(self._back)
 
 
@@ -116,10 +127,13 @@ class KeptFeatures:
     Args:
         capacity: the examples that are expected.
         room: that they may take; None for all that there is.
+        device: where they lie; None is the host.
     """
 
-    def __init__(self, capacity: int, room: FeatureRoom | None = None) -> None:
-        self._capacity, self.room = capacity, room or FeatureRoom()
+    def __init__(
+        self, capacity: int, room: FeatureRoom | None = None, device: Device | None = None
+    ) -> None:
+        self._capacity, self.room, self._device = capacity, room or FeatureRoom(), device
         self._by_signature: dict[Any, Features] = {}
 
     def of(self, signature: Any) -> Features:
@@ -141,5 +155,5 @@ class KeptFeatures:
     def column(self, features: Features, source: Source, like: Tensor) -> FeatureColumn:
         """Returns the column of an output, a new one if there is none."""
         if source not in features.columns:
-            features.columns[source] = FeatureColumn(like, self._capacity, self.room)
+            features.columns[source] = FeatureColumn(like, self._capacity, self.room, self._device)
         return features.columns[source]

@@ -159,13 +159,13 @@ class KeptPass(UnitPass):
         if inputs.frozen:  # of another region, whose values are real
             self.note_use(inputs.frozen, "another region")
         rows, others = inputs.rows_and_others(self._count)
-        keys = self._digests(rows)
+        keys = self._digests.of_region(region, rows)
         signature = (
             region,
             inputs.settings,
             tuple((tuple(t.shape[1:]), t.dtype) for t in rows),
             tuple((tuple(t.shape), t.dtype) for t in others),
-            tuple(self._digests([tensor.reshape(1, -1)])[0] for tensor in others),
+            tuple(map(self._digests.of_constant, others)),
         )
         features = self._kept.of(signature)
         new = set(_new(keys, features.rows))
@@ -249,8 +249,8 @@ class KeptPass(UnitPass):
         if not new:
             return
         places = {key: place for place, key in enumerate(state.keys)}
-        chosen = torch.tensor([places[key] for key in new], device=rows.device)
         column = self._kept.column(state.features, source, rows)
+        chosen = column.send(torch.tensor([places[key] for key in new]))
         column.put(len(state.features.rows), rows.detach().index_select(0, chosen))
 
 

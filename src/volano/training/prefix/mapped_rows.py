@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,17 @@ class MappedRows:
         shape: the shape of a row.
         like: a tensor of the type, on the device, of rows that are taken.
         folder: where the file lies.
+        send: copies a tensor to the device.
 
     Raises:
         OSError: the folder cannot be written, or its disk is full.
     """
 
-    def __init__(self, num_rows: int, shape: Sequence[int], like: Tensor, folder: Path) -> None:
-        self._shape, self._dtype, self._device = shape, like.dtype, like.device
+    def __init__(
+        self, num_rows: int, shape: Sequence[int], like: Tensor, folder: Path,
+        send: Callable[[Tensor], Tensor],
+    ) -> None:  # fmt: skip
+        self._shape, self._dtype, self._send = shape, like.dtype, send
         row_bytes = int(np.prod(shape)) * like.element_size()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -53,4 +57,4 @@ class MappedRows:
         """Returns the rows at places int64 [N], a copy on the device."""
         self._read.announce(places)
         found = self._read.tree.index_select(0, places).view(self._dtype)
-        return found.view(len(places), *self._shape).to(self._device)
+        return self._send(found.view(len(places), *self._shape))

@@ -13,6 +13,7 @@ from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import version_of
 from volano.task import Batch, map_tensors, num_examples, pick, split
+from volano.training.prefix.early_digests import EarlyDigests
 from volano.training.prefix.feature_room import FeatureRoom, NoRoomError
 from volano.training.prefix.find_prefix import (
     FrozenPrefixFacts,
@@ -56,10 +57,10 @@ class FrozenPrefix:
 
     def __init__(self, model: nn.Module, device: Device, capacity: int) -> None:
         self._model, self._device, self._capacity = model, device, capacity
-        self._digests = RowDigests(device.torch_device)
+        self._digests = EarlyDigests(device)
         self._room = FeatureRoom.of(device)
         self._room.on_mapped = lambda said: self.on_mapped(said)
-        self._kept = KeptFeatures(capacity, self._room)
+        self._kept = KeptFeatures(capacity, self._room, device)
         self._constants: set[int] = set()
         self._weights: list[_Weight] = []
         self._num_new = 0
@@ -110,6 +111,12 @@ class FrozenPrefix:
         if self._num_new > _MOST_NEW * self._capacity + 2 * num_examples(batch):
             self.stop("the examples are not the same in each epoch")
         return result
+
+    def announce(self, batch: Batch) -> None:
+        """Hears of a batch before the step of the one before it is made, so that the host need not
+        wait for the device in its own."""
+        if self.is_on and self.facts is not None:
+            self._digests.announce(batch)
 
     def learn(self, objective: Objective, batch: Batch) -> None:
         """Keeps what the prefix computes of a batch, and computes nothing else."""

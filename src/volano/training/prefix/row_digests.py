@@ -38,6 +38,14 @@ class RowDigests:
             return _sha256([bytes_of_rows(tensor) for tensor in tensors])
         return [tuple(row) for row in self.multilinear(tensors).tolist()]
 
+    def of_region(self, region: int, tensors: Sequence[Tensor]) -> list[Digest]:  # noqa: ARG002
+        """Returns the same for the tensors that enter a region of the frozen part."""
+        return self(tensors)
+
+    def of_constant(self, tensor: Tensor) -> Digest:
+        """Returns the digest of a whole tensor."""
+        return self([tensor.reshape(1, -1)])[0]
+
     def multilinear(self, tensors: Sequence[Tensor]) -> Tensor:
         """Returns int64 [rows, 2]. Weights are made once for each width."""
         found = torch.zeros(len(tensors[0]), 2, dtype=torch.int64, device=self.device)
