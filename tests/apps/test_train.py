@@ -1,5 +1,6 @@
 """The stages of every application's training, with an application of no work."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from volano.apps.application import Application, Finished, Fitted
 from volano.apps.train import _fit, _scratch, _time_limit, resume_application, task_to_plan
 from volano.errors import UsageError
 from volano.plan import Plan
-from volano.planner import PlanRequest, PlanResult
+from volano.planner import NotPredictedError, PlanRequest, PlanResult
 from volano.record.run_folder import PAGE
 from volano.running.processes import Processes, TrainingRequest
 from volano.training import RunFolder
@@ -75,10 +76,41 @@ def test_epochs_or_time():
 
 def test_a_task_to_plan_is_what_would_be_trained():
     given = options(minutes=1.0)
-    with task_to_plan(Dots, given, PlanRequest()) as (task, request):
+    with task_to_plan(Dots, given, PlanRequest()) as (task, request, said):
         assert task == "60 steps"
         assert request.timed == (Plan.baseline("cpu"), 0.5)
+        assert said == ()
     assert given.scratch is None
+
+
+class TestDeviceThatIsNotHere:
+    class There(Dots):
+        def fit(self, limit):
+            assert limit.left() == limit.seconds
+            assert not limit.planning.place.is_cpu
+            return dataclasses.replace(super().fit(limit), reasons=("40 steps: 1 min", "small"))
+
+    def test_what_is_trained_there_is_chosen_for_it(self):
+        request = PlanRequest(on="H100")
+        with task_to_plan(self.There, options(minutes=1.0), request) as (task, request, said):
+            assert task == "60 steps"
+            assert request.timed is None
+        assert said == (
+            "Chosen for H100, by steps as they are predicted there: 40 steps: 1 min; small",
+        )
+
+    def test_what_cannot_be_known_there_is_chosen_here_and_said(self):
+        class Unknown(Dots):
+            def fit(self, limit):
+                if limit.planning.on is not None:
+                    raise NotPredictedError
+                return super().fit(limit)
+
+        pretrained = options(minutes=1.0, from_="hf:net")
+        for kind, given in ((Unknown, options(minutes=1.0)), (Dots, pretrained)):
+            with task_to_plan(kind, given, PlanRequest(on="H100")) as (task, _, said):
+                assert task == "60 steps"
+                assert "those of a run on this machine" in said[0]
 
 
 class TestScratch:

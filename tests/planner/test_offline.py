@@ -4,9 +4,17 @@ import pytest
 from torch import nn
 
 from planner.searching import cache, make_task  # noqa: F401 - a fixture
+from volano import Plan
 from volano.device import find_device
 from volano.errors import UsageError
-from volano.planner import Explanation, PlanRequest, explain_absent
+from volano.planner import (
+    Explanation,
+    NotPredictedError,
+    PlanRequest,
+    absent_plan,
+    absent_step,
+    explain_absent,
+)
 
 
 def task(**fields):
@@ -71,3 +79,28 @@ def test_a_name_of_several_is_judged_by_the_smallest_memory():
         explain_absent(task(), "A100 80GB", PlanRequest()).budget
         == find_device("A100 SXM 80GB").memory
     )
+
+
+def test_a_request_for_a_device_is_planned_and_timed_there():
+    request = PlanRequest(on="H100 80GB", seconds=60.0, pins={"compile": False})
+    assert not request.place.is_cpu
+    assert request.quick().on == request.on
+    chosen, there = absent_plan(task(), request), find_device("H100 80GB").torch_type
+    assert chosen.plan.device == request.place.name == there
+    assert chosen.step == absent_step(task(), chosen.plan, request).step > 0
+    # As many steps as the time is enough for, and not the task's.
+    (eager,) = (c for c in chosen.explanation.candidates if c.plan == c.plan.plain.pin(
+        feed=c.plan.feed))  # fmt: skip
+    assert chosen.explanation.num_steps == int(60.0 / eager.predicted.step)
+
+
+def test_what_cannot_be_predicted_there_is_said():
+    def objective(model, batch):
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        return loss * (1.0 if loss.item() > 0 else 2.0)
+
+    request, own = PlanRequest(on="A100"), task(objective=objective)
+    with pytest.raises(NotPredictedError):
+        absent_plan(own, request)
+    with pytest.raises(NotPredictedError):
+        absent_step(own, Plan(device="cuda"), request)

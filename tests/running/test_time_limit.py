@@ -49,6 +49,14 @@ def test_timings_take_a_small_share_of_the_time(monkeypatch, seconds, timed, lat
     assert asked == [pytest.approx({"seconds": timed, "most_seconds": late})]
 
 
+def test_on_a_device_that_is_not_here_nothing_has_passed_and_steps_are_predicted(monkeypatch):
+    limit = TimeLimit(planning=PlanRequest(on="H100"), started=0.0, seconds=60.0)
+    predicted = SimpleNamespace(step=0.002, startup=0.0)
+    monkeypatch.setattr(module, "absent_step", lambda task, plan, request: predicted)
+    assert limit.left() == 60.0
+    assert limit.measure_step(None, Plan(device="cuda")).step == 0.002
+
+
 def test_any_processes_may_train_unless_something_is_said():
     assert limit_of().check(None, None) is None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volano.api.train import named, refuse_options
+from volano.device import find_device
 from volano.errors import UsageError
 from volano.plan import parse_bytes
 from volano.plan.cluster import ClusterExplanation
@@ -75,16 +76,18 @@ def explain(
         VolanoError: the task cannot be run, as the run itself would say it.
     """
     num_bytes = parse_bytes(budget) if isinstance(budget, str) else budget
+    _check_on(on, device=device, nodes=nodes, analyze=analyze, race=race)
+    is_cluster = on is not None and names_cluster(on)
     planning = PlanRequest(
-        device=device, pins=pins or {}, forbid=forbid or {}, budget=num_bytes, is_raced=race,
-        is_free=True, observer=observer or make_progress(),
+        device=device, on=None if is_cluster else on, pins=pins or {}, forbid=forbid or {},
+        budget=num_bytes, is_raced=race, is_free=True, observer=observer or make_progress(),
     )  # fmt: skip
     value, _ = named(what)
     if isinstance(value, Task):
         refuse_options({"path": path, **options})
         return _explained(*with_probe_steps(value, planning), on, nodes, analyze)
     from volano.apps.kinds import CLASSIFY, application_class, choose_application
-    from volano.apps.train import task_to_plan
+    from volano.apps.train import CHOSEN_HERE, task_to_plan
 
     application, chosen = choose_application(value, {"path": path, **options})
     if application is application_class(CLASSIFY) and chosen.from_ is None:
@@ -93,8 +96,10 @@ def explain(
             got="`classify`, whose trainings take seconds and are not",
             remedy="Leave it out",
         )
-    with task_to_plan(application, chosen, planning) as (task, request):
-        return _explained(task, request, on, nodes, analyze)
+    with task_to_plan(application, chosen, planning) as (task, request, said):
+        found = _explained(task, request, on, nodes, analyze)
+        said = (CHOSEN_HERE,) if is_cluster else said
+        return dataclasses.replace(found, notices=(*said, *found.notices))
 
 
 def explain_run(path: str | Path) -> Explanation:
@@ -111,27 +116,33 @@ def explain_run(path: str | Path) -> Explanation:
     return Explanation.from_json(folder.read_json(EXPLANATION))
 
 
-def _explained(
-    task: Task, planning: PlanRequest, on: str | None, nodes: int | None, analyze: bool
-) -> Explanation | ClusterExplanation:
-    is_cluster = on is not None and names_cluster(on)
-    if nodes is not None and not is_cluster:
+def _check_on(
+    on: str | None, *, device: str | None, nodes: int | None, analyze: bool, race: bool | None
+) -> None:
+    """Raises UsageError for what does not go with a device that is not here."""
+    if nodes is not None and not (on is not None and names_cluster(on)):
         raise UsageError(
             "`nodes` is for many devices", got=f"`on` {on}", remedy="Write on='H100 x 64'"
         )
+    if on is None:
+        return
+    if device is not None:
+        raise UsageError(
+            "A plan must be explained for one device", got=f"`device` {device} and `on` {on}"
+        )
+    for name, is_given in (("analyze", analyze), ("race", race)):
+        if is_given:
+            raise UsageError("Measuring needs the device itself", got=f"`{name}` with `on` {on}")
+    if not names_cluster(on):
+        find_device(on)  # before data is read for it
+
+
+def _explained(
+    task: Task, planning: PlanRequest, on: str | None, nodes: int | None, analyze: bool
+) -> Explanation | ClusterExplanation:
+    if on is not None and planning.on is None:
+        return explain_cluster(task, on, planning, nodes=nodes)
     if on is not None:
-        if planning.device is not None:
-            raise UsageError(
-                "A plan must be explained for one device",
-                got=f"`device` {planning.device} and `on` {on}",
-            )
-        for name, is_given in (("analyze", analyze), ("race", planning.is_raced)):
-            if is_given:
-                raise UsageError(
-                    "Measuring needs the device itself", got=f"`{name}` with `on` {on}"
-                )
-        if is_cluster:
-            return explain_cluster(task, on, planning, nodes=nodes)
         return explain_absent(task, on, planning)
     explanation = find_plan(task, planning).explanation
     assert explanation is not None

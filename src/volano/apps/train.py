@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from volano.apps.application import Application, Fitted
 from volano.apps.kinds import CLASSIFY, reference_to
 from volano.apps.text.model_spec import CLASSES
-from volano.planner import PlanRequest
+from volano.planner import NotPredictedError, PlanRequest
 from volano.running.busy_cores import beside_others, threads_of
 from volano.running.end_run import end_run, with_notices
 from volano.running.processes import Processes, TrainingRequest, begin, check_processes, go_on
@@ -112,20 +112,52 @@ def resume_application(
 @contextlib.contextmanager
 def task_to_plan(
     application_type: type[Application], options: Any, planning: PlanRequest
-) -> Iterator[tuple[Task, PlanRequest]]:
+) -> Iterator[tuple[Task, PlanRequest, tuple[str, ...]]]:
     """Yields the task that :func:`train_application` would train, to be planned and not trained;
-    and the request with the steps that were timed to choose it."""
-    limit = _time_limit(application_type, options, planning.quick(), time.perf_counter(), None)
-    observer = planning.observer
+    the request with the steps that were timed to choose it; and what was chosen for a device that
+    is not here, in words."""
+    observer, started, quick = planning.observer, time.perf_counter(), planning.quick()
+    here = dataclasses.replace(quick, on=None)
+    limits = [
+        _time_limit(application_type, options, asked, started, None)
+        for asked in ([here] if quick.on is None else [quick, here])
+    ]
     with _scratch(application_type) as scratch:
         observer.on_phase(f"reading {options.path or 'the embedded sample'}")
         application = application_type.read(options, scratch)
         observer.on_phase(f"{application.origin}; choosing network and number of steps")
-        fitted = _fit(application, limit)
+        fitted, said = _fitted_to_plan(application, limits)
         chosen = fitted.chosen
-        if chosen.step is not None:
+        if chosen.step is not None and planning.on is None:
             planning = dataclasses.replace(planning, timed=(chosen.plan, chosen.step))
-        yield fitted.application.task(fitted.num_steps), planning
+        yield fitted.application.task(fitted.num_steps), planning, said
+
+
+CHOSEN_HERE = "Network, batch and number of steps are those of a run on this machine"
+
+
+def _fitted_to_plan(
+    application: Application, limits: Sequence[TimeLimit]
+) -> tuple[Fitted, tuple[str, ...]]:
+    """Returns the application that suits the time on the device that is planned for, and what was
+    chosen for one that is not here.
+
+    Args:
+        application: the application, as it was read.
+        limits: the time on this machine; before it, that on the device that is not here.
+    """
+    first, here = limits[0], limits[-1]
+    on = first.planning.on
+    if on is None:
+        return _fit(application, here), ()
+    # What stands on pretrained weights is chosen by passes through them, which nobody can make
+    # there.
+    if getattr(application.options, "from_", None) is None:
+        with contextlib.suppress(NotPredictedError):
+            fitted = _fit(application, first)
+            reasons = "; ".join(fitted.reasons)
+            return fitted, (f"Chosen for {on}, by steps as they are predicted there: {reasons}",)
+    return _fit(application, here), (CHOSEN_HERE,)
 
 
 def _time_limit(

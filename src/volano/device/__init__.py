@@ -1,6 +1,7 @@
 """The machine: one door to torch.accelerator and the CPU, and its measured limits."""
 
 from volano.device.catalogue import KnownDevice, find_device, other_variants
+from volano.device.catalogue.absent_device import AbsentDevice
 from volano.device.device import Device
 from volano.device.kernels import kernel_names, measure_kernels
 from volano.device.library_choices import repeatable_products
@@ -13,6 +14,7 @@ from volano.device.transfer import Transfer
 
 __all__ = [
     "OPTIONAL_PACKAGES",
+    "AbsentDevice",
     "Device",
     "KnownDevice",
     "Limits",

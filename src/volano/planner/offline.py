@@ -7,12 +7,13 @@ import itertools
 import time
 from collections.abc import Iterator
 
-from volano.device import Device, KnownDevice, find_device, other_variants
+from volano.device import AbsentDevice, Device, KnownDevice, find_device, other_variants
 from volano.plan import Plan
 from volano.plan.explanation import Explanation
+from volano.plan.prediction import TimePrediction
 from volano.planner.cost_model import CostModel
 from volano.planner.parity.guard import ParityGuard
-from volano.planner.request import PlanRequest
+from volano.planner.request import PlanRequest, PlanResult
 from volano.planner.search.candidates import admissible
 from volano.planner.search.fit_memory import micro_batches, why_whole_batch
 from volano.planner.search.predicted import predicted_candidates
@@ -42,22 +43,38 @@ def explain_absent(task: Task, name: str, request: PlanRequest) -> Explanation:
     return _Absent(task, find_device(name), name, request).explanation()
 
 
-class AbsentDevice(Device):
-    """A device of the catalogue, with the answers that candidates need."""
+class NotPredictedError(Exception):
+    """The error of a step that cannot be captured, so that nothing is known of it elsewhere."""
 
-    def __init__(self, known: KnownDevice) -> None:
-        super().__init__("cpu")
-        self.is_cpu = False
-        self._known = known
 
-    @property
-    def name(self) -> str:
-        """The device's name as torch would write it there."""
-        return self._known.torch_type
+def absent_plan(task: Task, request: PlanRequest) -> PlanResult:
+    """Returns the plan that would be chosen on the device that a request names, with the predicted
+    seconds of a step; see :func:`explain_absent`.
 
-    def supports(self, precision: str) -> bool:
-        """Checks whether the catalogue has a rate for the precision."""
-        return precision in self._known.flops
+    Raises:
+        NotPredictedError: nothing is predicted of the task.
+    """
+    assert request.on is not None
+    found = explain_absent(task, request.on, request)
+    best = found.candidates[0]
+    if best.predicted is None:
+        raise NotPredictedError
+    return PlanResult(
+        plan=best.plan, explanation=found, step=best.predicted.step, startup=best.predicted.startup
+    )
+
+
+def absent_step(task: Task, plan: Plan, request: PlanRequest) -> TimePrediction:
+    """Returns the predicted seconds of a step on the device that a request names.
+
+    Raises:
+        NotPredictedError: it is not predicted.
+    """
+    assert request.on is not None
+    found = _Absent(task, find_device(request.on), request.on, request).time(plan)
+    if found is None:
+        raise NotPredictedError
+    return found
 
 
 def budget_of(name: str, known: KnownDevice, request: PlanRequest) -> tuple[int, list[str]]:
@@ -101,23 +118,24 @@ class _Absent:
 
     def explanation(self) -> Explanation:
         """Returns the explanation of all candidates."""
+        num_steps = self._num_steps()
         candidates = predicted_candidates(
             self._plans(),
             self._cost_model,
-            self._task.num_steps,
+            num_steps,
             filling_steps=filling_steps(self._task),
             is_tight=True,
         )
         best = candidates[0]
         needed = [size for c in candidates if (size := self._cost_model.needed(c.plan)) is not None]
-        said = said_of_prefix(self._task, self._profile, best.plan, self._task.num_steps)
+        said = said_of_prefix(self._task, self._profile, best.plan, num_steps)
         found = Explanation(
             task=self._task.name,
             device=self._known.torch_type,
             device_name=self._known.name,
             is_present=False,
             origin="predicted",
-            num_steps=self._task.num_steps,
+            num_steps=num_steps,
             num_examples=self._task.batch_size,
             planning_seconds=time.perf_counter() - self._started,
             budget=self._budget,
@@ -129,6 +147,19 @@ class _Absent:
         )
         network = network_figures(self._task, self._profile, found)
         return dataclasses.replace(found, network=network)
+
+    def time(self, plan: Plan) -> TimePrediction | None:
+        """Returns the predicted seconds of a step; None if it cannot be captured."""
+        return self._cost_model.time(plan)
+
+    def _num_steps(self) -> int:
+        """Returns the steps of the run: the task's, or those for which the given time is enough
+        there."""
+        seconds, num_steps = self._request.seconds, self._task.num_steps
+        if seconds is None:
+            return num_steps
+        eager = self.time(self._space.base)
+        return num_steps if eager is None else max(1, int(seconds / eager.step))
 
     def _plans(self) -> Iterator[Plan]:
         """Returns every combination of knobs in the whole batch; adds smaller micro-batches and

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from volano.device import Device
+from volano.device import AbsentDevice, Device, find_device
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.plan.explanation import Explanation
@@ -25,6 +25,7 @@ class PlanRequest:
     Attributes:
         device: the device's name as torch writes it; None is the accelerator, or the CPU if there
             is none.
+        on: the name of a device that is not here, for which is planned: everything is predicted.
         pins: knob -> value that the user has set; None leaves it open.
         forbid: knob -> values that the user excludes; a single value stands for itself.
         budget: bytes that the training may hold on the device; None stands for what is free there.
@@ -46,6 +47,7 @@ class PlanRequest:
     """
 
     device: str | None = None
+    on: str | None = None
     pins: Mapping[str, Any] = field(default_factory=dict)
     forbid: Mapping[str, Any] = field(default_factory=dict)
     budget: int | None = None
@@ -104,9 +106,11 @@ class PlanRequest:
         """Returns the device of the run.
 
         Raises:
-            UsageError: the device is not on this machine.
+            UsageError: the device is not on this machine, or ``on`` is not in the catalogue.
             PlanError: the plan cannot be read.
         """
+        if self.on is not None:
+            return AbsentDevice(find_device(self.on))
         return Device(self.device if self.plan is None else self.given().device)
 
     def given(self) -> Plan:
@@ -134,7 +138,7 @@ class PlanRequest:
     def quick(self) -> PlanRequest:
         """Returns a quick form of the request, for deciding what to explain: the same device,
         nothing measured and nothing refused."""
-        return PlanRequest(device=self.device, is_raced=False)
+        return PlanRequest(device=self.device, on=self.on, is_raced=False)
 
     def preferring(self, **knobs: Any) -> PlanRequest:
         """Returns the request with more knobs pinned, if the user has left them open."""

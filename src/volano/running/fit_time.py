@@ -113,7 +113,7 @@ def fit_time(
         limit: the time.
         sizes: the sizes among which it decides, the largest first.
         evaluation_costs: measures the costs of evaluations of a size under a plan; None guesses
-            them from the time of its steps.
+            them from the time of its steps, as is done for a device that is not here.
         wishes: fields of :class:`RunCosts` about evaluations and the final test.
     """
     with threads_of(limit.planning):
@@ -131,7 +131,8 @@ class _TimeFitting:
         wishes: dict[str, Any],
     ) -> None:
         self._limit, self._sizes, self._wishes = limit, sizes, wishes
-        self._evaluation_costs = evaluation_costs or self._guessed
+        is_here = limit.planning.on is None
+        self._evaluation_costs = (evaluation_costs if is_here else None) or self._guessed
         self._begun = limit.left()
         self._timed: dict[int, StepTime] = {}
         self._evaluated: tuple[int, EvaluationCosts] = (len(sizes) - 1, EvaluationCosts())
@@ -225,6 +226,10 @@ class _TimeFitting:
 
     def _settled(self, number: int, quick: PlanResult) -> PlanResult:
         """Returns the plan of the size that is taken, and times its steps under it."""
+        if self._limit.planning.on is not None:  # what is chosen is planned for that device later
+            if number not in self._timed:
+                self._time(number, quick.plan)
+            return quick
         is_open = self._limit.planning.plan is None
         is_raced = is_open and self._limit.planning_left(self._begun) >= _LEAST_RACE_SECONDS
         if number == len(self._sizes) - 1 and not is_raced:

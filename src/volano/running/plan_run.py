@@ -7,7 +7,7 @@ import dataclasses
 from volano.device import Device
 from volano.errors import PlanError, UsageError
 from volano.plan import Plan
-from volano.planner import PlanRequest, PlanResult, find_plan
+from volano.planner import PlanRequest, PlanResult, absent_plan, find_plan
 from volano.planner.parity.batch_split import said_of_split
 from volano.planner.parity.guard import ParityGuard
 from volano.task import Task
@@ -37,6 +37,7 @@ def choose_plan(
         PlanError: a pin is not a knob or a value of one, nothing fits the budget, or a given plan
             does not fit.
         UsageError: the device is not on this machine.
+        NotPredictedError: it is for a device that is not here, where nothing is predicted.
     """
     if request.plan is not None:
         plan = request.given()
@@ -48,7 +49,7 @@ def choose_plan(
         seconds=seconds,
         is_raced=request.is_raced if is_raced else False,
     )
-    return find_plan(task, wanted)
+    return find_plan(task, wanted) if request.on is None else absent_plan(task, wanted)
 
 
 def _as_given(task: Task, plan: Plan) -> PlanResult:

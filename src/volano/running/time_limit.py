@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from volano.plan import Plan
-from volano.planner import PlanRequest, PlanResult, share_of_rank
+from volano.planner import PlanRequest, PlanResult, absent_step, share_of_rank
 from volano.running.plan_run import choose_plan
 from volano.running.time_schedule import (
     PLANNING_SHARE,
@@ -53,7 +53,10 @@ class TimeLimit:
     check: Callable[[Task, Plan], None] = lambda task, plan: None  # noqa: ARG005
 
     def left(self) -> float:
-        """The seconds that are left of the call."""
+        """The seconds that are left of the call; all of them on a device that is not here, where
+        nothing was done yet."""
+        if self.planning.on is not None:
+            return self.seconds
         return self.seconds - (time.perf_counter() - self.started)
 
     def planning_left(self, begun: float) -> float:
@@ -79,7 +82,15 @@ class TimeLimit:
         )
 
     def measure_step(self, task: Task, plan: Plan) -> StepTime:
-        """Times steps of one rank's share, for a small share of the time."""
+        """Times steps of one rank's share, for a small share of the time; predicts them for a
+        device that is not here.
+
+        Raises:
+            NotPredictedError: they are not predicted.
+        """
+        if self.planning.on is not None:
+            predicted = absent_step(task, plan, self.planning)
+            return StepTime(step=predicted.step, startup=predicted.startup)
         return measure_step_time(
             *share_of_rank(task, plan, self.world_size),
             seconds=min(_MOST_TIMING_SECONDS, _TIMING_SHARE * self.seconds),

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from volano.device import Device, random_state_kept
+from volano.device import AbsentDevice, Device, random_state_kept
 from volano.device.isolated import IsolatedError
 from volano.device.torch_private import AnyBatchNorm, FakeTensorMode
 from volano.errors import PlanError, UsageError
@@ -27,7 +27,7 @@ from volano.planner.cluster.sharded_step import (
 from volano.planner.cluster.step_costs import CostsByMicroBatch, StepCosts
 from volano.planner.memory.predict import Prediction, predict, verdict
 from volano.planner.memory.trace_step import fake_model
-from volano.planner.offline import AbsentDevice, budget_of
+from volano.planner.offline import budget_of
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import admissible

@@ -62,5 +62,5 @@ def test_it_is_planned_without_being_trained(folder):
         "video", {"path": folder, "classify": True, "num_frames": 4, "epochs": 1}
     )
     planning = PlanRequest(plan=volano.Plan.baseline(), observer=volano.Observer())
-    with task_to_plan(kind, options, planning) as (task, _):
+    with task_to_plan(kind, options, planning) as (task, *_):
         assert task.name == "video"
