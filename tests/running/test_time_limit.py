@@ -46,6 +46,7 @@ def test_timings_take_a_small_share_of_the_time(monkeypatch, seconds, timed, lat
     monkeypatch.setattr(module, "measure_step_time", lambda *given, **how: asked.append(how))
     limit_of(seconds).measure_step(None, Plan.baseline("cpu"))
     assert asked[0].pop("is_later")
+    assert callable(asked[0].pop("on_limit"))
     assert asked == [pytest.approx({"seconds": timed, "most_seconds": late})]
 
 

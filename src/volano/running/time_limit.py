@@ -96,6 +96,7 @@ class TimeLimit:
             seconds=min(_MOST_TIMING_SECONDS, _TIMING_SHARE * self.seconds),
             most_seconds=max(_LEAST_LATE_SECONDS, _LATE_SHARE * self.seconds),
             is_later=True,
+            on_limit=lambda _: None,  # the run goes on uncompiled too, and says so
         )
 
     def length_rule(self, schedule: TimeSchedule, network: NetworkCosts) -> LengthRule | None:

@@ -109,6 +109,7 @@ def measure_step_time(
     seconds: float,
     most_seconds: float = math.inf,
     is_later: bool = False,
+    on_limit: Callable[[str], None] | None = None,
 ) -> StepTime:
     """Runs steps for about ``seconds``, at least one after the warm-up if the task has one.
 
@@ -122,8 +123,9 @@ def measure_step_time(
             stands for all, which is no less than a step takes.
         is_later: whether the steps are those of a later epoch, in which what a frozen prefix
             computes is known: all of them are on the run's first batch.
+        on_limit: see ``settings_of``.
     """
-    with throwaway_settings(plan):
+    with throwaway_settings(plan, on_limit):
         begun = time.perf_counter()
         session = Session(task, plan)
         keys = session.order.keys(0, task.num_steps)

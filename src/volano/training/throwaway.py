@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,17 +20,22 @@ from volano.training.session import Session
 
 
 @contextmanager
-def throwaway_settings(plan: Plan) -> Iterator[Device]:
-    """A context in which the plan's settings hold; they and random state are put back."""
+def throwaway_settings(
+    plan: Plan, on_limit: Callable[[str], None] | None = None
+) -> Iterator[Device]:
+    """A context in which the plan's settings hold; they and random state are put back.
+    ``on_limit``: see ``settings_of``."""
     device = Device(plan.device)
-    with random_state_kept(device), settings_of(plan, device):
+    with random_state_kept(device), settings_of(plan, device, on_limit):
         yield device
 
 
 @contextmanager
-def throwaway_session(task: Task, plan: Plan) -> Iterator[Session]:
+def throwaway_session(
+    task: Task, plan: Plan, on_limit: Callable[[str], None] | None = None
+) -> Iterator[Session]:
     """A context with a session at its first step; settings and random state are put back."""
-    with throwaway_settings(plan):
+    with throwaway_settings(plan, on_limit):
         yield Session(task, plan)
 
 
@@ -44,11 +49,13 @@ class QuickRun:
         metrics: the metrics of the validation set, by the names that the objective gives them, and
             ``loss``.
         seconds: the seconds that it took.
+        notices: texts that a person should read.
     """
 
     model: nn.Module = field(repr=False)
     metrics: dict[str, float]
     seconds: float
+    notices: tuple[str, ...] = ()
 
 
 def run_trial(task: Task, plan: Plan) -> QuickRun:
@@ -59,8 +66,8 @@ def run_trial(task: Task, plan: Plan) -> QuickRun:
     Raises:
         VolanoError: as its subclasses say.
     """
-    start = time.perf_counter()
-    with throwaway_session(task, plan) as session:
+    start, said = time.perf_counter(), dict[str, None]()
+    with throwaway_session(task, plan, said.setdefault) as session:
         result = None
         for batch in session.feed.batches(session.order.keys(0, task.num_steps)):
             result = session.step_once(batch, session.step)
@@ -71,8 +78,9 @@ def run_trial(task: Task, plan: Plan) -> QuickRun:
             raise _not_finite(session.step, last)
         metrics = {} if session.valid_feed is None else session.evaluate()
         return QuickRun(
-            model=session.gathered().eval(), metrics=metrics, seconds=time.perf_counter() - start
-        )
+            model=session.gathered().eval(), metrics=metrics, seconds=time.perf_counter() - start,
+            notices=tuple(said),
+        )  # fmt: skip
 
 
 def _not_finite(step: int, loss: float) -> NumericsError:

@@ -11,7 +11,7 @@ from torch import nn
 from volano import Plan
 from volano.device import Device
 from volano.device.torch_private import dynamo_settings
-from volano.training import Session
+from volano.training import Session, measure_step_time, run_trial
 from volano.training.graphs import compiling
 from volano.training.graphs.compiling import (
     CompiledBlocks,
@@ -165,6 +165,21 @@ class TestBlocks:
             pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit),
         ):
             model(batch)
+
+    def test_a_whole_training_goes_on_uncompiled_and_says_so(self, graphs, monkeypatch, make_task):
+        monkeypatch.setattr(compiling, "_MOST_VARIANTS", 2)
+        blocks = [Block(2 + width) for width in range(4)]
+        task = make_task(
+            model=lambda: nn.Sequential(nn.Linear(64, 8), *blocks, nn.Linear(8, 10)),
+            duration="1st", valid=None,
+        )  # fmt: skip
+        plan = Plan(compile=True, compile_mode="blocks")
+        with torch._dynamo.config.patch(recompile_limit=2):
+            trial = run_trial(task, plan)
+            measure_step_time(task, plan, seconds=0.0, on_limit=lambda _: None)
+        assert len(graphs) == 2
+        (said,) = trial.notices
+        assert "more than 2 variants" in said
 
     def test_what_has_no_effect_is_said(self, make_task):
         notices: list[str] = []

@@ -47,12 +47,14 @@ _MOST_HEAD_EPOCHS, _MOST_READ_EPOCHS = 6, 10
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Tried:
     """A classifier that was trained on what is not held back: the steps of a training on
-    everything, the seconds of one, and the figure on what is held back. ``head``: None of a bag."""
+    everything, the seconds of one, and the figure on what is held back. ``head``: None of a bag.
+    ``notices``: texts that a person should read."""
 
     head: ReadHead | None
     num_steps: int
     step: float
     figure: float
+    notices: tuple[str, ...] = ()
 
 
 def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
@@ -94,7 +96,13 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
         application=dataclasses.replace(application, kept=kept, head=best.head),
         chosen=chosen,
         num_steps=schedule.num_steps,
-        reasons=(reason, choice, *limit.said, *said_of_time(schedule)),
+        reasons=(
+            reason,
+            choice,
+            *dict.fromkeys(said for one in tried.values() for said in one.notices),
+            *limit.said,
+            *said_of_time(schedule),
+        ),
         length=limit.length_rule(schedule, network),
     )
 
@@ -147,6 +155,7 @@ def _try_bag(application: ClassifyTraining, plan: Plan, limit: TimeLimit) -> _Tr
     return _Tried(
         head=None, num_steps=whole.num_steps * num_steps // task.num_steps,
         step=trial.seconds / num_steps, figure=trial.metrics[application.target.figure],
+        notices=trial.notices,
     )  # fmt: skip
 
 
@@ -173,10 +182,9 @@ def _try_head(
     read = reading(num_steps=1000)
     most = _MOST_READ_EPOCHS * len(tokens) // read.batch_size
     read_steps = _affordable(limit, read, plan, _READ_SHARE * left, most=most)
-    trial = run_trial(reading(num_steps=read_steps), plan)
-    weights = {
-        name: tensor.detach().cpu().clone() for name, tensor in trial.model.state_dict().items()
-    }
+    read_trial = run_trial(reading(num_steps=read_steps), plan)
+    state = read_trial.model.state_dict()
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     head = ReadHead(tokenizer=tokenizer, shape=shape, weights=weights)
     task = application.head_task(head, 1000, everything=False)
     plan = _head_plan(plan, limit.planning.pins)
@@ -187,6 +195,7 @@ def _try_head(
     tried = _Tried(
         head=head, num_steps=head_steps, step=trial.seconds / head_steps,
         figure=trial.metrics[application.target.figure],
+        notices=(*read_trial.notices, *trial.notices),
     )  # fmt: skip
     return tried, (
         f"{HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned "
