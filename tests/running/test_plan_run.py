@@ -49,6 +49,20 @@ def test_a_plan_beyond_the_tolerance_is_refused(make_task, tmp_path):
         volano.train(make_task(tolerance="exact"), plan=plan, out=tmp_path / "run")
 
 
+def test_a_given_plan_that_runs_out_of_memory_is_split_if_that_is_the_same(
+    make_task, quiet, tmp_path
+):
+    def scarce(model, batch):
+        if len(batch[0]) > 16 and model.training:
+            raise torch.OutOfMemoryError("no more")
+        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    task = make_task(objective=scarce, duration="2st", valid=None)
+    run = volano.train(task, plan=Plan.baseline(), out=tmp_path / "run", observer=quiet)
+    assert run.plan == Plan.baseline().pin(micro_batch=16)
+    assert json.loads((run.path / "run.json").read_text())["may_split"] is None
+
+
 def weighted(model, batch):
     """A mean over weights that differ, not said in ``Loss.weight``."""
     weights = batch[1].float() + 1

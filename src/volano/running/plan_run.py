@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from volano.device import Device
 from volano.errors import PlanError, UsageError
@@ -59,6 +60,12 @@ def _as_given(task: Task, plan: Plan) -> PlanResult:
     found = ParityGuard(task, Device(plan.device), lambda: 0.0).divisible
     reasons = () if found.yes else (said_of_split(size, found),)
     return PlanResult(plan=plan, reasons=reasons, may_split=found.yes)
+
+
+def split_when_needed(task: Task, plan: Plan) -> Callable[[], bool]:
+    """Returns the function that finds out whether a task's batch may be split, of which planning
+    had no need: for a step that runs out of memory all the same."""
+    return lambda: ParityGuard(task, Device(plan.device), lambda: 0.0).divisible.yes
 
 
 def check_given(task: Task, plan: Plan) -> None:

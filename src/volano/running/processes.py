@@ -25,6 +25,7 @@ from volano.errors import RunError, UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest, PlanResult, share_of_threads
 from volano.running.minutes import with_steps_of
+from volano.running.plan_run import split_when_needed
 from volano.running.references import load_task, task_again
 from volano.running.trust import check_trusted, trust_folder
 from volano.task import Task
@@ -191,9 +192,11 @@ def begin(
     plan, safety, world_size = chosen.plan, settings.safety, settings.processes.world_size
     notices = (*notices, *idle_accelerators(Device(plan.device), world_size))
     if world_size == 1:
+        known = chosen.may_split
         return run_task(
             task, plan, folder, observer=settings.observer, source=source, notices=notices,
-            safety=safety, may_split=chosen.may_split, length=length,
+            safety=safety, length=length,
+            may_split=split_when_needed(task, plan) if known is None else known,
         )  # fmt: skip
     check_processes(task, plan, settings.processes, source)
     prepare_run(task, plan, folder, source=source, notices=notices, safety=safety)
@@ -209,7 +212,10 @@ def go_on(task: Task, folder: RunFolder, settings: TrainingRequest) -> Run:
     plan, task = Plan.load(folder.path / "plan.json"), with_steps_of(task, folder)
     safety = settings.safety
     if settings.processes.world_size == 1:
-        return run_task(task, plan, folder, observer=settings.observer, resume=True, safety=safety)
+        return run_task(
+            task, plan, folder, observer=settings.observer, resume=True, safety=safety,
+            may_split=split_when_needed(task, plan),
+        )  # fmt: skip
     check_processes(task, plan, settings.processes)
     with folder.held():  # refused here, before any rank is started
         changes = {} if safety is None else {"safety": safety.to_json()}

@@ -24,6 +24,7 @@ from volano.training.graphs.compiling import settings_of
 from volano.training.health.length_revision import LengthRevision, LengthRule
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.loop import TrainingLog, TrainingLoop, named_for_valid
+from volano.training.memory.out_of_memory import MaySplit
 from volano.training.network_parts import network_parts
 from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.run_record import FaultList, PlanChanges, RunKeeper, take_up_run
@@ -79,7 +80,7 @@ class RunSettings:
             had.
         ranks: the ranks with which this process trains together, joined already; all train alike.
             None is alone.
-        may_split: see :class:`Session`; None with ``resume`` is what the run had.
+        may_split: see :class:`Session`; with ``resume`` what the run had is taken, if it knew it.
         length: the rule by which a new run of one process revises its number of steps, once.
     """
 
@@ -89,7 +90,7 @@ class RunSettings:
     notices: tuple[str, ...] = ()
     safety: Safety | None = None
     ranks: Ranks | None = None
-    may_split: bool | None = None
+    may_split: MaySplit = None
     length: LengthRule | None = None
 
 
@@ -174,7 +175,8 @@ class _Training:
         self._started = time.perf_counter()
         before = folder.read_json("run.json") if given.resume else {}
         self._safety = given.safety or Safety.from_json(before.get("safety"))
-        self._may_split = before.get("may_split") if given.may_split is None else given.may_split
+        known = before.get("may_split")
+        self._may_split: MaySplit = given.may_split if known is None else known
         self._ranks = given.ranks or Ranks()
         self._device = Device(plan.device)
         self._keeper = RunKeeper(folder)

@@ -37,7 +37,7 @@ from volano.training.graphs.compiling import why_not_as_said
 from volano.training.graphs.gradient_graph import why_not_graph
 from volano.training.memory.activations import Activations
 from volano.training.memory.offload import OffloadedState, why_not_offloaded
-from volano.training.memory.out_of_memory import OutOfMemoryFallback
+from volano.training.memory.out_of_memory import MaySplit, OutOfMemoryFallback
 from volano.training.optim.make import set_mode
 from volano.training.prefix.apply import PassedWithPrefix, training_prefix
 from volano.training.state import make_state
@@ -57,7 +57,7 @@ class Session:
         may_skip: whether training continues after a step whose numbers are not finite.
         ranks: the ranks with which this process trains together; None is alone.
         may_split: whether the loss of a batch is the sum over its parts, so that a step that runs
-            out of memory may be done in smaller ones; None is not known, and it is not split.
+            out of memory may be done in smaller ones; see :class:`OutOfMemoryFallback`.
 
     Raises:
         TaskError: the model or the optimizer is not what the task promises.
@@ -73,7 +73,7 @@ class Session:
         on_fault: Callable[[str, Fault], None] | None = None,
         may_skip: bool = False,
         ranks: Ranks | None = None,
-        may_split: bool | None = None,
+        may_split: MaySplit = None,
     ) -> None:
         self.ranks = ranks or Ranks()
         on_notice = on_notice or (lambda _: None)
@@ -86,7 +86,7 @@ class Session:
         self.seconds: dict[str, float] = {}
         self._phases: list[str] = []
         self._charged_until = time.perf_counter()
-        self._on_fault, self._may_split = on_fault, bool(may_split)
+        self._on_fault, self._may_split = on_fault, may_split is True
         self.best = BestWeights(task.patience) if task.keep == "best" else None
         with self.phase("prepare"):
             average, parallel = self._prepare_model(on_notice)

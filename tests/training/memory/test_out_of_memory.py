@@ -158,6 +158,21 @@ def test_where_nothing_helps_the_error_says_what_is_missing(
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.parametrize("may_split", [True, False])
+def test_what_nobody_knows_is_found_out_once_when_it_matters(may_split):
+    asked = []
+    relief = OutOfMemoryFallback(
+        lambda: False, may_split=lambda: asked.append(1) or may_split, ranks=1
+    )
+    if not may_split:
+        with pytest.raises(RunError, match="Take a smaller `batch_size`"):
+            relief.after(Plan.baseline(), 64, "gone")
+        return
+    plan = relief.after(Plan.baseline(), 64, "gone")
+    assert relief.after(plan, 64, "gone").micro_batch == 16
+    assert asked == [1]
+
+
 def test_several_ranks_stop_and_say_what_to_pin():
     # What this one's part of a micro-batch was; the others wait in a collective operation by now.
     relief = OutOfMemoryFallback(lambda: pytest.fail("nothing is changed"), may_split=True, ranks=4)

@@ -18,6 +18,8 @@ from volano.errors import RunError
 from volano.plan import Plan
 
 _Result = TypeVar("_Result")
+# Whether the loss of a batch is the sum of its parts', how that is found out, or None.
+MaySplit = bool | Callable[[], bool] | None
 
 # Backends that raise a plain RuntimeError: the host's allocator (c10/core/impl/alloc_cpu.cpp),
 # Apple's, libraries of kernels that allocate by themselves (cuBLAS and cuDNN also say it by having
@@ -74,13 +76,13 @@ class OutOfMemoryFallback:
     Args:
         start_recomputing: the function that makes the model forget activations from now on; False
             if it cannot.
-        may_split: whether the loss of a batch is the sum of its parts'. None is not known, and it
-            is not split.
+        may_split: whether the loss of a batch is the sum of its parts', or a function that finds
+            that out, which is asked once it matters. None is not known, and it is not split.
         ranks: the number of ranks that train together.
     """
 
     def __init__(
-        self, start_recomputing: Callable[[], bool], *, may_split: bool | None, ranks: int
+        self, start_recomputing: Callable[[], bool], *, may_split: MaySplit, ranks: int
     ) -> None:
         self._start_recomputing, self._may_split, self._ranks = start_recomputing, may_split, ranks
 
@@ -96,7 +98,9 @@ class OutOfMemoryFallback:
         # What the others do by now waits for this one, and cannot be taken back.
         if self._ranks > 1:
             raise _out_of_memory(reason, plan, size, f"Pin `micro_batch` {smaller}")
-        if self._may_split and size > 1:
+        if callable(self._may_split) and size > 1:
+            self._may_split = self._may_split()
+        if self._may_split is True and size > 1:
             return plan.pin(micro_batch=smaller)
         # A model that is compiled already would not see that its blocks are wrapped.
         if plan.recompute == "none" and not plan.compile and self._start_recomputing():
