@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from volano.device import Device
 from volano.plan.explanation import Explanation
 from volano.planner.memory.predict import measure
 from volano.task import Task
@@ -22,18 +23,22 @@ def measured_beside(task: Task, explanation: Explanation) -> Explanation:
     by which the prediction was too high (negative: too low), if there was one.
     """
     plan = explanation.plan
+    device = Device(plan.device)
+    device.reset_peak_memory()
     time_of = measure_step_time(task, plan, seconds=_SECONDS, is_later=True)
     actual: dict[str, Any] = {"step": time_of.step, "startup": time_of.startup}
     if explanation.time is not None:
         actual["step_error"] = explanation.time.step / time_of.step - 1.0
-    # What lives inside compiled code cannot be seen from outside; an accelerator's allocator
-    # reports it.
-    notices = explanation.notices
-    if plan.compile:
+    notices, peak = explanation.notices, None
+    if not plan.compile:
+        memory = measure(task, plan)
+        peak, actual["memory"] = memory.peak, dict(memory.categories)
+    elif not device.is_cpu:  # what lives inside compiled code its allocator alone can tell
+        peak = device.memory().peak
+    if peak is None:
         notices = (*notices, "memory of compiled code is not measured")
     else:
-        memory = measure(task, plan)
-        actual |= {"memory_bytes": memory.peak, "memory": dict(memory.categories)}
+        actual["memory_bytes"] = peak
         if explanation.memory is not None:
-            actual["memory_error"] = explanation.memory.peak / memory.peak - 1.0
+            actual["memory_error"] = explanation.memory.peak / peak - 1.0
     return dataclasses.replace(explanation, actual=actual, notices=notices)
