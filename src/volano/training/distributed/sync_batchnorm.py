@@ -97,7 +97,7 @@ class _NormalizeOverRanks(torch.autograd.Function):
         kept = x.new_zeros(x.shape[1], dtype=wide), x.new_ones(x.shape[1], dtype=wide)
         own_mean, own_variance = torch.batch_norm_update_stats(x, *kept, 0.0)
         # Padded batches may differ in length.
-        own_count = own_mean.new_tensor([x.numel() // x.shape[1]], dtype=wide)
+        own_count = own_mean.new_full((1,), x.numel() // x.shape[1], dtype=wide)  # no copy
         own = torch.cat([own_count, own_mean.to(wide), own_variance.to(wide)])
         parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, own)
