@@ -51,9 +51,9 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 """
 
 
-def advice(tmp_path, text, plan=PLAN):
+def advice(tmp_path, text, plan=PLAN, facts=None):
     (tmp_path / "train.py").write_text(text)
-    found = changes_for(plan, Script(target=str(tmp_path / "train.py")))
+    found = changes_for(plan, Script(target=str(tmp_path / "train.py")), facts)
     lines = [
         line[1:] for line in found.diff.splitlines() if line.startswith("+") and line[1] != "+"
     ]
@@ -73,7 +73,11 @@ def test_a_plain_loop(tmp_path):
     noted = {key for key, change in said.items() if not change.is_literal}
     assert noted == {
         (7, "model = torch.compile(model)"),
-        (10, "with torch.autocast(device.type, dtype=torch.bfloat16): around model(...)"),
+        (
+            10,
+            "with torch.autocast(torch.device(device).type, dtype=torch.bfloat16): around "
+            "model(...), .float() behind what it returns",
+        ),
         (0, "torch.set_num_threads(2), at the start"),
         (0, "torch.backends.cudnn.benchmark = True, at the start"),
     }
@@ -160,6 +164,38 @@ def test_what_comes_out_parses(tmp_path, text):
 
     (tmp_path / "train.py").write_text(text)
     sources = _sources(Script(target=str(tmp_path / "train.py")))
-    _Writer(PLAN, sources).advice()
+    _Writer(PLAN, sources, {}).advice()
     for source in sources:
         ast.parse(source.edited())
+
+
+CHOSEN = """import torch
+from torch.utils.data import DataLoader
+first = DataLoader(data, num_workers=4)
+second = DataLoader(
+    stream, batch_size=8)
+third = DataLoader(data, num_workers=0)
+optimizer = torch.optim.SGD(model.parameters(), foreach=True)
+with torch.no_grad(): model(x)
+"""
+
+
+def test_what_the_script_chose_and_streams_are_left(tmp_path):
+    facts = {"streams": [[str(tmp_path / "train.py"), 4]], "device": "cpu:0"}
+    plan = ScriptPlan(num_workers=2, pin_memory=True, fused=True, precision="bf16")
+    said, lines = advice(tmp_path, CHOSEN, plan, facts)
+    assert lines == [
+        "first = DataLoader(data, num_workers=4, pin_memory=True)",
+        "    stream, batch_size=8, pin_memory=True)",
+        "third = DataLoader(data, num_workers=2, pin_memory=True)",
+    ]
+    assert said.keys() >= {
+        (0, "fused=True, to the optimizer"),
+        (8, 'with torch.autocast("cpu", dtype=torch.bfloat16): around model(...), .float() behind '
+            "what it returns"),
+    }  # fmt: skip
+
+
+def test_a_loader_without_workers_takes_no_prefetch(tmp_path):
+    _, lines = advice(tmp_path, CHOSEN, ScriptPlan(prefetch_factor=4))
+    assert lines == ["first = DataLoader(data, num_workers=4, prefetch_factor=4)"]

@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset
 
 from script.loops import Squares, plain_loop
 from volano.script.apply import applied
@@ -72,14 +72,22 @@ class Stream(IterableDataset):
         return iter(range(100))
 
 
-class Endless(Sampler):
-    """Says as older samplers did that it has no length."""
+class Endless(torch.utils.data.Sampler):
+    """A sampler that does not tell its length."""
 
     def __iter__(self):
-        return iter(range(100))
+        return iter(range(40))
 
     def __len__(self):
         raise NotImplementedError
+
+
+def test_a_loader_of_unknown_length_is_treated_and_modules_are_not_looked_into():
+    data = Squares()
+    data.library = torch
+    with applied(ScriptPlan(num_workers=1)) as result:
+        assert len(list(DataLoader(data, batch_size=8, sampler=Endless()))) == 5
+    assert "num_workers=1" in result.deeds[0]
 
 
 def own_file(tmp_path):

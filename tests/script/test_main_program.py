@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 
 import pytest
+
+from volano.script.main_program import after_import
 
 SCRIPT = """
 import sys, __main__, signal
@@ -56,3 +59,26 @@ def test_output_traceback_and_exit_code_are_the_scripts(folder, words):
     assert run[:3] == alone[:3]
     assert run[3] == 1  # one line is ours
     assert alone[1] or "wrong" in words
+
+
+def test_who_asks_whether_there_is_a_module_has_not_imported_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "asked_for.py").write_text("value = 1\n")
+    told, finders = [], list(sys.meta_path)
+    after_import("asked_for", lambda: told.append(sys.modules["asked_for"].value))
+    for _ in range(2):  # as transformers and accelerate look for torch
+        assert importlib.util.find_spec("asked_for") is not None
+    assert told == []
+    module = importlib.import_module("asked_for")
+    assert (told, sys.meta_path) == ([1], finders)
+    assert "exec_module" not in vars(module.__spec__.loader)
+    monkeypatch.delitem(sys.modules, "asked_for")
+
+
+def test_what_a_package_lacks_is_no_mistake_in_the_modules_name(tmp_path):
+    (tmp_path / "lacking").mkdir()
+    (tmp_path / "lacking" / "__init__.py").write_text("import not_there_at_all\n")
+    (tmp_path / "lacking" / "train.py").write_text("")
+    code, _, lines, _ = outcome(tmp_path, "-m", "volano", "run", "-m", "lacking.train")
+    assert code == 1
+    assert lines[-1] == "ModuleNotFoundError: No module named 'not_there_at_all'"

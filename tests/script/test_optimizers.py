@@ -8,6 +8,7 @@ from torch import nn
 
 from script.loops import plain_loop
 from volano.script.apply import applied
+from volano.script.optimizers import after_closure
 from volano.script.plan import ScriptPlan
 
 FUSED = ScriptPlan(fused=True)
@@ -73,3 +74,35 @@ def test_mistakes_of_the_script_are_told_as_ever():
             torch.optim.AdamW(nn.Linear(2, 2).parameters(), lr=-1.0)
         with pytest.raises(TypeError, match="unexpected keyword"):
             torch.optim.AdamW(nn.Linear(2, 2).parameters(), rate=1.0)
+
+
+def test_checkpoints_are_those_of_the_script_alone_and_go_on_fused():
+    net = nn.Linear(2, 2)
+
+    def stepped():
+        optimizer = torch.optim.AdamW({"w": net.weight, "b": net.bias}.values())
+        net(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        return optimizer
+
+    alone = stepped().state_dict()
+    with applied(FUSED) as result:
+        fused = stepped()
+        assert fused.state_dict()["param_groups"] == alone["param_groups"]
+        for state in (alone, fused.state_dict()):
+            fused.load_state_dict(state)
+            assert fused.param_groups[0]["fused"] is True
+            fused.step()
+    assert result.deeds == ("AdamW fused",)
+    fused.load_state_dict(alone)
+    assert fused.param_groups[0]["fused"] is None
+
+
+def test_what_follows_a_closure_is_called_after_it():
+    said = []
+    args, kwargs = after_closure(
+        (None,), {"closure": lambda: said.append("closure") or 3}, said.clear
+    )
+    assert (args, kwargs["closure"]()) == ((None,), 3)
+    assert said == []
+    assert after_closure((None, None), {}, said.clear) is None

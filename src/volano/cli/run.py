@@ -18,6 +18,8 @@ from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script
 from volano.script.run import check_seconds, run_script
 
+_FLAGS = ("--plan", "--no-plan", "--find")
+
 
 class RunWords(NamedTuple):
     """The words of a command line: the script, the plan's file, whether it runs as it is, and for
@@ -64,6 +66,11 @@ def run_early(arguments: list[str]) -> bool:
             found.script.file()
     except VolanoError as error:
         _end(error)
+    for flag in found.script.misplaced(_FLAGS):
+        said = (
+            f"{flag} stands behind {found.script.words}, whose own it is: Volano's stand before it"
+        )
+        print(f"volano: {said}", file=sys.stderr)  # noqa: T201 - nothing else is set up yet
     try:
         run_script(found.script, **options)
     except NoSuchModuleError as error:  # any other is the script's own

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from volano.script.hosts import OF_LOADERS, arguments_of_host
+from volano.script.hosts import IMPLEMENTATIONS, OF_LOADERS, arguments_of_host
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script, own_code
 from volano.script.source_edits import SourceFile
@@ -78,21 +78,34 @@ class _WrittenCall(NamedTuple):
     name: str
 
 
-def changes_for(plan: ScriptPlan, script: Script) -> Advice:
+def changes_for(plan: ScriptPlan, script: Script, facts: Mapping[str, Any] | None = None) -> Advice:
     """Returns what to write into a script so that it runs as a plan. The files are read and stay as
     they are.
+
+    Args:
+        plan: the plan.
+        script: the script.
+        facts: what was seen of it, as :class:`~volano.script.search.explanation.ScriptExplanation`
+            has it: its device, and which of its loaders can only be iterated over.
 
     Raises:
         UsageError: there is no such script.
     """
-    return _Writer(plan, _sources(script)).advice()
+    return _Writer(plan, _sources(script), facts or {}).advice()
 
 
 class _Writer:
     """Collects changes to a script's files."""
 
-    def __init__(self, plan: ScriptPlan, sources: list[SourceFile]) -> None:
+    def __init__(
+        self, plan: ScriptPlan, sources: list[SourceFile], facts: Mapping[str, Any]
+    ) -> None:
         self._plan, self._sources = plan, sources
+        self._streams = [tuple(place) for place in facts.get("streams", ())]
+        device = facts.get("device")
+        # A script's own `device` may be a string.
+        kind = None if device is None else device.split(":")[0]
+        self._device_type = "torch.device(device).type" if kind is None else f'"{kind}"'
         self._calls = [call for source in sources for call in _calls(source)]
         found = [_HOSTS.get((call.package, call.name)) for call in self._calls]
         self._hosts = {
@@ -134,12 +147,32 @@ class _Writer:
         self, package: str, names: Iterable[str], values: dict[str, str], settings: tuple[str, ...]
     ) -> None:
         calls = [call for call in self._calls if call.package == package and call.name in names]
-        for call in calls:
-            self._argue(call, values, settings)
-        if not calls:
+        taken = [(call, self._taken_values(call, values)) for call in calls]
+        for call, own in taken:
+            if own:
+                self._argue(call, own, tuple(name for name in settings if name in own))
+        if not any(own for _, own in taken):
             said = ", ".join(f"{name}={value}" for name, value in values.items())
             where = "where the loaders are made" if "DataLoader" in names else "to the optimizer"
             self._note(0, settings, f"{said}, {where}")
+
+    def _taken_values(self, call: _WrittenCall, values: dict[str, str]) -> dict[str, str]:
+        """Returns those of some arguments that a call takes, as a plan leaves what the script chose
+        when it is applied."""
+        given = {keyword.arg: _constant(keyword.value) for keyword in call.node.keywords}
+        if call.name != "DataLoader":
+            return {} if any(given.get(name) for name in IMPLEMENTATIONS) else values
+        # None is known to the script alone.
+        num_workers = given.get("num_workers", None if None in given else 0)
+        place = str(call.source.path)
+        is_stream = any(
+            file == place and call.node.lineno <= line <= (call.node.end_lineno or line)
+            for file, line in self._streams
+        )
+        is_left = num_workers or is_stream if "num_workers" in values else num_workers == 0
+        return {
+            name: value for name, value in values.items() if name == "pin_memory" or not is_left
+        }
 
     def _argue(self, call: _WrittenCall, values: dict[str, str], settings: tuple[str, ...]) -> None:
         """Has a call give arguments."""
@@ -187,7 +220,8 @@ class _Writer:
             self._note(line, (setting,), f"{again}torch.compile({name}{mode})")
         else:
             kind = "torch.bfloat16" if value == "bf16" else "torch.float16"
-            code = f"with torch.autocast(device.type, dtype={kind}): around {name}(...)"
+            code = f"with torch.autocast({self._device_type}, dtype={kind}): around {name}(...)"
+            code += ", .float() behind what it returns"
             if value == "fp16":
                 code += ", and torch.amp.GradScaler for the loss and the steps"
             self._note(self._line_of_call(name), (setting,), code)
@@ -296,6 +330,11 @@ def _is_move(node: Any) -> TypeGuard[ast.Call]:
         and len(node.args) == 1
         and "device" in _code(node.args[0]).lower()
     )
+
+
+def _constant(node: ast.expr) -> Any:
+    """Returns the value of a literal; None of anything else."""
+    return node.value if isinstance(node, ast.Constant) else None
 
 
 def _receiver(call: ast.Call) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+# Arguments by which a script chooses an implementation of its optimizer itself, or with which the
+# fused one is another function.
+IMPLEMENTATIONS = ("fused", "foreach", "capturable", "differentiable")
 OF_LOADERS = ("num_workers", "pin_memory", "prefetch_factor", "persistent_workers")
 
 

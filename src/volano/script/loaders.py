@@ -13,6 +13,7 @@ import multiprocessing
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -160,11 +161,10 @@ def _why_no_workers(loader: Any) -> str | None:
         return "it is read in a worker, which may have none itself"
     if isinstance(loader.dataset, IterableDataset):
         return "it can only be iterated over, and several workers would each give all of it"
-    try:
-        if len(loader) < _LEAST_BATCHES:
-            return f"{len(loader)} batches are over before workers have begun"
-    except Exception:  # noqa: BLE001 - of unknown length, which a sampler says in any way
-        pass
+    # Of unknown length: a sampler of the script's has none, or raises what it likes.
+    with contextlib.suppress(Exception):
+        if (num_batches := len(loader)) < _LEAST_BATCHES:
+            return f"{num_batches} batches are over before workers have begun"
     if any(_is_handle(value) for value in _outline(loader.dataset, hold=True)):
         return "its dataset holds an open file, whose place workers would share"
     return None
@@ -186,7 +186,7 @@ def _outline(dataset: Any, *, hold: bool = False) -> list[Any]:
             found.append(value)
             return
         found.append(value if hold else id(value))
-        if depth == 0 or id(value) in seen or isinstance(value, type):
+        if depth == 0 or id(value) in seen or isinstance(value, type | ModuleType):
             return
         seen.add(id(value))
         if isinstance(value, list | tuple):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from volano.script.notes import Notes
+from volano.script.optimizers import after_closure
 
 # Small enough that the first steps, by which a plan is judged, seldom overflow.
 _FIRST_SCALE = 2.0**12
@@ -96,19 +97,10 @@ class LossScaling:
         return gradient if self._in_graph == 1.0 else gradient / self._in_graph
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        given = [*args[1:], *kwargs.values()]
-        closure = next((value for value in given if callable(value)), None)
-        if closure is None:
+        replaced = after_closure(args, kwargs, functools.partial(self._judge, optimizer))
+        if replaced is None:
             self._judge(optimizer)
-            return None
-
-        @functools.wraps(closure)
-        def judged(*own: Any, **named: Any) -> Any:
-            result = closure(*own, **named)
-            self._judge(optimizer)
-            return result
-
-        return _replaced(args, kwargs, closure, judged)
+        return replaced
 
     def _judge(self, optimizer: Optimizer) -> None:
         """Takes away the gradients of a step that has overflowed, which skips it."""
@@ -143,12 +135,3 @@ class _Boundary(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
         return ctx.scaling.passed(gradient, ctx.scale, ctx.is_output), None, None
-
-
-def _replaced(
-    args: Any, kwargs: Any, closure: Callable[..., Any], judged: Callable[..., Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return (
-        tuple(judged if value is closure else value for value in args),
-        {name: judged if value is closure else value for name, value in kwargs.items()},
-    )

@@ -70,25 +70,36 @@ class _AfterImport:
 
     def __init__(self, name: str, callback: Callable[[], None]) -> None:
         self._name, self._callback = name, callback
+        self._is_asking = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Returns the spec of the usual finders, whose loader is watched."""
         del path, target
-        if name != self._name:
+        if name != self._name or self._is_asking:
             return None
-        sys.meta_path.remove(self)  # pyright: ignore[reportArgumentType] - a finder by its method
-        spec = importlib.util.find_spec(name)
+        self._is_asking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._is_asking = False
         if spec is not None and spec.loader is not None:
-            loader: Any = spec.loader
-            execute = loader.exec_module
+            self._watch(spec.loader)
+        return spec
 
-            def execute_and_tell(module: types.ModuleType) -> None:
-                del loader.exec_module  # the instance's; the class's is left
-                execute(module)
+    def _watch(self, loader: Any) -> None:
+        execute = loader.exec_module
+
+        def execute_and_tell(module: types.ModuleType) -> None:
+            del loader.exec_module  # the instance's; the class's is left
+            execute(module)
+            # Only now: many ask for a spec to see whether there is such a module, and import it
+            # later.
+            finders: list[Any] = sys.meta_path
+            if self in finders:
+                finders.remove(self)
                 self._callback()
 
-            loader.exec_module = execute_and_tell
-        return spec
+        loader.exec_module = execute_and_tell
 
 
 def _file_code(script: Script) -> tuple[Callable[[], CodeType], None, str]:

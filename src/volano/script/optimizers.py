@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,18 +14,36 @@ import torch
 from volano.device import Device
 from volano.device.torch_private import step_hooks_suspended
 from volano.errors import UsageError
+from volano.script.hosts import IMPLEMENTATIONS
 from volano.script.notes import Notes
 
-# Settings by which a script chooses an implementation itself, or with which the fused one is
-# another function.
-_CHOICES = ("fused", "foreach", "capturable", "differentiable")
+
+def after_closure(
+    args: tuple[Any, ...], kwargs: dict[str, Any], then: Callable[[], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Returns the arguments of an optimizer's step with a closure that calls ``then`` when it has
+    computed the gradient; None if they have no closure."""
+    closure = next((value for value in (*args[1:], *kwargs.values()) if callable(value)), None)
+    if closure is None:
+        return None
+
+    @functools.wraps(closure)
+    def called(*own: Any, **named: Any) -> Any:
+        result = closure(*own, **named)
+        then()
+        return result
+
+    return (
+        tuple(called if value is closure else value for value in args),
+        {name: called if value is closure else value for name, value in kwargs.items()},
+    )
 
 
 @contextlib.contextmanager
 def optimizers_fused(notes: Notes) -> Iterator[None]:
     """Returns a context in which optimizers of torch are made fused if they have it here and the
     script has not chosen otherwise."""
-    made: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+    made: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[Any]] = weakref.WeakKeyDictionary()
     is_making: list[bool] = []
     with contextlib.ExitStack() as stack:
         for kind in _with_fused():
@@ -35,9 +53,11 @@ def optimizers_fused(notes: Notes) -> Iterator[None]:
         try:
             yield
         finally:
-            for optimizer in made:
+            for optimizer, hooks in made.items():
                 for group in optimizer.param_groups:
                     group["fused"] = None
+                for hook in hooks:
+                    hook.remove()
 
 
 def _with_fused() -> list[Any]:
@@ -52,7 +72,7 @@ def _with_fused() -> list[Any]:
 
 def _maker(
     kind: Any,
-    made: weakref.WeakSet[torch.optim.Optimizer],
+    made: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[Any]],
     is_making: list[bool],
     notes: Notes,
 ) -> Callable[..., None]:
@@ -74,7 +94,7 @@ def _maker(
             reason = _why_as_given(kind, given)
             if reason is None:
                 original(*bound.args, **{**bound.kwargs, "fused": True})
-                made.add(self)
+                made[self] = _stored_as_given(self, given.get("fused"))
                 return notes.did(f"{kind.__name__} fused")
             notes.left(f"{kind.__name__} {reason}")
             return original(*bound.args, **bound.kwargs)
@@ -84,9 +104,27 @@ def _maker(
     return make
 
 
+def _stored_as_given(optimizer: torch.optim.Optimizer, own: Any) -> list[Any]:
+    """Has the optimizer's state say of ``fused`` what the script does, so that its checkpoints are
+    those of the script alone; and go on fused from any of them. Returns the hooks."""
+
+    def with_fused(state: dict[str, Any], value: Any) -> dict[str, Any]:
+        groups = [
+            group if any(group.get(name) for name in IMPLEMENTATIONS if name != "fused")
+            else {**group, "fused": value}
+            for group in state["param_groups"]
+        ]  # fmt: skip
+        return {**state, "param_groups": groups}
+
+    return [
+        optimizer.register_state_dict_post_hook(lambda _, state: with_fused(state, own)),
+        optimizer.register_load_state_dict_pre_hook(lambda _, state: with_fused(state, True)),
+    ]
+
+
 def _why_as_given(kind: Any, given: dict[str, Any]) -> str | None:
     """Returns why an optimizer has to be made as the script does it; None if it may be fused."""
-    if any(given.get(name) not in (None, False) for name in _CHOICES):
+    if any(given.get(name) not in (None, False) for name in IMPLEMENTATIONS):
         return "has an implementation that the script chose"
     for tensor in _tensors(given["params"]):
         place = tensor.device.type
@@ -114,6 +152,6 @@ def _tensors(params: Any) -> Iterator[torch.Tensor]:
         if isinstance(inside, Iterator):
             inside = params["params"] = list(inside)
         yield from _tensors(inside)
-    elif isinstance(params, list | tuple):
+    elif isinstance(params, Iterable) and not isinstance(params, str):
         for item in params:
             yield from _tensors(item)

@@ -7,6 +7,7 @@ Nothing here imports torch before the script does.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import platform
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -71,6 +72,21 @@ class Script:
             got = f"{path}, a folder" if _is_there(path, Path.is_dir) else f"no such file: {path}"
             raise UsageError("A script must be a file of Python", got=got)
         return path
+
+    def misplaced(self, flags: Iterable[str]) -> list[str]:
+        """Returns those of Volano's flags that stand among the script's arguments though no code of
+        the script names them."""
+        given = {argument.partition("=")[0] for argument in self.arguments}
+        found = sorted(given.intersection(flags))
+        if not found:
+            return []
+        with contextlib.suppress(OSError, UsageError):
+            text = "".join(path.read_text(errors="replace") for path in own_code(self))
+            # As argparse has them, or as the parameters of typer and click.
+            words = [rf"{flag}\b|\b{flag.strip('-').replace('-', '_')}\s*:" for flag in found]
+            return [flag for flag, word in zip(found, words, strict=True)
+                    if not re.search(word, text)]  # fmt: skip
+        return []
 
     def folder(self) -> Path:
         """Returns the folder from which the script imports first, as Python has it."""

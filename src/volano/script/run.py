@@ -123,30 +123,31 @@ class _Running:
                 self._start_again(error)
             raise
         finally:
-            if self._is_own():
+            if self._is_own_process():
+                if self._is_waiting:
+                    _say(f"{self._script.words} has not imported torch: nothing to plan")
                 self._end(is_whole)
+                for notice in () if self._applied is None else self._applied.notices:
+                    _say(notice)
 
-    def _is_own(self) -> bool:
-        """Returns whether this is the process that was started; one that the script has forked
-        comes by at its end too."""
+    def _is_own_process(self) -> bool:
+        """Checks that this is not a process that the script has forked, which comes by too."""
         return os.getpid() == self._process
 
     def _watch_first_step(self) -> None:
+        from torch.compiler import is_compiling
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         def finished(*_: Any) -> None:
-            # Taken off at the end: within its own call torch walks over the hooks.
-            if self._first_step is None:
+            # Taken off at the end: within its own call torch walks over the hooks. A compiler that
+            # follows the step sees nothing: the clock would part its graph.
+            if not is_compiling() and self._first_step is None:
                 self._first_step = time.monotonic()
 
         self._watching.callback(register_optimizer_step_post_hook(finished).remove)
 
     def _end(self, is_whole: bool) -> None:
         self._watching.close()
-        if self._is_waiting:
-            _say(f"{self._script.words} has not imported torch: nothing to plan")
-        for notice in () if self._applied is None else self._applied.notices:
-            _say(notice)
         if self._length_file is None or self._first_step is None:
             return
         length = ScriptLength(
@@ -178,7 +179,7 @@ class _Running:
         applied = self._applied
         if applied is None or not applied.deeds or applied.has_finished_step:
             return False
-        if not self._is_own():
+        if not self._is_own_process():
             return False
         if num_ranks() > 1:  # other ranks would wait for this one
             _say(f"{self._script.words} has failed before a step; without the plan: --no-plan")

@@ -80,3 +80,12 @@ def test_a_device_and_more_time_have_more_candidates():
 
 def test_another_number_of_threads():
     assert [other_threads({"threads": n}) for n in (1, 2, 8)] == [2, 1, 4]
+
+
+def test_what_can_only_be_iterated_over_and_models_in_evaluation_mode_are_left():
+    facts = {**PLAIN, "loaders": [{**SLOW, "is_stream": True}], "is_training": False}
+    plans, refused = tried(make(facts, data=0.5, forward=0.4, optimizer=0.1), seconds=600)
+    assert plans == ["fused=True"]
+    assert refused["data workers"].startswith("several would each give all")
+    assert "evaluation mode" in refused["precision, memory format"]
+    assert "evaluation mode" in refused["torch.compile"]

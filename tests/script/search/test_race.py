@@ -23,8 +23,8 @@ TOGETHER = ScriptPlan(num_workers=2, memory_format="channels_last")
 class Runner:
     """A runner of scripts that take as long as is said."""
 
-    def __init__(self, folder, seconds, *, wrong=(), failing=(), idle=(), first=1.0):
-        self._folder, self._seconds, self._first = folder, seconds, first
+    def __init__(self, folder, seconds, *, wrong=(), failing=(), idle=(), first=1.0, **seen):
+        self._folder, self._seconds, self._first, self._seen = folder, seconds, first, seen
         self._wrong, self._failing, self._idle = wrong, failing, idle
         self.ran = []
 
@@ -39,7 +39,7 @@ class Runner:
             "losses": [1.0], "draws": "", "facts": {"threads": 2},
             "step_seconds": self._seconds.get(plan, 0.1),
             "free_step_seconds": None, "deeds": [] if plan in self._idle else ["it"],
-            "left": ["the script has its own"],
+            "left": ["the script has its own"], **self._seen,
         }  # fmt: skip
         startup_seconds = self._first if len(self.ran) == 1 else 1.0
         return WatchedRun(record=record, gradients=path, startup_seconds=startup_seconds)
@@ -118,3 +118,16 @@ def test_a_script_that_cannot_run_twice_is_explained_without_a_race(tmp_path):
     found, best, _, _ = race(tmp_path, {}, [WORKERS], failing=[ScriptPlan(threads=1)])
     assert best is None
     assert found.notices[0].startswith("it does not run a second time: train.py must run")
+
+
+def test_a_script_that_sets_its_threads_and_ends_early_is_given_neither_threads_nor_chance(
+    tmp_path,
+):
+    seen = {"facts": {"threads": 2}, "status": "ended", "each_step_seconds": [0.05, 0.15] * 3}
+    found, best, _, _ = race(tmp_path, {FUSED: 0.06}, [FUSED], **seen)
+    assert best is None  # by chance, a step takes 0.1 +- 0.02 s
+    assert statuses(found)[FUSED] == "measured"
+    seen["facts"] = {"threads": 4}  # its own, whatever a plan says
+    found, best, _, _ = race(tmp_path, {FUSED: 0.02}, [FUSED], **seen)
+    assert best.plan == FUSED
+    assert found.candidates[0].reason == "the script sets its number of threads itself"

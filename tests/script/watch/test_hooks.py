@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -150,3 +151,104 @@ def test_a_model_under_a_compiler_is_traced_as_if_there_were_no_hooks():
         model = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), backend="eager")
         graphs = torch._dynamo.explain(model)(torch.ones(2, 4))
     assert graphs.graph_break_count == 0
+
+
+def steps_of(loss_of, parameters, count=3, make=torch.optim.SGD):
+    optimizer = make(parameters, lr=0.1)
+    for _ in range(count):
+        optimizer.zero_grad()
+        loss_of().backward()
+        optimizer.step()
+
+
+def test_lazy_modules_and_sparse_gradients():
+    hooks, recorder = make_hooks(steps=1000)
+    table, net = nn.Embedding(8, 4, sparse=True), nn.LazyLinear(2)
+    with hooks.installed():
+        net(torch.ones(1, 4))
+        steps_of(lambda: net(table(torch.tensor([1, 1, 5]))).sum(), [table.weight, net.weight])
+    assert recorder.num_steps == 3
+    assert hooks.facts["model"].startswith("LazyLinear") or hooks.facts["model"].startswith(
+        "Linear"
+    )
+    assert hooks.first_steps._gradients["gradient.0.0"].shape == (8,)  # of two rows
+
+
+def test_a_closures_gradient_is_the_first_one():
+    hooks, _ = make_hooks(steps=1000)
+    with hooks.installed():
+        next(loop for loop in LOOPS if loop.__name__ == "closures")()
+    assert len(hooks.first_steps._gradients) == len(hooks.first_steps._updates) > 0
+
+
+def test_a_teacher_is_a_part_of_the_steps_and_an_evaluation_none():
+    hooks, recorder = make_hooks(steps=1000)
+    student, teacher, x = nn.Linear(4, 4), nn.Linear(4, 4).eval(), torch.ones(2, 4)
+
+    def loss():
+        student.eval()
+        with torch.no_grad():
+            wanted = teacher(x)  # the teacher's line
+            student(x)
+        student.train()
+        return (student(x) - wanted).square().mean()
+
+    with hooks.installed():
+        steps_of(loss, student.parameters(), count=5)
+    record = recorder.to_json()
+    lines = {part["line"] for part in record["parts"] if part["part"] == "forward"}
+    assert line_of("# the teacher's line") in lines
+    assert record["evaluation_seconds"] > 0
+
+
+def test_loaders_are_told_apart_after_others_have_gone():
+    hooks, _ = make_hooks(steps=1000)
+    net = nn.Linear(4, 2)
+    with hooks.installed():
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(4):  # folds
+            loader = DataLoader(torch.ones(4, 4), batch_size=2)
+            never_read = DataLoader(torch.ones(3, 4))
+            for x in loader:
+                net(x).sum().backward()
+                optimizer.step()
+    (about,) = hooks.described()["loaders"]
+    assert about["batch_size"] == 2
+    assert never_read.dataset is not None
+
+
+def test_an_optimizer_that_steps_within_the_backward_pass_is_watched():
+    hooks, recorder = make_hooks(steps=1000)
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+
+    def step(_):
+        optimizer.step()
+        optimizer.zero_grad()
+
+    parameter.register_post_accumulate_grad_hook(step)
+    with hooks.installed():
+        for _ in range(4):
+            parameter.square().sum().backward()
+    assert recorder.num_steps == 4
+    assert {"gradient.0.0"} == hooks.first_steps._gradients.keys()
+    assert "optimizer" in {part["part"] for part in recorder.to_json()["parts"]}
+
+
+def test_enough_is_told_before_the_script_hears_of_it_and_threads_end_with_the_process():
+    said = []
+    hooks, recorder = make_hooks(steps=2)
+    hooks._enough, hooks._end_process = lambda: said.append("enough"), lambda: said.append("end")
+    parameter = nn.Parameter(torch.ones(2))
+
+    def train():
+        with pytest.raises(EnoughStepsError):
+            steps_of(lambda: parameter.square().sum(), [parameter], count=9)
+
+    with hooks.installed():
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+    assert said == ["enough", "end"]
+    assert recorder.num_steps == 3
+    assert "backward" in {part["part"] for part in recorder.to_json()["parts"]}

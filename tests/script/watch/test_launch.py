@@ -110,3 +110,9 @@ def test_ranks_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RunError, match="in one process; got WORLD_SIZE=2"):
         check_single_process()
+
+
+@pytest.mark.parametrize("end", ["", "int(lines[0])"])
+def test_a_script_that_reads_its_standard_input(here, end):
+    with pytest.raises(ScriptError, match="must ask for nothing.*read of its standard input"):
+        run(here, f"import sys\nlines = sys.stdin.read().split()\n{end}\n", is_quiet=True)

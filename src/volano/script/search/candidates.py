@@ -64,6 +64,8 @@ def _for_loaders(facts: Mapping[str, Any], share: float, device: str) -> _Found:
     loaders = facts.get("loaders", ())
     if not loaders:
         yield "data workers", "the script reads no DataLoader while it trains"
+    elif all(loader.get("is_stream") for loader in loaders):
+        yield "data workers", "several would each give all of what can only be iterated over"
     elif share < _LEAST_SHARE:
         yield "data workers", f"waiting for data and copying are {share:.1%} of a step"
     elif all(loader["num_workers"] for loader in loaders):
@@ -89,6 +91,9 @@ def _for_models(
     if share < _LEAST_SHARE:
         yield "precision, memory format", f"forward and backward are {share:.1%} of a step"
         return
+    if not facts.get("is_training", True):
+        yield "precision, memory format", "the model is trained in evaluation mode, and is left"
+        return
     own = facts.get("autocast") or (facts.get("dtype") != "float32" and facts.get("dtype"))
     if own:
         yield "precision", f"the script computes in {own}"
@@ -110,6 +115,8 @@ def _for_models(
 def _for_compilers(facts: Mapping[str, Any], share: float, seconds: float) -> _Found:
     if facts.get("is_compiled"):
         yield "torch.compile", "the script compiles"
+    elif not facts.get("is_training", True):
+        yield "torch.compile", "the model is trained in evaluation mode, and is left"
     elif seconds < _COMPILE_SECONDS:
         yield "torch.compile", f"takes long to try: give `seconds` {_COMPILE_SECONDS:.0f} or more"
     elif share >= _LEAST_SHARE:

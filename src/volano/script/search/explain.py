@@ -84,7 +84,7 @@ def _raced(
     say("candidates, each against the script as it is:")
     best = race.run(candidates.tried)
     chosen = ScriptPlan() if best is None else best.plan
-    changes, diff = changes_for(chosen, script)
+    changes, diff = changes_for(chosen, script, explanation.facts)
     notices = [*explanation.notices, *race.notices]
     if race.candidates:
         gain = 1.0 if best is None else best.gain or 1.0

@@ -315,7 +315,7 @@ def describe_choice(explanation: ScriptExplanation) -> list[str]:
     else:
         lines += textwrap.wrap(f"chosen: {it.chosen.in_words()}", _WIDTH)
         lines.append(f"  {it.gain:.2f} times as fast; write:")
-        lines += [f"  {line}" for line in it.advice]
+        lines += [part for line in it.advice for part in _advice_lines(line)]
     for what, reason in it.refused:
         lines += textwrap.wrap(f"not tried: {what}: {reason}", _WIDTH, subsequent_indent="  ")
     lines += [
@@ -324,6 +324,13 @@ def describe_choice(explanation: ScriptExplanation) -> list[str]:
         for line in textwrap.wrap(f"note: {notice}", _WIDTH, subsequent_indent="  ")
     ]
     return lines
+
+
+def _advice_lines(line: str) -> list[str]:
+    return textwrap.wrap(
+        line, _WIDTH, initial_indent=" " * 2, subsequent_indent=" " * 6, break_on_hyphens=False,
+        break_long_words=False,
+    )  # fmt: skip
 
 
 def milliseconds(seconds: float) -> str:

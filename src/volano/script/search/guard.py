@@ -105,7 +105,8 @@ class ScriptGuard:
             return None
         return (
             f"the script's own runs differ: the first gradient by {self._own_error:.1g} of its norm"
-            " (does it draw from a generator that is not seeded?)"
+            " (does it draw from a generator that is not seeded, or go on from files of the last"
+            " run? `scratch` gives each run its own)"
         )
 
     def refer_to(self, reference: FirstResults) -> bool:

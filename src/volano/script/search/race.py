@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -80,7 +81,10 @@ class ScriptRace:
                 return None
             self._prepare_guard()
         except ScriptError as error:
-            self.notices.append(f"it does not run a second time: {first_line(error)}")
+            self.notices.append(
+                f"it does not run a second time: {first_line(error)} If it meets files of the "
+                "first run, give their folder as `scratch`"
+            )
             return None
         if self._guard is None:
             return None
@@ -124,7 +128,11 @@ class ScriptRace:
         if not guard.is_reproducible:
             self.notices.append("two runs of the script as it is differ in the last bits")
         self._guard = guard
-        self._judge(threads, rounded)
+        if rounded.record["facts"].get("threads", threads.threads) == threads.threads:
+            self._judge(threads, rounded)
+        else:
+            reason = "the script sets its number of threads itself"
+            self._note(ScriptCandidate(plan=threads, status="failed", reason=reason))
 
     def _try(self, plan: ScriptPlan) -> None:
         try:
@@ -176,7 +184,7 @@ class ScriptRace:
             self._say(line)
 
     def _choose(self) -> ScriptCandidate | None:
-        least = max(_LEAST_GAIN, self._spread())
+        least = max(_LEAST_GAIN, self._spread(), self._chance())
         winners: list[ScriptCandidate] = []
         for candidate in sorted(self._sound(), key=lambda one: one.seconds or 0.0):
             is_new = not any(
@@ -202,6 +210,16 @@ class ScriptRace:
         """Returns how many times as long the script's slowest run took as its fastest."""
         times = [seen.step_seconds for seen in self._base]
         return max(times) / min(times)
+
+    def _chance(self) -> float:
+        """Returns the gain that chance may give if the script ends before it is measured for long:
+        three standard errors of a difference between two runs."""
+        record = self._base[0].record
+        times = record.get("each_step_seconds", ())
+        if record.get("status") != "ended" or len(times) < 2:
+            return 1.0
+        error = statistics.stdev(times) / statistics.fmean(times) / math.sqrt(len(times))
+        return 1.0 + 3.0 * math.sqrt(2.0) * error
 
     def _measure_base(self) -> None:
         if self._has_time(num_children=2):

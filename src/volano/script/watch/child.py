@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import faulthandler
+import io
 import json
 import os
 import random
@@ -24,6 +25,26 @@ from volano.script.remembered import Script, machine
 _SEED = 0  # for a script that sets none
 
 
+class _EmptyInput(io.FileIO):
+    """The standard input of a script that is watched, in which there is nothing.
+
+    Attributes:
+        is_read: whether the script has looked.
+    """
+
+    is_read = False
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Implements :class:`io.RawIOBase`."""
+        self.is_read = True
+        return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        """Implements :class:`io.RawIOBase`."""
+        self.is_read = True
+        return super().readall()
+
+
 class _Child:
     """A run of a script."""
 
@@ -33,8 +54,8 @@ class _Child:
         self._hooks: Any = None
         self._recorder: Any = None
         self._applied: Any = None
-        self._num_inputs, self._starts_processes = 0, False
-        self._process = os.getpid()
+        self._input, self._starts_processes = _EmptyInput(0, closefd=False), False
+        self._is_written, self._process = False, os.getpid()
         self._hosts: dict[str, None] = {}  # that were looked up in the network
         self._script = Script(
             target=job["target"], is_module=job["is_module"], arguments=tuple(job["arguments"])
@@ -46,6 +67,7 @@ class _Child:
         """Runs the script. Returns that with which it would exit, and writes what was seen."""
         job = self._job
         sys.addaudithook(self._audit)
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(self._input))
         random.seed(_SEED)
         after_import("numpy", _seed_numpy)
         after_import("multiprocessing.process", self._watch_processes)
@@ -66,8 +88,7 @@ class _Child:
             if type(error).__name__ == "EnoughStepsError":
                 return 0, "measured"
             sys.excepthook(type(error), error, error.__traceback__)
-            is_asked = isinstance(error, EOFError) and self._num_inputs
-            return 1, "asked for input" if is_asked else "failed"
+            return 1, "failed"
         return 0, "ended"
 
     def _torch_is_there(self) -> None:
@@ -89,7 +110,9 @@ class _Child:
             self._context.enter_context(computed_in_float64())
         self._recorder = StepRecorder(ObservationLimits(**job["limits"]))
         sites = CallSites(self._roots)
-        self._hooks = TorchHooks(self._recorder, sites, self._end_process)
+        self._hooks = TorchHooks(
+            self._recorder, sites, self._end_process, lambda: self._finish("measured")
+        )
         self._context.enter_context(self._hooks.installed())
         os.register_at_fork(after_in_child=self._leave_to_itself)
 
@@ -97,9 +120,7 @@ class _Child:
         self._recorder.is_active = False
 
     def _audit(self, event: str, arguments: Any) -> None:
-        if event == "builtins.input":
-            self._num_inputs += 1
-        elif event == "socket.getaddrinfo" and arguments[0] is not None:
+        if event == "socket.getaddrinfo" and arguments[0] is not None:
             self._hosts[str(arguments[0])] = None
         elif event in ("os.fork", "os.posix_spawn", "subprocess.Popen"):
             self._note_process()
@@ -127,13 +148,15 @@ class _Child:
         os._exit(0)
 
     def _finish(self, status: str) -> None:
-        """Writes what was seen; the file is there when it is whole. A process that the script has
-        forked comes by too, and has seen nothing."""
-        if os.getpid() != self._process:
+        """Writes what was seen, once; the file is there when it is whole. A process that the script
+        has forked comes by too, and has seen nothing."""
+        if self._is_written or os.getpid() != self._process:
             return
+        self._is_written = True
         record: dict[str, Any] = {
             "status": status,
             "starts_processes": self._starts_processes,
+            "reads_input": self._input.is_read,
             "hosts": [*self._hosts],
         }
         if self._recorder is not None:

@@ -50,7 +50,9 @@ class FirstSteps:
         self._before[key] = [_sample(parameter, len(parameters)) for parameter in parameters]
         for place, parameter in enumerate(parameters):
             gradient = parameter.grad
-            if gradient is not None and not gradient.is_sparse:
+            if gradient is not None:
+                if gradient.is_sparse:
+                    gradient = gradient.coalesce().values()
                 sample = _sample(gradient, len(parameters))
                 if isinstance(scale, Tensor):  # an optimizer of one's own may call anything so
                     sample = sample / scale.to(sample.device)

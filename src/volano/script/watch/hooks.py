@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,12 +20,13 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from volano.device.torch_private import is_compiled
+from volano.script.optimizers import after_closure
 from volano.script.watch.call_sites import CallSites
 from volano.script.watch.first_steps import FirstSteps
-from volano.script.watch.observe import EVALUATION, StepRecorder
+from volano.script.watch.observe import EVALUATION, Place, StepRecorder
 
 # Methods of a tensor that hand its values to the host.
 _READS = (
@@ -45,7 +47,10 @@ class TorchHooks:
     Args:
         recorder: the clock that they call.
         sites: the lookup of the person's lines.
-        end_process: called if the script catches :class:`EnoughStepsError` again and again.
+        end_process: called if the script catches :class:`EnoughStepsError` again and again, or
+            trains in a thread, which that would not end.
+        enough: called when enough was seen, before the script hears of it: what it does then (saves
+            a model, draws its history) may take long or fail.
 
     Attributes:
         first_steps: losses and gradients of the first steps.
@@ -53,15 +58,20 @@ class TorchHooks:
     """
 
     def __init__(
-        self, recorder: StepRecorder, sites: CallSites, end_process: Callable[[], Any]
+        self,
+        recorder: StepRecorder,
+        sites: CallSites,
+        end_process: Callable[[], Any],
+        enough: Callable[[], Any] = lambda: None,
     ) -> None:
         self._recorder, self._here, self._sites = recorder, sites.here, sites
-        self._end_process = end_process
+        self._end_process, self._enough = end_process, enough
         self._attempts = 0
         self._is_reading = self._is_in_backward = False
         self._loaders: dict[int, dict[str, Any]] = {}
         self._optimizers: dict[int, dict[str, Any]] = {}
-        self._loader_of: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        # Loaders and their iterators, by the loader's number: an id is given anew.
+        self._number_of: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._stepping: int | None = None
         self._patched: set[type] = set()
@@ -83,8 +93,18 @@ class TorchHooks:
     def described(self) -> dict[str, Any]:
         """Returns what is known of the script, JSON."""
         trained = self._recorder.training_loaders
-        loaders = [about for key, about in self._loaders.items() if key in trained]
-        return {**self.facts, "loaders": loaders, "optimizers": [*self._optimizers.values()]}
+        loaders: list[dict[str, Any]] = []
+        for number, about in self._loaders.items():
+            # A loop that makes one for each epoch has many that are alike.
+            if number in trained and about not in loaders:
+                loaders.append(about)
+        unsplit = [about["made"] for about in self._loaders.values() if about["is_stream"]]
+        return {
+            **self.facts,
+            "loaders": loaders,
+            "optimizers": [*self._optimizers.values()],
+            "streams": [place for place in unsplit if place is not None],
+        }
 
     def _install(self) -> None:
         self._wrap(nn.Module, "__call__", self._forward)
@@ -122,15 +142,18 @@ class TorchHooks:
             if is_compiling():
                 return original(module, *args, **kwargs)
             has_gradient = torch.is_grad_enabled()
-            part = "forward" if has_gradient or module.training else EVALUATION
+            is_forward = has_gradient or module.training or module not in self._models
+            # A teacher, which is never trained, is a part of the steps.
+            part = "forward" if is_forward else EVALUATION
             if not recorder.takes(part):
                 return original(module, *args, **kwargs)
             recorder.enter(part, self._here())
-            if has_gradient and module not in self._models:
-                self._models.add(module)
-                self._note_model(_facts_of_model(module))
             try:
-                return original(module, *args, **kwargs)
+                result = original(module, *args, **kwargs)
+                if has_gradient and module not in self._models:
+                    self._models.add(module)  # by now a lazy one has its shapes
+                    self._note_model(_facts_of_model(module))
+                return result
             finally:
                 recorder.leave()
 
@@ -147,7 +170,7 @@ class TorchHooks:
         known["is_channels_last"] = bool(planes) and all(f["is_channels_last"] for f in planes)
         known["model"] = ", ".join([*known["model"].split(", "), found["model"]][:_MOST_MODELS])
         known["num_parameters"] += found["num_parameters"]
-        for name in ("has_convolutions", "is_compiled", "autocast"):
+        for name in ("has_convolutions", "is_compiled", "autocast", "is_training"):
             known[name] = known[name] or found[name]
 
     def _backward(self, original: Any) -> Any:
@@ -171,11 +194,12 @@ class TorchHooks:
 
     # ---- optimizers
 
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        del args, kwargs
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         recorder = self._recorder
+        if not recorder.num_steps:
+            recorder.watch_this_thread()
         if not recorder.takes("optimizer"):
-            return
+            return None
         key = id(optimizer)
         place = self._here()
         if key not in self._optimizers:
@@ -185,11 +209,16 @@ class TorchHooks:
                 "takes_fused": "fused" in optimizer.defaults,
             }
             self._note_device(optimizer)
+        replaced = None
         # Of a second optimizer too, as a GAN has it; by then the first has made a step.
         if recorder.num_steps <= 1:
-            self.first_steps.note_gradients(key, optimizer)
+            note = functools.partial(self.first_steps.note_gradients, key, optimizer)
+            replaced = after_closure(args, kwargs, note)
+            if replaced is None:
+                note()
         self._stepping = key
         recorder.enter("optimizer", place)
+        return replaced
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
@@ -197,7 +226,7 @@ class TorchHooks:
         if recorder.is_complete:
             self._stop()
         # An optimizer may make its step by another's, within it.
-        if not recorder.is_active or self._stepping not in (id(optimizer), None):
+        if not recorder.is_watching() or self._stepping not in (id(optimizer), None):
             return
         self._stepping = None
         recorder.leave_all("optimizer")
@@ -207,8 +236,11 @@ class TorchHooks:
             self._stop()
 
     def _stop(self) -> None:
+        if not self._attempts:
+            self._enough()
         self._attempts += 1
-        if self._attempts > _MOST_ATTEMPTS:
+        in_main = threading.current_thread() is threading.main_thread()
+        if self._attempts > _MOST_ATTEMPTS or not in_main:
             self._end_process()
         raise EnoughStepsError
 
@@ -228,34 +260,45 @@ class TorchHooks:
     def _loader_made(self, original: Any) -> Any:
         def init(loader: Any, *args: Any, **kwargs: Any) -> None:
             original(loader, *args, **kwargs)
-            place = self._here()
-            self._loaders[id(loader)] = {"made": None if place is None else place[:2]}
+            self._note_loader(loader, self._here())
 
         return init
+
+    def _note_loader(self, loader: Any, made: Place | None) -> int:
+        """Returns a loader's number; takes where it is made if it is new."""
+        number = self._number_of.get(loader)
+        if number is None:
+            number = self._number_of[loader] = len(self._loaders)
+            self._loaders[number] = {
+                "made": None if made is None else made[:2],
+                "is_stream": isinstance(getattr(loader, "dataset", None), IterableDataset),
+            }
+        return number
 
     def _loader_begun(self, original: Any) -> Any:
         recorder = self._recorder
 
         def begin(loader: Any) -> Any:
-            self._loaders.setdefault(id(loader), {"made": None}).update(self._facts_of(loader))
+            number = self._note_loader(loader, None)
+            self._loaders[number].update(self._facts_of(loader))
             if not recorder.takes("data"):
                 iterator = original(loader)
             else:
                 recorder.enter("data", self._here())
-                recorder.read_from(id(loader))
+                recorder.read_from(number)
                 try:
                     iterator = original(loader)
                 finally:
                     recorder.leave()
             with contextlib.suppress(TypeError):  # a generator of a subclass's
-                self._watch(iterator, loader)
+                self._watch(iterator, number)
             return iterator
 
         return begin
 
-    def _watch(self, iterator: Any, loader: Any) -> None:
-        """Watches the batches of an iterator; its class is private to torch."""
-        self._loader_of[iterator] = id(loader)
+    def _watch(self, iterator: Any, number: int) -> None:
+        """Watches the batches of a loader's iterator; its class is private to torch."""
+        self._number_of[iterator] = number
         kind = type(iterator)
         if kind in self._patched or not hasattr(kind, "__next__"):
             return
@@ -269,7 +312,9 @@ class TorchHooks:
             if not recorder.takes("data"):
                 return original(iterator)
             recorder.enter("data", self._here())
-            recorder.read_from(self._loader_of.get(iterator, 0))
+            number = self._number_of.get(iterator)
+            if number is not None:
+                recorder.read_from(number)
             try:
                 return original(iterator)
             finally:
@@ -362,5 +407,6 @@ def _facts_of_model(module: nn.Module) -> dict[str, Any]:
         "has_convolutions": bool(planes),
         "is_channels_last": bool(planes)
         and all(plane.is_contiguous(memory_format=torch.channels_last) for plane in planes),
+        "is_training": module.training,
         "threads": torch.get_num_threads(),
     }

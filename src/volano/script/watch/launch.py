@@ -181,12 +181,13 @@ class ScriptRunner:
                 got=f"none in {seconds:.0f} s{_where(folder / 'where.txt')}",
                 remedy="Give it longer, or arguments with which it begins sooner",
             )
-        if record["status"] == "asked for input":
+        num_steps = record.get("num_steps", 0) + record.get("num_warmup_steps", 0)
+        if record["reads_input"] and (record["status"] == "failed" or not num_steps):
             _show(errors)
             raise ScriptError(
                 f"{name} must ask for nothing while it is explained",
-                got="a question, to which there is no answer",
-                remedy="Give what it asks for as arguments",
+                got="a read of its standard input, which is empty then",
+                remedy="Give what it asks for as arguments, or as a file",
             )
         if record["status"] == "failed":
             _show(errors)

@@ -25,7 +25,7 @@ _TOLD_APART: dict[str, Collection[str]] = {
     "transfer": (),
     "forward": ("transfer", "backward", "read"),
     EVALUATION: (),
-    "backward": ("transfer", "read"),
+    "backward": ("transfer", "read", "optimizer"),  # a hook may step when a gradient is there
     "optimizer": ("data", "transfer", "forward", EVALUATION, "backward", "read"),
     "read": (),
 }
@@ -68,7 +68,8 @@ class _Unit:
 
 
 class StepRecorder:
-    """The recorder of the steps of one process; only the thread that made it is watched.
+    """The recorder of the steps of one process; only one thread is watched, first the one that made
+    it.
 
     Args:
         limits: how long.
@@ -107,9 +108,21 @@ class StepRecorder:
 
     def takes(self, part: str) -> bool:
         """Returns whether a part that begins now is told apart from what it is in."""
-        if not self.is_active or threading.get_ident() != self._thread:
+        if not self.is_watching():
             return False
         return not self._stack or part in _TOLD_APART[self._stack[-1][0]]
+
+    def is_watching(self) -> bool:
+        """Returns whether what this thread does is watched."""
+        return self.is_active and threading.get_ident() == self._thread
+
+    def watch_this_thread(self) -> None:
+        """Watches the thread that calls, with what it does from now on: the one that trains may not
+        be the one that imports torch."""
+        if threading.get_ident() != self._thread:
+            self._thread = threading.get_ident()
+            self._stack, self._units, self._unit = [], [], _Unit()
+            self._mark = self._clock()
 
     def is_in(self, part: str) -> bool:
         """Returns whether the innermost part is this one."""
