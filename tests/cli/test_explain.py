@@ -245,7 +245,11 @@ def test_a_script_that_fails_ends_with_its_exit_code(tmp_path, monkeypatch, capf
     (tmp_path / "train.py").write_text("import sys\nprint(1)\nsys.exit('no data')\n")
     assert run(["explain", "--json", "train.py", "--json"]) == 1
     shown = capfd.readouterr()
-    assert shown.err == "no data\nerror: train.py must run by itself; got exit code 1.\n"
+    assert shown.err == (
+        "note: --json stands behind train.py, whose own it is:\n"
+        "  Volano's options stand before it\n"
+        "no data\nerror: train.py must run by itself; got exit code 1.\n"
+    )
     assert json.loads(shown.out)["kind"] == "ScriptError"
 
 

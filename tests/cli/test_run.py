@@ -40,6 +40,18 @@ def test_other_commands_are_not_run_early():
     assert run_early([]) is False
 
 
+def test_options_behind_the_script_that_it_does_not_know_are_said(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("volano.cli.run.run_script", lambda *_, **__: None)
+    for name, text in (("a.py", "1"), ("b.py", "parser.add_argument('--plan')"),
+                       ("c.py", "def main(plan: str): ...")):  # fmt: skip
+        (tmp_path / name).write_text(text)
+        assert run_early(["run", "--no-plan", name, "--plan=x"])
+    assert capsys.readouterr().err == (
+        "volano: --plan stands behind a.py, whose own it is: Volano's options stand before it\n"
+    )
+
+
 def test_mistakes_are_usage_errors(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

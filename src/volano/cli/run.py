@@ -67,10 +67,8 @@ def run_early(arguments: list[str]) -> bool:
     except VolanoError as error:
         _end(error)
     for flag in found.script.misplaced(_FLAGS):
-        said = (
-            f"{flag} stands behind {found.script.words}, whose own it is: Volano's stand before it"
-        )
-        print(f"volano: {said}", file=sys.stderr)  # noqa: T201 - nothing else is set up yet
+        said = f"volano: {flag} stands behind {found.script.words}, whose own it is"
+        print(f"{said}: Volano's options stand before it", file=sys.stderr)  # noqa: T201 - early
     try:
         run_script(found.script, **options)
     except NoSuchModuleError as error:  # any other is the script's own

@@ -120,9 +120,7 @@ def test_a_script_that_cannot_run_twice_is_explained_without_a_race(tmp_path):
     assert found.notices[0].startswith("it does not run a second time: train.py must run")
 
 
-def test_a_script_that_sets_its_threads_and_ends_early_is_given_neither_threads_nor_chance(
-    tmp_path,
-):
+def test_a_script_that_sets_its_threads_or_ends_early_gains_nothing_by_chance(tmp_path):
     seen = {"facts": {"threads": 2}, "status": "ended", "each_step_seconds": [0.05, 0.15] * 3}
     found, best, _, _ = race(tmp_path, {FUSED: 0.06}, [FUSED], **seen)
     assert best is None  # by chance, a step takes 0.1 +- 0.02 s
