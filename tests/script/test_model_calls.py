@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import pytest
 import torch
@@ -60,6 +61,24 @@ class Outer(nn.Module):
     def forward(self, x):
         hidden = self.inner(x)
         return Wrapped(hidden=hidden, parts=(hidden, "text"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    hidden: torch.Tensor
+    name: str
+
+
+class Named(Outer):
+    def forward(self, x):
+        return Fields(self.inner(x), "text")
+
+
+def test_the_fields_of_a_dataclass_are_widened():
+    with applied(BF16):
+        out = Named()(torch.randn(2, 4))
+    assert isinstance(out, Fields)
+    assert (out.hidden.dtype, out.name) == (torch.float32, "text")
 
 
 def test_outputs_keep_their_class_and_only_the_outermost_is_widened():

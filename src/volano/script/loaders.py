@@ -86,7 +86,7 @@ class TreatedLoaders:
                 return original(loader)
             finally:
                 vars(loader)["persistent_workers"] = True
-        outline = _outline(loader.dataset)
+        outline = outline_of(loader.dataset)
         if outline != treated.dataset:
             # The script has changed it between two epochs, which living workers would not see.
             treated.dataset = outline
@@ -139,7 +139,7 @@ def _treat(loader: Any, settings: LoaderSettings, notes: Notes) -> _Treated:
             wanted["prefetch_factor"] = settings.prefetch_factor or _DEFAULT_PREFETCH
             if settings.persistent_workers:
                 wanted["persistent_workers"] = True
-                treated.dataset = _outline(loader.dataset)
+                treated.dataset = outline_of(loader.dataset)
         else:
             notes.left(f"the loader of {type(loader.dataset).__name__}: {reason}")
     elif settings.prefetch_factor and loader.num_workers:
@@ -165,7 +165,7 @@ def _why_no_workers(loader: Any) -> str | None:
     with contextlib.suppress(Exception):
         if (num_batches := len(loader)) < _LEAST_BATCHES:
             return f"{num_batches} batches are over before workers have begun"
-    if any(_is_handle(value) for value in _outline(loader.dataset, hold=True)):
+    if any(_is_handle(value) for value in outline_of(loader.dataset, hold=True)):
         return "its dataset holds an open file, whose place workers would share"
     return None
 
@@ -174,7 +174,7 @@ def _is_handle(value: Any) -> bool:
     return isinstance(value, io.IOBase) or type(value).__module__.split(".")[0] in _HANDLES
 
 
-def _outline(dataset: Any, *, hold: bool = False) -> list[Any]:
+def outline_of(dataset: Any, *, hold: bool = False) -> list[Any]:
     """Returns what a dataset is made of, a few levels deep, so that it can be seen whether the
     script has changed it: plain values, and other objects by their identity (``hold``: the
     objects)."""

@@ -8,6 +8,8 @@ to fp32, as Accelerate does.
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from volano.script.loss_scaling import LossScaling
 from volano.script.notes import Notes
 from volano.script.plan import ScriptPlan
 from volano.task import map_tensors
+from volano.task.batch import is_mapping
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -145,8 +148,8 @@ class _Roots:
             args, kwargs = map_tensors(self.scaling.entering, (args, kwargs))
         with torch.autocast(root.device, dtype=_DTYPES[root.precision]):
             result = function(*own, *args, **kwargs)
-        result = map_tensors(_widened, result)
-        return result if self.scaling is None else map_tensors(self.scaling.leaving, result)
+        result = _map_output(_widened, result)
+        return result if self.scaling is None else _map_output(self.scaling.leaving, result)
 
     def _prepare(self, module: nn.Module) -> _Root | None:
         """Looks at an outermost module, and brings it into the memory format."""
@@ -195,6 +198,18 @@ class _Roots:
                 self._notes.left(f"{name} has the script's own autocast")
             else:
                 self._notes.did(f"{name} in {root.precision}")
+
+
+def _map_output(function: Callable[[Tensor], Any], output: Any) -> Any:
+    """Returns what a model gives with a function applied to every tensor, those in the fields of a
+    dataclass of the script's too."""
+    if not dataclasses.is_dataclass(output) or isinstance(output, type) or is_mapping(output):
+        return map_tensors(function, output)
+    mapped = copy.copy(output)
+    for declared in dataclasses.fields(output):
+        value = map_tensors(function, getattr(output, declared.name))
+        object.__setattr__(mapped, declared.name, value)  # a frozen one too
+    return mapped
 
 
 def _in_channels_last(tensor: Tensor) -> Tensor:

@@ -89,3 +89,5 @@ def test_what_can_only_be_iterated_over_and_models_in_evaluation_mode_are_left()
     assert refused["data workers"].startswith("several would each give all")
     assert "evaluation mode" in refused["precision, memory format"]
     assert "evaluation mode" in refused["torch.compile"]
+    counting = {**PLAIN, "loaders": [{**SLOW, "counts_reads": True}]}
+    assert "changes itself" in tried(make(counting, data=0.9))[1]["data workers"]

@@ -215,6 +215,34 @@ def test_loaders_are_told_apart_after_others_have_gone():
     assert never_read.dataset is not None
 
 
+class Counting(Slow):
+    def __init__(self):
+        self.reads = self.opened = 0
+
+    def __getitem__(self, index):
+        self.opened = 1  # as files are, when they are needed first
+        return torch.ones(4)
+
+
+class Counted(Counting):
+    def __getitem__(self, index):
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_a_dataset_that_counts_is_found():
+    hooks, _ = make_hooks(steps=1000)
+    net = nn.Linear(4, 2)
+    with hooks.installed():
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for data in (Counting(), Counted(), Counting()):
+            for x in DataLoader(data, batch_size=16):
+                net(x).sum().backward()
+                optimizer.step()
+    found = [(one["dataset"], one["counts_reads"]) for one in hooks.described()["loaders"]]
+    assert found == [("Counting", False), ("Counted", True)]
+
+
 def test_an_optimizer_that_steps_within_the_backward_pass_is_watched():
     hooks, recorder = make_hooks(steps=1000)
     parameter = nn.Parameter(torch.ones(2))

@@ -66,6 +66,8 @@ def _for_loaders(facts: Mapping[str, Any], share: float, device: str) -> _Found:
         yield "data workers", "the script reads no DataLoader while it trains"
     elif all(loader.get("is_stream") for loader in loaders):
         yield "data workers", "several would each give all of what can only be iterated over"
+    elif any(loader.get("counts_reads") for loader in loaders):
+        yield "data workers", "the dataset changes itself when it is read, each worker its own copy"
     elif share < _LEAST_SHARE:
         yield "data workers", f"waiting for data and copying are {share:.1%} of a step"
     elif all(loader["num_workers"] for loader in loaders):

@@ -23,6 +23,7 @@ from torch.optim.optimizer import (
 from torch.utils.data import DataLoader, IterableDataset
 
 from volano.device.torch_private import is_compiled
+from volano.script.loaders import outline_of
 from volano.script.optimizers import after_closure
 from volano.script.watch.call_sites import CallSites
 from volano.script.watch.first_steps import FirstSteps
@@ -72,6 +73,7 @@ class TorchHooks:
         self._optimizers: dict[int, dict[str, Any]] = {}
         # Loaders and their iterators, by the loader's number: an id is given anew.
         self._number_of: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._datasets: dict[int, tuple[Any, int]] = {}  # that are looked at
         self._models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._stepping: int | None = None
         self._patched: set[type] = set()
@@ -280,7 +282,11 @@ class TorchHooks:
 
         def begin(loader: Any) -> Any:
             number = self._note_loader(loader, None)
-            self._loaders[number].update(self._facts_of(loader))
+            about = self._loaders[number]
+            about.update(self._facts_of(loader))
+            if "counts_reads" not in about and not about["num_workers"]:
+                self._datasets[number] = getattr(loader, "dataset", None), 0
+                about["counts_reads"] = False
             if not recorder.takes("data"):
                 iterator = original(loader)
             else:
@@ -313,14 +319,30 @@ class TorchHooks:
                 return original(iterator)
             recorder.enter("data", self._here())
             number = self._number_of.get(iterator)
-            if number is not None:
-                recorder.read_from(number)
             try:
-                return original(iterator)
+                if number is None:
+                    return original(iterator)
+                recorder.read_from(number)
+                with self._looked_at(number):
+                    return original(iterator)
             finally:
                 recorder.leave()
 
         return fetch
+
+    @contextlib.contextmanager
+    def _looked_at(self, number: int) -> Iterator[None]:
+        """Returns a context for a fetch. The second one shows whether the dataset counts what is
+        read of it, which each worker would do by itself; at the first one many open their files."""
+        dataset, num_fetches = self._datasets.pop(number, (None, 0))
+        if dataset is not None and num_fetches:
+            before = outline_of(dataset)
+            yield
+            self._loaders[number]["counts_reads"] = outline_of(dataset) != before
+            return
+        if dataset is not None:
+            self._datasets[number] = dataset, 1
+        yield
 
     def _facts_of(self, loader: Any) -> dict[str, Any]:
         names = (
