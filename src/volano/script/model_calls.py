@@ -25,8 +25,7 @@ from volano.device.torch_private import current_graph_task_id, is_compiled, load
 from volano.script.loss_scaling import LossScaling
 from volano.script.notes import Notes
 from volano.script.plan import ScriptPlan
-from volano.task import map_tensors
-from volano.task.batch import is_mapping
+from volano.task import is_mapping, map_tensors
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
