@@ -158,6 +158,27 @@ def test_the_files_stay_and_those_beside_are_looked_into(tmp_path):
     assert (tmp_path / "parts.py").read_text() == PLAIN
 
 
+ENGINE = """import torch
+def evaluate(model, x):
+    return model(x)
+def fit(model, batches):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for x in batches:
+        model(x).sum().backward()
+"""
+
+
+def test_places_are_named_by_the_file_in_which_they_lie(tmp_path):
+    (tmp_path / "engine.py").write_text(ENGINE)
+    plan = ScriptPlan(precision="bf16", compile="default", threads=2)
+    advice(tmp_path, "from engine import fit\n", plan)
+    found = changes_for(plan, Script(target=str(tmp_path / "train.py"))).changes
+    places = {change.settings[0]: (change.file, change.line) for change in found}
+    assert places == {
+        "precision": ("engine.py", 7), "compile": ("engine.py", 5), "threads": ("train.py", 0),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("text", [PLAIN, LIGHTNING, TRANSFORMERS, ACCELERATE])
 def test_what_comes_out_parses(tmp_path, text):
     from volano.script.advice import _sources, _Writer

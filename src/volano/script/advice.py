@@ -4,6 +4,7 @@ loop, with file and line."""
 from __future__ import annotations
 
 import ast
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -69,6 +70,13 @@ class Advice(NamedTuple):
     diff: str
 
 
+class _Spot(NamedTuple):
+    """A line of a file."""
+
+    file: str
+    line: int
+
+
 class _WrittenCall(NamedTuple):
     """A call in a script's code, and the dotted name of what is called."""
 
@@ -76,6 +84,11 @@ class _WrittenCall(NamedTuple):
     node: ast.Call
     package: str
     name: str
+
+    @property
+    def spot(self) -> _Spot:
+        """The place where it begins."""
+        return _Spot(self.source.name, self.node.lineno)
 
 
 def changes_for(plan: ScriptPlan, script: Script, facts: Mapping[str, Any] | None = None) -> Advice:
@@ -154,7 +167,7 @@ class _Writer:
         if not any(own for _, own in taken):
             said = ", ".join(f"{name}={value}" for name, value in values.items())
             where = "where the loaders are made" if "DataLoader" in names else "to the optimizer"
-            self._note(0, settings, f"{said}, {where}")
+            self._note(self._anywhere, settings, f"{said}, {where}")
 
     def _taken_values(self, call: _WrittenCall, values: dict[str, str]) -> dict[str, str]:
         """Returns those of some arguments that a call takes, as a plan leaves what the script chose
@@ -181,32 +194,34 @@ class _Writer:
         function = call.source.code_of(call.node.func)
         self._changes.append(
             ScriptChange(
-                file=call.source.name,
-                line=call.node.lineno,
+                **call.spot._asdict(),
                 settings=settings,
                 code=f"{function}(..., {said})",
                 is_literal=is_literal,
             )
         )
 
-    def _note(self, line: int, settings: tuple[str, ...], code: str) -> None:
+    @property
+    def _anywhere(self) -> _Spot:
+        return _Spot(self._sources[0].name, 0)
+
+    def _note(self, spot: _Spot, settings: tuple[str, ...], code: str) -> None:
         """Notes what no diff can write."""
-        change = ScriptChange(
-            file=self._sources[0].name, line=line, settings=settings, code=code, is_literal=False
+        self._changes.append(
+            ScriptChange(**spot._asdict(), settings=settings, code=code, is_literal=False)
         )
-        self._changes.append(change)
 
     def _of_model(self, left: dict[str, Any]) -> None:
         """Notes what concerns the models or the process, in a loop of one's own."""
         for setting, value in left.items():
             words = _LINES.get("tf32" if value == "tf32" else setting)
             if words is not None:
-                self._note(0, (setting,), f"{words.format(value)}, at the start")
+                self._note(self._anywhere, (setting,), f"{words.format(value)}, at the start")
                 continue
-            for line, name in self._models():
-                self._of_one_model(setting, value, line, name)
+            for name, spot in self._models().items():
+                self._of_one_model(setting, value, spot, name)
 
-    def _of_one_model(self, setting: str, value: str, line: int, name: str) -> None:
+    def _of_one_model(self, setting: str, value: str, spot: _Spot, name: str) -> None:
         # What is made where it is handed over has no name to be bound to again.
         again = "" if "(" in name else f"{name} = "
         if setting == "memory_format":
@@ -214,20 +229,20 @@ class _Writer:
             if moved is not None:
                 self._argue(moved, {setting: "torch.channels_last"}, (setting,))
             else:
-                self._note(line, (setting,), f"{again}{name}.to({setting}=torch.channels_last)")
+                self._note(spot, (setting,), f"{again}{name}.to({setting}=torch.channels_last)")
         elif setting == "compile":
             mode = "" if value == "default" else f", mode={value!r}"
-            self._note(line, (setting,), f"{again}torch.compile({name}{mode})")
+            self._note(spot, (setting,), f"{again}torch.compile({name}{mode})")
         else:
             kind = "torch.bfloat16" if value == "bf16" else "torch.float16"
             code = f"with torch.autocast({self._device_type}, dtype={kind}): around {name}(...)"
             code += ", .float() behind what it returns"
             if value == "fp16":
                 code += ", and torch.amp.GradScaler for the loss and the steps"
-            self._note(self._line_of_call(name), (setting,), code)
+            self._note(self._trained_call(name), (setting,), code)
 
-    def _models(self) -> list[tuple[int, str]]:
-        """Returns the models that are trained, each with the line at which it is whole: where a
+    def _models(self) -> dict[str, _Spot]:
+        """Returns the models that are trained, each with the place at which it is whole: where a
         host takes it, or an optimizer its parameters."""
         takers = tuple(name for host, name in _TAKERS.items() if host in self._hosts)
         if takers:
@@ -237,17 +252,22 @@ class _Writer:
             # An optimizer is a class; clipping and counting take parameters too.
             classes = [(call, names) for call, names in named if call.name[:1].isupper() and names]
             named = classes or named
-        found: dict[str, int] = {}
+        found: dict[str, _Spot] = {}
         for call, names in named:
             for name in names:
-                found.setdefault(name, call.node.lineno)
-        return [(line, name) for name, line in found.items()] or [(0, "model")]
+                found.setdefault(name, call.spot)
+        return found or {"model": self._anywhere}
 
-    def _line_of_call(self, name: str) -> int:
-        for call in self._calls:
-            if _code(call.node.func) == name:
-                return call.node.lineno
-        return 0
+    def _trained_call(self, name: str) -> _Spot:
+        """Returns where a model is called: of several calls, the one before a backward pass."""
+        called = [call.spot for call in self._calls if _code(call.node.func) == name]
+        ends = [call.spot for call in self._calls if call.name == "backward"]
+        lines = {
+            spot: min((end.line - spot.line for end in ends
+                       if end.file == spot.file and end.line >= spot.line), default=math.inf)
+            for spot in called
+        }  # fmt: skip
+        return min(called, key=lambda spot: lines[spot], default=self._anywhere)
 
     def _moved(self, model: str) -> _WrittenCall | None:
         """Returns the call that moves the model to its device."""

@@ -77,6 +77,14 @@ def test_exit_codes_are_the_scripts(folder, end, code):
     assert raised.value.exit_code == code
 
 
+def test_files_of_the_current_folder_are_the_scripts_alone(folder):
+    for name in ("volano.py", "random.py"):
+        (folder / name).write_text("raise SystemExit(9)\n")
+    text = "import random, sys\nassert random.random() and sys.path[0].endswith('code')\n"
+    with pytest.raises(ScriptError, match="no import of it"):
+        watch(folder, text)
+
+
 def test_nothing_is_left_in_the_temporary_folder(folder, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     with pytest.raises(ScriptError):

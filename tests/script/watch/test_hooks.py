@@ -261,6 +261,15 @@ def test_an_optimizer_that_steps_within_the_backward_pass_is_watched():
     assert "optimizer" in {part["part"] for part in recorder.to_json()["parts"]}
 
 
+def test_a_script_that_updates_by_hand_is_stopped_when_it_is_late():
+    hooks, recorder = make_hooks()
+    recorder._limits = ObservationLimits(end_seconds=0.0)
+    weight = torch.ones(2, requires_grad=True)
+    with hooks.installed(), pytest.raises(EnoughStepsError):
+        weight.sum().backward()
+    assert (hooks.num_backward, recorder.num_steps) == (1, 0)
+
+
 def test_enough_is_told_before_the_script_hears_of_it_and_threads_end_with_the_process():
     said = []
     hooks, recorder = make_hooks(steps=2)

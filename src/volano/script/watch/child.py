@@ -1,8 +1,7 @@
 """The child process in which a script runs as ``python SCRIPT.py ARGS`` would run it, watched.
 
-``python -m volano.script.watch.child JOB`` reads what to do from a file, and writes what it saw
-into another. Torch is imported by the script, not before it: until then it may set variables of the
-environment that torch reads.
+It reads what to do from a file, and writes what it saw into another. Torch is imported by the
+script, not before it: until then it may set variables of the environment that torch reads.
 """
 
 from __future__ import annotations
@@ -164,6 +163,7 @@ class _Child:
                 self._recorder.is_active = False
             record |= self._recorder.to_json()
             record |= {"facts": self._hooks.described(), "has_torch": True}
+            record |= {"num_backward": self._hooks.num_backward}
             first = self._hooks.first_steps
             record |= {"losses": first.losses(), "draws": first.draws, **self._facts_of_device()}
             first.save(Path(self._job["gradients"]))
@@ -216,7 +216,3 @@ def _seed_numpy() -> None:
     import numpy as np
 
     np.random.seed(_SEED)
-
-
-if __name__ == "__main__":
-    main()

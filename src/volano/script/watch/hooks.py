@@ -55,6 +55,7 @@ class TorchHooks:
 
     Attributes:
         first_steps: losses and gradients of the first steps.
+        num_backward: backward passes so far.
         facts: what the script does by itself, by name.
     """
 
@@ -78,6 +79,7 @@ class TorchHooks:
         self._stepping: int | None = None
         self._patched: set[type] = set()
         self._undo: list[Callable[[], None]] = []
+        self.num_backward = 0
         self.first_steps = FirstSteps()
         self.facts: dict[str, Any] = {"transfers": {}}
 
@@ -187,10 +189,14 @@ class TorchHooks:
             self._is_in_backward = True
             recorder.enter("backward", self._here())
             try:
-                return original(*args, **kwargs)
+                result = original(*args, **kwargs)
             finally:
                 recorder.leave()
                 self._is_in_backward = False
+            self.num_backward += 1
+            if not recorder.num_steps and recorder.is_late():
+                self._stop()  # of one that updates its weights by hand there is no end to wait for
+            return result
 
         return backward
 

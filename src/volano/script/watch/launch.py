@@ -148,7 +148,7 @@ class ScriptRunner:
             if not self._is_verbose:
                 errors = stack.enter_context((folder / "errors.txt").open("wb"))
             process = subprocess.Popen(
-                [sys.executable, "-m", "volano.script.watch.child", str(path)],
+                command_of("volano.script.watch.child", str(path)),
                 cwd=here, env=environment, stdin=subprocess.DEVNULL,
                 stdout=sys.stderr if self._is_verbose else subprocess.DEVNULL,
                 stderr=errors, start_new_session=True,
@@ -208,8 +208,10 @@ class ScriptRunner:
             raise ScriptError(f"{name} must train with torch", got="no import of it", remedy=hint)
         num_steps = record["num_steps"] + record["num_warmup_steps"]
         if not num_steps:
+            num_backward = record.get("num_backward")
+            found = f"{num_backward} backward passes" if num_backward else "its end"
             raise ScriptError(
-                f"{name} must step an optimizer of torch's", got="its end without one", remedy=hint
+                f"{name} must step an optimizer of torch's", got=f"{found} without one", remedy=hint
             )
         if record["num_steps"] < least_steps:
             raise ScriptError(
@@ -217,6 +219,18 @@ class ScriptRunner:
                 got=f"its end after {num_steps}",
                 remedy="Give it arguments with which it trains for longer",
             )
+
+
+def command_of(module: str, *arguments: str) -> list[str]:
+    """Returns a command that calls ``main`` of one of our modules elsewhere, with the path of
+    ``python -m``. What it imports does not come from the current folder, where a file may have the
+    name of one of ours."""
+    start = (
+        "import sys; path = [*sys.path]; "
+        "sys.path[:] = [*path[not sys.flags.safe_path :], sys.argv.pop()]; "
+        f"from {module} import main; sys.path[:] = path; main()"
+    )
+    return [sys.executable, "-c", start, *arguments, str(Path(__file__).parents[3])]
 
 
 def _last_line(path: Path) -> str:

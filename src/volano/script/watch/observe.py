@@ -174,6 +174,10 @@ class StepRecorder:
         if not self._stack:
             self._last = place
 
+    def is_late(self) -> bool:
+        """Returns whether the time is over after which nothing more is measured."""
+        return self._clock() - self._started >= self._limits.end_seconds
+
     def now(self) -> float:
         """Returns the time of the recorder's clock."""
         return self._clock()
@@ -270,7 +274,7 @@ class StepRecorder:
     def _judge(self) -> None:
         now, limits = self._clock(), self._limits
         self._first_step = now if self._first_step is None else self._first_step
-        is_late = now - self._started >= limits.end_seconds
+        is_late = self.is_late()
         if self._window is None:
             is_warm = self.num_steps >= limits.warmup_steps
             if is_warm or now - self._first_step >= limits.warmup_seconds:
