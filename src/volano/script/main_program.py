@@ -103,13 +103,14 @@ class _AfterImport:
 
 
 def _file_code(script: Script) -> tuple[Callable[[], CodeType], None, str]:
-    path = script.file().absolute()
+    script.file()
+    path = os.path.join(os.getcwd(), script.target)  # noqa: PTH109, PTH118 - "./" stays in it
 
     # Compiled when it is run, so that a mistake in its syntax is told as the script's.
     def code() -> CodeType:
-        return compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        return compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
 
-    return code, None, str(path)
+    return code, None, path
 
 
 def _module_code(script: Script) -> tuple[Callable[[], CodeType], ModuleSpec, str]:
