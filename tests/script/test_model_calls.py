@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -29,6 +30,17 @@ def test_channels_last_holds_inside_and_losses_differ_by_rounding():
     assert net.seen[-1] == (torch.float32, True)
     assert losses == pytest.approx(expected, rel=1e-4)
     assert result.deeds == ("Net in channels_last",)
+
+
+def test_channels_last_is_saved_as_ever(tmp_path):
+    net = Net()
+    with applied(LAST):
+        net(torch.randn(4, 1, 8, 8))
+        safetensors.torch.save_file(net.state_dict(), tmp_path / "net.safetensors")
+    saved = safetensors.torch.load_file(tmp_path / "net.safetensors")
+    assert all(torch.equal(value, saved[name]) for name, value in net.state_dict().items())
+    with pytest.raises(ValueError, match="contiguous"):
+        safetensors.torch.save_file(net.state_dict(), tmp_path / "net.safetensors")
 
 
 def test_half_precision_inside_and_wide_outputs():

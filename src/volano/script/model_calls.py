@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from torch.nn.parameter import is_lazy
 from volano.device import Device
 from volano.device.torch_private import current_graph_task_id, is_compiled, load_compiler
 from volano.script.loss_scaling import LossScaling
+from volano.script.main_program import after_import
 from volano.script.notes import Notes
 from volano.script.plan import ScriptPlan
 from volano.task import is_mapping, map_tensors
@@ -63,7 +66,33 @@ def model_calls_treated(settings: ModelSettings, notes: Notes) -> Iterator[None]
         stack.enter_context(outermost_calls(roots.call))
         if roots.scaling is not None:
             stack.enter_context(roots.scaling.installed())
+        if settings.is_channels_last:
+            after_import("safetensors.torch", lambda: _save_in_usual_format(stack))
         yield
+
+
+def _save_in_usual_format(stack: contextlib.ExitStack) -> None:
+    """Has safetensors, which refuses other formats, write channels_last as it is without a plan."""
+    module: Any = sys.modules["safetensors.torch"]
+    for name in ("save_file", "save"):
+        original = getattr(module, name, None)
+        if original is not None:  # it is that, which has imported torch
+            setattr(module, name, _in_usual_format(original))
+            stack.callback(setattr, module, name, original)
+
+
+def _in_usual_format(save: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(save)
+    def saved(tensors: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        usual = {
+            name: tensor.contiguous()
+            if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+            else tensor
+            for name, tensor in tensors.items()
+        }
+        return save(usual, *args, **kwargs)
+
+    return saved
 
 
 @contextlib.contextmanager
