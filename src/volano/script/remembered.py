@@ -82,10 +82,7 @@ class Script:
             return []
         with contextlib.suppress(OSError, UsageError):
             text = "".join(path.read_text(errors="replace") for path in own_code(self))
-            # As argparse has them, or as the parameters of typer and click.
-            words = [rf"{flag}\b|\b{flag.strip('-').replace('-', '_')}\s*:" for flag in found]
-            return [flag for flag, word in zip(found, words, strict=True)
-                    if not re.search(word, text)]  # fmt: skip
+            return [flag for flag in found if not re.search(_named(flag), text)]
         return []
 
     def folder(self) -> Path:
@@ -317,6 +314,13 @@ def _file_of_module(name: str) -> Path:
         got=f"no {name.replace('.', '/')}.py here",
         remedy="Run from the folder in which it lies, or give --plan FILE",
     )
+
+
+def _named(flag: str) -> str:
+    """Returns the pattern of an option's name in code: as argparse has it, as a parameter or a
+    field, or as a text."""
+    name = flag.strip("-").replace("-", "_")
+    return rf"{flag}\b|\b{name}\s*[:=]|['\"]{name}['\"]"
 
 
 def _version(package: str) -> str:
