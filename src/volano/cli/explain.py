@@ -299,8 +299,10 @@ def _explain_script(
     script = Script(
         target=name.removeprefix(MODULE), is_module=is_module, arguments=tuple(arguments or ())
     )
-    flags = [flag for option in _script_command("").params for flag in option.opts]
-    for flag in script.misplaced(flags):
+    options = [
+        option for option in _script_command("").params if option.param_type_name == "option"
+    ]
+    for flag in script.misplaced([flag for option in options for flag in option.opts]):
         output.warn(f"note: {flag} stands behind {script.words}, whose own it is:")
         output.warn("  Volano's options stand before it")
     explanation = explain_script(
