@@ -299,12 +299,7 @@ def _explain_script(
     script = Script(
         target=name.removeprefix(MODULE), is_module=is_module, arguments=tuple(arguments or ())
     )
-    options = [
-        option for option in _script_command("").params if option.param_type_name == "option"
-    ]
-    for flag in script.misplaced([flag for option in options for flag in option.opts]):
-        output.warn(f"note: {flag} stands behind {script.words}, whose own it is:")
-        output.warn("  Volano's options stand before it")
+    _say_misplaced(script)
     explanation = explain_script(
         script, scratch=scratch or (), is_verbose=verbose, seconds=seconds, steps=steps, say=say
     )
@@ -315,6 +310,14 @@ def _explain_script(
     elif diff:
         output.write(explanation.diff)
     return _WASTEFUL if check is not None and explanation.wasted_share > check else 0
+
+
+def _say_misplaced(script: Script) -> None:
+    options = _script_command("").params
+    flags = [flag for one in options if one.param_type_name == "option" for flag in one.opts]
+    for flag in script.misplaced(flags):
+        output.warn(f"note: {flag} stands behind {script.words}, whose own it is:")
+        output.warn("  Volano's options stand before it")
 
 
 def _check_outs(paths: Iterable[Path]) -> None:
