@@ -48,7 +48,7 @@ def outcome(folder, *words):
 @pytest.mark.parametrize(
     "words",
     [
-        "sub/script.py --plan x", "./sub/script.py raise", "sub/script.py words",
+        "sub/script.py --data x", "./sub/script.py raise", "sub/script.py words",
         "sub/script.py code", "sub/script.py interrupt", "sub/script.py hook", "wrong.py",
         "-m sub.script a", "-m sub.script code",
     ],

@@ -36,7 +36,7 @@ class Runner:
         value = 2.0 if plan in self._wrong else 1.0
         save_file({"gradient.0.0": np.full(3, value, np.float32)}, path)
         record = {
-            "losses": [1.0], "draws": "", "facts": {"threads": 2},
+            "losses": [1.0], "draws": "", "facts": {"threads": plan.threads or 2},
             "step_seconds": self._seconds.get(plan, 0.1),
             "free_step_seconds": None, "deeds": [] if plan in self._idle else ["it"],
             "left": ["the script has its own"], **self._seen,
@@ -121,7 +121,7 @@ def test_a_script_that_cannot_run_twice_is_explained_without_a_race(tmp_path):
 
 
 def test_a_script_that_sets_its_threads_or_ends_early_gains_nothing_by_chance(tmp_path):
-    seen = {"facts": {"threads": 2}, "status": "ended", "each_step_seconds": [0.05, 0.15] * 3}
+    seen = {"status": "ended", "each_step_seconds": [0.05, 0.15] * 3}
     found, best, _, _ = race(tmp_path, {FUSED: 0.06}, [FUSED], **seen)
     assert best is None  # by chance, a step takes 0.1 +- 0.02 s
     assert statuses(found)[FUSED] == "measured"
