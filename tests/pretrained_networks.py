@@ -77,7 +77,25 @@ def fixed(**others):
     return small()
 
 
-handed_on.preprocessing = fixed.preprocessing = small.preprocessing
+def frozen():
+    """The same, frozen as some come."""
+    return small().requires_grad_(False)
+
+
+def partly_frozen():
+    """The same with a first layer that is frozen."""
+    network = small()
+    network.body[0].weight.requires_grad_(False)
+    return network
+
+
+def half():
+    """The same in bf16."""
+    return small().bfloat16()
+
+
+for function in (handed_on, fixed, frozen, partly_frozen, half):
+    function.preprocessing = small.preprocessing
 
 
 WORDS = ("good", "fine", "nice", "bad", "poor", "awful", "day", "film", "book", "a", "the")

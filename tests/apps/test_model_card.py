@@ -11,6 +11,7 @@ def test_a_card_says_what_is_known(tmp_path):
         "metrics": {"test_accuracy": 0.81234, "num_test": 60, "per_class": {}},
         "notices": ["trainable: 10 of 100 parameters"], "num_steps": 12,
         "source": {"origin": "photos", "dials": {"from_": "hf:vit", "tune": "head"}},
+        "verdict": {"is_good": True, "reasons": ["81 % is better than 50 %"]},
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(record))
     write_card(RunFolder(tmp_path), tmp_path, "a model of photos")
@@ -20,6 +21,7 @@ def test_a_card_says_what_is_known(tmp_path):
         "| test accuracy | 0.8123 |",
         "- trainable: 10",
         "12 steps",
+        "The run finished: 81 % is better than 50 %.",
         "# a model of photos",
     ):
         assert text in card

@@ -204,3 +204,20 @@ def test_data_that_is_gone_is_told_before_a_build_is_made(tmp_path):
     source = {"kind": "image", "dials": {"path": str(tmp_path / "gone")}}
     with pytest.raises(UsageError, match="gone"):
         build_of(source)
+
+
+def test_a_frozen_trunk_has_no_rate_to_try():
+    build = application_build(
+        "image", from_="pretrained_networks:small", tune="head", flip="no", trials=4, minutes=0.5,
+        device="cpu",
+    )  # fmt: skip
+    assert set(build.space.parameters) == {"head_lr", "label_smoothing"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({}, "a pretrained language model"), ({"classify": True}, "a classifier of texts")],
+)
+def test_what_is_fine_tuned_of_texts_is_not_varied(tmp_path, options, said):
+    with pytest.raises(UsageError, match=f"A study must be of images.*; got {said}"):
+        application_build("text", tmp_path, from_="hf:x", **options)

@@ -1,9 +1,11 @@
 """The features of a frozen trunk, and the beginning that a run's folder keeps."""
 
+import pytest
 import torch
 from torch import nn
 
 from volano.device import Device
+from volano.errors import NumericsError
 from volano.pretrained.frozen_features import FineTuningStart, frozen_features
 from volano.pretrained.head_solvers import SoftmaxHead
 from volano.pretrained.linear_probe import PROBE, solve_probe
@@ -33,3 +35,9 @@ def test_the_beginning_of_a_run_is_read_again(tmp_path):
     start = FineTuningStart.of_run(tmp_path)
     assert start is not None
     assert torch.equal(start.probe.weight, probe.weight)
+
+
+def test_features_that_are_not_finite_are_refused():
+    x = torch.tensor([[1.0, 2.0], [float("nan"), 0.0]])
+    with pytest.raises(NumericsError, match="NaN or infinity for 1 of 2 examples"):
+        frozen_features(Sum(), [(x, x)], Device("cpu"))

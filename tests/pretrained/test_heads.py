@@ -1,12 +1,15 @@
 """The head of a network, found and taken off."""
 
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
 
 from pretrained_networks import small
 from volano.errors import UsageError
-from volano.pretrained.heads import features_of, find_head, without_head
+from volano.pretrained.heads import about_network, features_of, find_head, without_head
 
 
 def test_the_last_linear_layer_whose_outputs_are_the_networks_is_the_head():
@@ -34,3 +37,23 @@ def test_features_are_found_in_what_a_network_gives():
 def test_a_network_that_takes_something_else_is_refused():
     with pytest.raises(UsageError, match="small must take"):
         find_head(small(), torch.randn(2, 1, 8, 8), whose="small")
+
+
+class Several(NamedTuple):
+    """What torchvision's GoogLeNet gives."""
+
+    logits: torch.Tensor
+    aux: None = None
+
+
+def test_tuples_are_known_by_their_names_alone():
+    assert features_of(Several(torch.ones(2, 4))).shape == (2, 4)
+    with pytest.raises(UsageError, match="must give logits or features .*; got tuple"):
+        features_of((torch.ones(2, 4),))
+
+
+def test_a_head_that_knows_the_classes_is_replaced_and_said():
+    network = SimpleNamespace(classes=("dog", "cat"), notices=("a",), in_words=lambda: "x: 3")
+    assert about_network(network, ("bird",)) == ("x: 3", "a")
+    said = about_network(network, ("bird", "cat", "dog"))[-1]
+    assert "knows 2 of the 3 classes already: it is replaced" in said

@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pretrained_networks import lite0, save_small_vit, small, weights_of_lite0
 from volano.errors import MissingExtraError, UsageError
@@ -100,3 +101,72 @@ def test_real_weights_keep_their_preprocessing():
         ours = whole._fc(network.trunk(images))
         theirs = whole((images.float() - 127) / 128)
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_network_that_comes_frozen_can_be_trained(monkeypatch):
+    network = loaded("pretrained_networks:frozen")
+    assert all(parameter.requires_grad for parameter in network.trunk.parameters())
+    assert network.notices == ()
+    partly = loaded("pretrained_networks:partly_frozen")
+    assert partly.notices == (
+        "216 parameters of pretrained_networks:partly_frozen are frozen as it comes, and stay so",
+    )
+
+
+def test_weights_of_half_precision_are_trained_in_fp32():
+    network = loaded("pretrained_networks:half")
+    assert {parameter.dtype for parameter in network.trunk.parameters()} == {torch.float32}
+    same_again(network)
+
+
+def test_a_size_that_the_network_does_not_take_is_refused(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    network = loaded(f"hf:{save_small_vit(tmp_path)}")
+    with pytest.raises(UsageError, match="Leave `image_size` out: its own size is 16"):
+        resized(network, 32)
+
+
+def test_a_pooler_that_the_weights_lack_is_not_used(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from transformers import AutoModel
+
+    AutoModel.from_pretrained(save_small_vit(tmp_path)).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_tensors(
+        {n: t for n, t in weights.items() if "pooler" not in n}, tmp_path / "model.safetensors"
+    )
+    network = loaded(f"hf:{tmp_path}")
+    assert (network.skeleton["head"], network.skeleton["pooler"]) == (None, False)
+    same_again(network)
+    assert "pooler" not in " ".join(network.trunk.state_dict())
+
+
+def test_a_grey_network_without_a_processor_has_one_channel(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        image_size=16, patch_size=8, num_channels=1,
+    )  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    network = loaded(f"hf:{tmp_path}")
+    assert (network.preprocessing.channels, network.preprocessing.size) == (1, 16)
+    assert network.preprocessing.mean == pytest.approx((114.5,), abs=0.5)
+    assert network.trunk(PIXELS).shape == (2, 8)
+
+
+def test_the_half_of_clip_that_takes_pictures_is_taken(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from transformers import CLIPConfig, CLIPModel
+
+    half = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1}  # fmt: skip
+    config = CLIPConfig(
+        text_config={**half, "vocab_size": 9, "max_position_embeddings": 8},
+        vision_config={**half, "image_size": 16, "patch_size": 8}, projection_dim=4,
+    )  # fmt: skip
+    CLIPModel(config).save_pretrained(tmp_path)
+    network = loaded(f"hf:{tmp_path}")
+    assert (network.num_features, network.preprocessing.size) == (8, 16)
+    same_again(network)

@@ -60,7 +60,7 @@ def test_trained_on_it_stays_where_it_is(data):
 def test_a_class_of_one_example_has_no_figure():
     labels = torch.tensor([0] * 6 + [1])
     probe = solve_probe(torch.randn(7, 4), labels, SoftmaxHead(num_classes=2), seed=0)
-    assert probe.accuracy is None
+    assert (probe.accuracy, probe.figures) == (None, {})
     assert "not known" in probe.in_words()
 
 
@@ -71,6 +71,8 @@ def test_it_is_kept_in_a_file(data, tmp_path):
     found = LinearProbe.load(tmp_path / "probe.safetensors")
     assert torch.equal(found.weight, probe.weight)
     assert (found.c, found.accuracy, found.num_folds) == (probe.c, probe.accuracy, 15)
+    assert found.figures == probe.figures
+    assert found.figures["cross_validated"] == probe.accuracy
     (tmp_path / "probe.safetensors").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="readable"):
         LinearProbe.load(tmp_path / "probe.safetensors")
@@ -81,3 +83,14 @@ def test_of_many_examples_some_of_each_class_are_taken():
     rows = some_of_each(labels, 2)
     assert (len(rows), (labels[rows] == 1).sum()) == (2010, 10)
     assert len(some_of_each(labels[:100], 2)) == 100
+
+
+def test_copies_are_judged_together():
+    features = torch.randn(12, 40, generator=torch.Generator().manual_seed(1)).repeat(5, 1)
+    labels = (torch.arange(12) % 2).repeat(5)
+    solver = SoftmaxHead(num_classes=2)
+    flattered = solve_probe(features, labels, solver, seed=0)
+    honest = solve_probe(features, labels, solver, seed=0, keys=[*"abcdefghijkl"] * 5)
+    assert flattered.accuracy == 1.0
+    assert honest.accuracy < 0.9  # of noise nothing is known
+    assert honest.num_examples == 60

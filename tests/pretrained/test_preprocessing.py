@@ -1,6 +1,7 @@
 """The input of a pretrained network, from whatever states it."""
 
 import pytest
+import torch
 
 from volano.errors import UsageError
 from volano.pretrained.preprocessing import Preprocessing
@@ -29,6 +30,8 @@ def test_without_a_statement_it_is_that_of_imagenet():
         ({"mean": (1, 2)}, "1 or 3 channels"),
         ({"interpolation": "cubic spline"}, "one of nearest"),
         ({"size": 4}, "from 8 on"),
+        ({"size": "large"}, "from 8 on"),
+        (torch.nn.Identity(), "must be a mapping of size, .*; got Identity of x"),
     ],
 )
 def test_what_cannot_be_is_refused(values, said):
@@ -43,6 +46,8 @@ def test_a_processor_of_transformers_is_read():
     }  # fmt: skip
     found = Preprocessing.of_processor(stated, "x")
     assert (found.size, found.interpolation, found.mean) == (224, "bicubic", (127.5,) * 3)
-    raw = Preprocessing.of_processor({"do_normalize": False, "size": 64}, "x")
+    raw = Preprocessing.of_processor(
+        {"do_normalize": False, "size": 64, "rescale_factor": None}, "x"
+    )
     assert (raw.size, raw.mean, raw.std) == (64, (0.0,) * 3, (255.0,) * 3)
     assert Preprocessing.from_json(found.to_json()) == found

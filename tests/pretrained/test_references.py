@@ -43,3 +43,34 @@ def test_code_is_a_function_alone():
     assert code_of_reference("my_nets:make") == ("my_nets:make",)
     assert code_of_reference("hf:x") == code_of_reference(None) == ()
     assert NetworkReference.parse("my_nets:make").code == ("my_nets:make",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("google/vit-base", "hf:google/vit-base or timm:google/vit-base"),
+        ("https://huggingface.co/google/vit-base", "is named hf:google/vit-base"),
+        ("empty", "a folder without config.json .* and run.json"),
+        ("weights", "Name the weights in it, model.safetensors, with `model`"),
+        ("network.onnx", "a file of another kind.*Weights are in files .safetensors"),
+    ],
+)
+def test_what_is_meant_is_said(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "model.safetensors").touch()
+    (tmp_path / "network.onnx").touch()
+    with pytest.raises(UsageError, match=said):
+        NetworkReference.parse(text)
+    assert code_of_reference(text) == ()
+
+
+def test_a_home_folder_is_found_behind_the_prefix_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").touch()
+    for text in ("hf:~/bert", "~/bert"):
+        assert NetworkReference.parse(text).name == str(tmp_path / "bert")
+        assert absolute_reference(text).endswith(str(tmp_path / "bert"))

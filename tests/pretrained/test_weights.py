@@ -43,3 +43,20 @@ def test_a_digest_knows_weights_again():
     assert digest_of_weights(one) != digest_of_weights(other)
     other.load_state_dict(one.state_dict())
     assert digest_of_weights(one) == digest_of_weights(other)
+
+
+def test_any_damaged_file_is_told_in_words(tmp_path):
+    for name, content in (("a.pth", b"no pickle"), ("b.pth", b""), ("c.safetensors", b"\0" * 9)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UsageError, match="tensors and nothing else"):
+            read_weights(tmp_path / name)
+    torch.save({"weight": torch.zeros(2), "epoch": 3}, tmp_path / "d.pt")
+    with pytest.raises(UsageError, match=r"d\.pt with 'epoch': int"):
+        read_weights(tmp_path / "d.pt")
+
+
+def test_names_and_counts_of_other_versions_are_taken(tmp_path):
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    weights = {f"_orig_mod.{n}": t for n, t in network.state_dict().items() if "num_" not in n}
+    torch.save(weights, tmp_path / "compiled.pt")  # as torch before 0.4.1 wrote BatchNorm
+    load_fitting(network, read_weights(tmp_path / "compiled.pt"), whose="x")

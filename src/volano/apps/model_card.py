@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.record.json_values import mapping
+from volano.report.verdict import Verdict
 from volano.training import RunFolder
 
 # What a network gives that is no logit of one of several classes, by the target of its run.
@@ -20,7 +21,7 @@ _GIVES = {
 def write_card(folder: RunFolder, target: Path, name: str) -> None:
     """Writes ``README.md`` about a run, with ``name`` as its title, into a folder."""
     record = folder.read_json("run.json")
-    source, verdict = mapping(record.get("source")), mapping(record.get("verdict"))
+    source, verdict = mapping(record.get("source")), Verdict.of_json(record.get("verdict"))
     figures = mapping(record.get("metrics"))
     rows = [
         f"| {name.replace('_', ' ')} | {_short(value)} |"
@@ -35,7 +36,7 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
         *([f"{_GIVES[str(dials.get('target'))]}", ""] if dials.get("target") in _GIVES else []),
         "## Data", f"{source.get('origin')}; the figures below are of examples that were held out.",
         "", "## Figures", "| figure | value |", "|---|---|", *rows, "",
-        *([f"{verdict.get('text')}", ""] if verdict.get("text") else []),
+        *([] if verdict is None else [f"The run {'; '.join(verdict.lines())}.", ""]),
         "## How it was trained", f"{record.get('num_steps')} steps. What was said of it:", "",
         *(f"- {text}" for text in record.get("notices") or ()), "",
         "## Limits",

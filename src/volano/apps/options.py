@@ -41,6 +41,7 @@ class Declaration:
         unit: the unit of a number, for example ``"px"``.
         flag: the flag on the command line, if it is not the name with dashes.
         is_path: whether a text names a file or a folder.
+        may_be_path: whether it may do so, next to other things; a run stands for its folder.
         is_resolved: whether Volano sets it when a run begins, and no caller gives it.
         is_kept: whether a run's folder keeps it among its options.
         before: the value in folders that were written before the option was; None: its default.
@@ -55,6 +56,7 @@ class Declaration:
     unit: str = ""
     flag: str | None = None
     is_path: bool = False
+    may_be_path: bool = False
     is_resolved: bool = False
     is_kept: bool = True
     before: Any = None
@@ -86,8 +88,10 @@ class OptionField:
         """
         if value is None and self.default is None:
             return None
-        if self.declaration.is_path and isinstance(value, str | Path):
-            return str(value)
+        if self.declaration.may_be_path:
+            value = getattr(value, "path", value)
+        if (self.declaration.is_path or self.declaration.may_be_path) and isinstance(value, Path):
+            value = str(value)
         if not self._is_of_type(value) or not self._is_within(value):
             raise UsageError(f"`{self.name}` {self.rule}", got=repr(value))
         return value

@@ -67,7 +67,9 @@ def columns_of(text: str | None) -> tuple[str, ...]:
 
 def from_option(forms: str) -> Any:
     """Returns the field of an option that names a pretrained network; ``forms``: how."""
-    return option(None, f"Pretrained network to begin with: {forms}.", flag="--from")
+    return option(
+        None, f"Pretrained network to begin with: {forms}.", flag="--from", may_be_path=True
+    )
 
 
 def batch_in_words(batch_size: int | None, num_train: int, what: str) -> tuple[str, ...]:

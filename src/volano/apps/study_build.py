@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from volano.apps.kinds import CLASSIFY_CLIPS, application_class, choose_application
+from volano.apps.kinds import CAUSAL, CLASSIFY_CLIPS, application_class, choose_application
 from volano.apps.options import Setting
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
@@ -164,9 +164,12 @@ def application_build(
     if application_type is application_class(CLASSIFY_CLIPS):
         kind = CLASSIFY_CLIPS
     if application_type is not application_class(kind):
+        is_causal = application_type is application_class(CAUSAL)
         raise UsageError(
-            "A study must be of images, language models or clips",
-            got="a classifier of texts, which trains in seconds",
+            "A study must be of images, language models of Volano's own, or clips",
+            got="a pretrained language model"
+            if is_causal
+            else "a classifier of texts, which trains in seconds",
         )
     if given.epochs is not None:
         raise UsageError("A study must get `minutes` for the length of its trials", got="`epochs`")
@@ -348,13 +351,14 @@ def _number_and_params(opened: Study, trial: str | int) -> tuple[int, Mapping[st
 
 def default_space(recipe: Any) -> SearchSpace:
     """Returns an application's own space: what its recipe's fields say of themselves, around the
-    recipe's numbers."""
+    recipe's numbers. One that could only be itself, such as a frozen layer's rate, is left out."""
     parameters: dict[str, Any] = {}
     for field in dataclasses.fields(recipe):
         setting, value = Setting.of(field), getattr(recipe, field.name)
         if setting.low is not None and setting.high is not None:
             low, high = setting.low(value), setting.high(value)
-            parameters[field.name] = Range(low=low, high=high, log=setting.is_logarithmic)
+            if low < high:
+                parameters[field.name] = Range(low=low, high=high, log=setting.is_logarithmic)
     return SearchSpace(parameters=parameters)
 
 

@@ -11,17 +11,25 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from volano.errors import MissingExtraError
+from volano.errors import MissingExtraError, UsageError
 from volano.pretrained.fine_tuned import LORA
 from volano.pretrained.text_encoders import EncoderTokenizer, load_encoder_tokenizer
-from volano.pretrained.transformers_library import build_network, config_of, load_network
+from volano.pretrained.transformers_library import (
+    CAUSAL,
+    IDS,
+    build_network,
+    config_of,
+    load_network,
+)
 from volano.pretrained.weights import digest_of_weights
 
-AUTO = "AutoModelForCausalLM"
 # peft's own practice: adapters of rank 8 beside every linear layer, doubled.
 RANK, ALPHA = 8, 16
+# Logits that do not depend on a token differ by no more, of the largest, if it is another one.
+_ROUNDING = 1e-5
 
 
 class CausalLogits(nn.Module):
@@ -101,11 +109,13 @@ def load_causal_network(name: str, reference: str) -> CausalNetwork:
     """Loads a causal language model from a folder or the library's cache.
 
     Raises:
-        UsageError: it is not there, has no tokenizer, or its weights do not fit.
+        UsageError: it is not there, has no tokenizer, its weights do not fit, or it sees what it
+            is to predict.
     """
     config = config_of(name)
-    module = load_network(name, AUTO)
-    tokenizer, _ = load_encoder_tokenizer(name, config)  # windows are full: nothing is padded
+    module = load_network(name, CAUSAL, takes=IDS)
+    tokenizer, _ = load_encoder_tokenizer(name, config, module)  # nothing is padded: full windows
+    _check_causal(module, reference)
     end = config.get("eos_token_id")
     return CausalNetwork(
         reference=reference, config=config, tokenizer=tokenizer,
@@ -114,6 +124,20 @@ def load_causal_network(name: str, reference: str) -> CausalNetwork:
     )  # fmt: skip
 
 
+def _check_causal(module: Any, reference: str) -> None:
+    """Raises UsageError if the logits of a token depend on those behind it, as in a BERT, which
+    transformers takes for a language model too."""
+    ids = torch.tensor([[0, 1, 0, 1, 0], [0, 1, 0, 1, 1]])
+    with torch.no_grad():
+        one, other = module(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    if (one - other).abs().max() > _ROUNDING * one.abs().max():
+        raise UsageError(
+            "A language model must not see the tokens that it is to predict",
+            got=f"{reference}, a {type(module).__name__} that looks at both sides",
+            remedy="Take one that was trained to continue texts; or say `classify`",
+        )
+
+
 def build_causal(config: dict[str, Any], tune: str) -> CausalLogits:
     """Returns a network of a configuration as it was trained, for its weights to be loaded."""
-    return CausalLogits(build_network(config, AUTO), tune)
+    return CausalLogits(build_network(config, CAUSAL), tune)

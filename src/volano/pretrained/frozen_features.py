@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.device import Device
+from volano.errors import NumericsError
 from volano.pretrained.linear_probe import PROBE, LinearProbe
 
 
@@ -34,7 +35,11 @@ def frozen_features(
     trunk: nn.Module, batches: Iterable[tuple[Tensor, ...]], device: Device
 ) -> tuple[Tensor, float]:
     """Returns the features of all batches, fp32 [N, F] on the host, and the seconds of a pass for
-    one example; the trunk is left on the host."""
+    one example; the trunk is left on the host.
+
+    Raises:
+        NumericsError: some are not finite.
+    """
     trunk.to(device.torch_device).eval()
     parts: list[Tensor] = []
     seconds: list[float] = []
@@ -44,5 +49,13 @@ def frozen_features(
             parts.append(trunk(*(device.move(part) for part in batch)).cpu())
             seconds.append(time.perf_counter() - mark)
     trunk.cpu()
+    features = torch.cat(parts)
+    num_bad = int((~features.isfinite()).any(1).sum())
+    if num_bad:
+        raise NumericsError(
+            "The features of a pretrained network must be finite",
+            got=f"NaN or infinity for {num_bad:,} of {len(features):,} examples",
+            remedy="Its weights are damaged, or its `preprocessing` is another one",
+        )
     timed = slice(1 if len(parts) > 1 else 0, None)  # the first batch allocates and loads
-    return torch.cat(parts), sum(seconds[timed]) / max(1, sum(map(len, parts[timed])))
+    return features, sum(seconds[timed]) / max(1, sum(map(len, parts[timed])))

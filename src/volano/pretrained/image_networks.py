@@ -17,14 +17,20 @@ from torch import nn
 
 from volano.errors import MissingExtraError, UsageError
 from volano.pretrained.fine_tuned import ImageTrunk
-from volano.pretrained.heads import find_head, without_head
+from volano.pretrained.heads import FoundHead, find_head, without_head
 from volano.pretrained.preprocessing import Preprocessing
 from volano.pretrained.references import NetworkReference
 from volano.pretrained.transformers_library import (
+    ENCODER,
+    PIXELS,
     build_network,
+    classes_of,
     config_of,
+    has_pooler,
     load_network,
+    offline,
     read_json_of,
+    without_pooler,
 )
 from volano.pretrained.weights import digest_of_weights, load_fitting, read_weights
 from volano.record.files import nearest
@@ -83,12 +89,7 @@ def load_image_network(
         UsageError: it is not there or does not fit.
         MissingExtraError: its library is not installed.
     """
-    if (reference.kind == "weights") != (model is not None):
-        raise UsageError(
-            "A file of weights must come with `model`, the module:function of its network, and "
-            "nothing else may",
-            got=f"`from_` {text}" + ("" if model is None else f" and `model` {model}"),
-        )
+    check_model(reference, text, model)
     kinds = {"transformers": _of_transformers, "timm": _of_timm, "function": _of_function}
     if reference.kind == "weights":
         assert model is not None
@@ -98,6 +99,16 @@ def load_image_network(
     return trunk_of(
         module, skeleton, preprocessing, reference=text, classes=classes, notices=notices
     )
+
+
+def check_model(reference: NetworkReference, text: str, model: str | None) -> None:
+    """Raises UsageError unless ``model`` comes with a file of weights, and with nothing else."""
+    if (reference.kind == "weights") != (model is not None):
+        raise UsageError(
+            "A file of weights must come with `model`, the module:function of its network, and "
+            "nothing else may",
+            got=f"`from_` {text}" + ("" if model is None else f" and `model` {model}"),
+        )
 
 
 def trunk_of(
@@ -114,11 +125,8 @@ def trunk_of(
     Raises:
         UsageError: the network cannot be passed pictures of its size.
     """
-    side = preprocessing.size
-    example = torch.zeros(2, preprocessing.channels, side, side)
-    # Another picture than black: of equal ones two layers may give the same.
-    example += torch.linspace(-1, 1, example.numel()).view_as(example)
-    head = find_head(module, example, whose=reference)
+    head = _passed(module, preprocessing, whose=reference)
+    said = _unfrozen(module, reference)
     trunk = ImageTrunk(without_head(module, head.name), preprocessing)
     return ImageNetwork(
         reference=reference,
@@ -128,8 +136,30 @@ def trunk_of(
         num_features=head.num_features,
         classes=classes if len(classes) == head.num_outputs else (),
         trunk=trunk.eval(),
-        notices=notices,
+        notices=(*notices, *said),
     )
+
+
+def _passed(module: nn.Module, preprocessing: Preprocessing, **words: str) -> FoundHead:
+    """Passes a network two pictures of its size, and returns its head; see :func:`find_head`."""
+    example = torch.zeros(2, preprocessing.channels, preprocessing.size, preprocessing.size)
+    # Another picture than black: of equal ones two layers may give the same.
+    example += torch.linspace(-1, 1, example.numel()).view_as(example)
+    return find_head(module, example, **words)
+
+
+def _unfrozen(module: nn.Module, reference: str) -> tuple[str, ...]:
+    """Lets a network be trained that came wholly frozen, as from a run that trained its head alone;
+    of one that came partly frozen a notice is returned."""
+    every = list(module.parameters())
+    frozen = [parameter for parameter in every if not parameter.requires_grad]
+    if len(frozen) == len(every):
+        for parameter in filter(torch.is_floating_point, frozen):
+            parameter.requires_grad_(True)
+    elif frozen:
+        num = sum(parameter.numel() for parameter in frozen)
+        return (f"{num:,} parameters of {reference} are frozen as it comes, and stay so",)
+    return ()
 
 
 def build_trunk(
@@ -148,6 +178,7 @@ def build_trunk(
     kind = skeleton["kind"]
     if kind == "transformers":
         module = build_network(skeleton["config"], skeleton["auto"])
+        module = module if skeleton.get("pooler", True) else without_pooler(module)
     elif kind == "timm":
         timm = _timm()
         module = timm.create_model(_known(timm, skeleton["name"]), pretrained=False)
@@ -164,30 +195,41 @@ _Loaded = tuple[nn.Module, dict[str, Any], Preprocessing, tuple[str, ...], tuple
 def _of_transformers(name: str) -> _Loaded:
     config = config_of(name)
     is_classifier = any("ForImageClassification" in n for n in config.get("architectures") or ())
-    auto = "AutoModelForImageClassification" if is_classifier else "AutoModel"
-    module = load_network(name, auto)
+    auto = "AutoModelForImageClassification" if is_classifier else ENCODER
+    # Of CLIP and its like, the part that takes pictures.
+    part = None if is_classifier else config.get("vision_config")
+    # Features of a pooler that its weights lack, and that is drawn, would say little.
+    module = load_network(name, auto, takes=PIXELS, is_pooled=False, config=part)
+    config = part or config
     stated, said = read_json_of(name, "preprocessor_config.json"), ()
+    stated = stated or read_json_of(name, "processor_config.json").get("image_processor")
     if not stated:
         said = (f"hf:{name} has no preprocessor_config.json: ImageNet's mean and std are taken",)
-        size = config.get("image_size", 224)
-        stated = {"size": size[0] if isinstance(size, list | tuple) else size}
+        stated = _unstated_processor(config)
     preprocessing = Preprocessing.of_processor(stated, f"hf:{name}")
-    names = config.get("id2label") or {} if is_classifier else {}
-    classes = tuple(str(names[key]) for key in sorted(names, key=int))
-    return (
-        module,
-        {"kind": "transformers", "auto": auto, "config": config},
-        preprocessing,
-        classes,
-        said,
-    )
+    skeleton = {"kind": "transformers", "auto": auto, "config": config}
+    if not has_pooler(module):
+        skeleton["pooler"] = False
+    return module, skeleton, preprocessing, classes_of(config), said
+
+
+def _unstated_processor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what suits a configuration of transformers that comes without its processor."""
+    size = config.get("image_size", 224)
+    stated: dict[str, Any] = {"size": size[0] if isinstance(size, list | tuple) else size}
+    if config.get("num_channels") == 1:
+        own = Preprocessing.of({}, "ImageNet")
+        grey = {"image_mean": own.mean, "image_std": own.std}
+        stated |= {name: [sum(values) / 3 / 255] for name, values in grey.items()}
+    return stated
 
 
 def _of_timm(name: str) -> _Loaded:
     timm = _timm()
     _known(timm, name)
     try:
-        module = timm.create_model(name, pretrained=True)
+        with offline():
+            module = timm.create_model(name, pretrained=True)
     except Exception as error:
         raise UsageError(
             "The weights must be in timm's cache on this machine",
@@ -285,14 +327,20 @@ def make_of_function(
         ) from error
     if not isinstance(module, nn.Module):
         raise UsageError(rule, got=f"{reference}: a function that returns {type(module).__name__}")
-    return module, function, arguments
+    return module.float(), function, arguments  # weights of half precision are trained in fp32
 
 
 def resized(network: ImageNetwork, size: int) -> ImageNetwork:
-    """Returns the same with pictures of another size, which a person asked for."""
+    """Returns the same with pictures of another size, which a person asked for.
+
+    Raises:
+        UsageError: the network takes no such pictures.
+    """
     preprocessing = dataclasses.replace(network.preprocessing, size=size)
     trunk: Any = copy.deepcopy(network.trunk)
     trunk.size = size
+    remedy = f"Leave `image_size` out: its own size is {network.preprocessing.size}"
+    _passed(trunk.network, preprocessing, whose=network.reference, remedy=remedy)
     said = (
         f"pictures of {size} px, as asked; the network's own size is {network.preprocessing.size}"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -72,6 +72,14 @@ class LinearProbe:
     def learning_rate(self) -> float:
         """A rate that is stable for gradient descent with a momentum of 0.9."""
         return 0.5 / (self.curvature + self.weight_decay)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The cross-validated figure and its spread, for ``run.json``; none if they are not
+        known."""
+        if self.accuracy is None or self.spread is None:
+            return {}
+        return {"cross_validated": self.accuracy, "cross_validated_spread": self.spread}
 
     def in_words(self) -> str:
         """Returns what is to be expected, in words."""
@@ -171,7 +179,14 @@ class HeadSolver(ABC):
         """Returns the figure of what was solved, on other examples."""
 
 
-def solve_probe(features: Tensor, wanted: Tensor, solver: HeadSolver, *, seed: int) -> LinearProbe:
+def solve_probe(
+    features: Tensor,
+    wanted: Tensor,
+    solver: HeadSolver,
+    *,
+    seed: int,
+    keys: Sequence[Hashable] | None = None,
+) -> LinearProbe:
     """Solves a linear head of centred features, each of deviation 1 or all scaled alike (of few
     examples a feature's own deviation says little), as cross-validation chooses, and with the
     penalty that it chooses.
@@ -181,10 +196,12 @@ def solve_probe(features: Tensor, wanted: Tensor, solver: HeadSolver, *, seed: i
         wanted: what the head is to give: classes int64 [N], labels [N, L] or numbers [N, K].
         solver: how it is solved.
         seed: the seed of the folds.
+        keys: of each example's content: copies, whose keys are equal, are in a fold together, so
+            that none is judged by what it was solved on. None: there are no copies.
     """
     X, y = features.numpy().astype(np.float64), wanted.numpy()
     figures: dict[tuple[bool, float], list[float]] = {}
-    for train, held in solver.folds(y, seed):
+    for train, held in _folds_of_copies(solver, y, seed, keys):
         for is_alike in (True, False):
             center, scale = _statistics(X[train], is_alike)
             own, others = (X[train] - center) * scale, (X[held] - center) * scale
@@ -206,6 +223,20 @@ def solve_probe(features: Tensor, wanted: Tensor, solver: HeadSolver, *, seed: i
         accuracy=float(np.mean(found)) if found else None,
         spread=float(np.std(found)) if found else None,
     )  # fmt: skip
+
+
+def _folds_of_copies(
+    solver: HeadSolver, wanted: np.ndarray, seed: int, keys: Sequence[Hashable] | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields a solver's folds of the examples that are no copies of earlier ones, each with its
+    copies, bool [N]."""
+    number_of: dict[Hashable, int] = {}
+    numbers = range(len(wanted)) if keys is None else keys
+    groups = np.array([number_of.setdefault(key, len(number_of)) for key in numbers])
+    firsts = np.unique(groups, return_index=True)[1]
+    for _, held in solver.folds(wanted[firsts], seed):
+        is_held = np.isin(groups, held)  # the groups are numbered as their firsts are
+        yield ~is_held, is_held
 
 
 def some_of_each(labels: np.ndarray, num_classes: int) -> np.ndarray:

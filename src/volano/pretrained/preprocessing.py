@@ -37,7 +37,7 @@ class Preprocessing:
         return len(self.mean)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], whose: str) -> Preprocessing:
+    def of(cls, values: Any, whose: str) -> Preprocessing:
         """Returns the preprocessing that a mapping states.
 
         Args:
@@ -49,6 +49,11 @@ class Preprocessing:
         Raises:
             UsageError: a name is unknown, or a value cannot be.
         """
+        if not isinstance(values, Mapping):
+            raise UsageError(
+                f"`preprocessing` must be a mapping of {', '.join(_KEYS)}",
+                got=f"{type(values).__name__} of {whose}",
+            )
         for name in values:
             if name not in _KEYS:
                 near = difflib.get_close_matches(str(name), _KEYS, n=1) or _KEYS
@@ -89,14 +94,13 @@ class Preprocessing:
         size = size or values.get("size") or 224
         if isinstance(size, Mapping):
             size = size.get("height") or size.get("shortest_edge") or 224
-        unscaled = 1.0 / values.get("rescale_factor", 1 / 255)
         is_scaled, is_moved = values.get("do_rescale", True), values.get("do_normalize", True)
-        factor = unscaled if is_scaled else 1.0
+        factor = 1.0 / (values.get("rescale_factor") or 1 / 255) if is_scaled else 1.0
         mean = values.get("image_mean") if is_moved else [0.0] * 3
         std = values.get("image_std") if is_moved else [1.0] * 3
         return cls.of(
             {
-                "size": int(size),
+                "size": int(size) if isinstance(size, float) else size,
                 "mean": [factor * value for value in _numbers(mean, _IMAGENET["mean"])],
                 "std": [factor * value for value in _numbers(std, _IMAGENET["std"])],
                 "interpolation": _OF_PILLOW.get(values.get("resample", 2), "bilinear"),

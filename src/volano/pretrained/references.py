@@ -35,10 +35,11 @@ class NetworkReference:
             UsageError: it names nothing, or a study.
         """
         if text.startswith(TRANSFORMERS):
-            return cls(kind="transformers", name=text.removeprefix(TRANSFORMERS))
+            name = text.removeprefix(TRANSFORMERS)
+            return cls(kind="transformers", name=str(_expanded(name)))
         if text.startswith(TIMM):
             return cls(kind="timm", name=text.removeprefix(TIMM))
-        path = Path(text)
+        path = _expanded(text)
         if (path / "study.json").is_file():
             raise UsageError(
                 "A trial of a study is trained without naming an application",
@@ -46,17 +47,17 @@ class NetworkReference:
                 remedy=f"volano train --from {quoted(text)}",
             )
         if (path / "run.json").is_file():
-            return cls(kind="run", name=text)
+            return cls(kind="run", name=str(path))
         if (path / "config.json").is_file():
-            return cls(kind="transformers", name=text)
+            return cls(kind="transformers", name=str(path))
         if path.is_file() and path.suffix in WEIGHTS:
-            return cls(kind="weights", name=text)
-        if ":" in text and not path.exists():
+            return cls(kind="weights", name=str(path))
+        if ":" in text and "://" not in text and not path.exists():
             return cls(kind="function", name=text)
         raise UsageError(
             f"`from_` must name a pretrained network: {_FORMS}",
-            got=f"{text}, which is none of them",
-            remedy=nearest_there(path),
+            got=f"{text}, which is {_kind_of(path)}",
+            remedy=_meant(text, path),
         )
 
     @property
@@ -65,15 +66,46 @@ class NetworkReference:
         return (self.name,) if self.kind == "function" else ()
 
 
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody's home
+        return Path(text)
+
+
+def _kind_of(path: Path) -> str:
+    """Returns in words what lies at a path that names no network."""
+    if path.is_dir():
+        return "a folder without config.json (of transformers) and run.json (of a run)"
+    return "a file of another kind" if path.is_file() else "none of them"
+
+
+def _meant(text: str, path: Path) -> str | None:
+    """Returns what a person may have meant, in words."""
+    if path.is_dir():
+        found = sorted(file.name for file in path.iterdir() if file.suffix in WEIGHTS)
+        return f"Name the weights in it, {found[0]}, with `model`" if found else None
+    if path.is_file():
+        return f"Weights are in files {', '.join(WEIGHTS)}"
+    if "://" in text:
+        name = "/".join(text.rstrip("/").split("/")[-2:])
+        return f"A network of Hugging Face's hub is named {TRANSFORMERS}{name}"
+    near = nearest_there(path)
+    if near is None and text.count("/") <= 1 and not text.startswith((".", "/", "~")):
+        return f"Is it of transformers or timm? {TRANSFORMERS}{text} or {TIMM}{text}"
+    return near
+
+
 def code_of_reference(text: str | None) -> tuple[str, ...]:
     """Returns the Python code that a reference names, without looking whether it is there."""
-    is_code = text is not None and ":" in text and not text.startswith((TRANSFORMERS, TIMM))
-    return (text,) if is_code and text is not None and not Path(text).exists() else ()
+    if text is None or ":" not in text or "://" in text or text.startswith((TRANSFORMERS, TIMM)):
+        return ()
+    return () if _expanded(text).exists() else (text,)
 
 
 def absolute_reference(text: str) -> str:
     """Returns a reference whose folder or file, if it names one, is absolute: a run is resumed from
     anywhere."""
     prefix = TRANSFORMERS if text.startswith(TRANSFORMERS) else ""
-    path = Path(text.removeprefix(prefix))
+    path = _expanded(text.removeprefix(prefix))
     return f"{prefix}{path.absolute()}" if path.exists() else text

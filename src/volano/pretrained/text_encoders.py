@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +23,18 @@ from torch.utils.data import Dataset
 
 from volano.errors import UsageError
 from volano.pretrained.transformers_library import (
+    ENCODER,
+    IDS,
+    classes_of,
     config_of,
     load_network,
+    made_tokenizer_of,
     read_bytes_of,
     read_json_of,
 )
 from volano.pretrained.weights import digest_of_weights
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 # Characters of a text that are looked at, a token: no language has more.
 _CHARACTERS_A_TOKEN = 32
 # Without a statement of the encoder's own.
@@ -42,13 +49,14 @@ class EncoderTokenizer:
         content: the content of ``tokenizer.json``.
         most_tokens: tokens of a text that the encoder takes, its special ones included.
         padding_id: the id that fills short texts up.
+
+    Raises:
+        ValueError: the content is no tokenizer's.
     """
 
     def __init__(self, content: bytes, most_tokens: int, padding_id: int) -> None:
-        from tokenizers import Tokenizer
-
         self.content, self.most_tokens, self.padding_id = content, most_tokens, padding_id
-        self._library: Any = Tokenizer.from_str(content.decode())
+        self._library = parsed_tokenizer(content)
         self._library.no_padding()
         self._library.enable_truncation(most_tokens)
 
@@ -57,10 +65,18 @@ class EncoderTokenizer:
         """The digest of the content."""
         return hashlib.sha256(self.content).hexdigest()[:32]
 
-    @property
-    def padding(self) -> str | None:
-        """The token that fills short texts up."""
-        return self._library.id_to_token(self.padding_id)
+    def save(self, folder: Path, **tokens: str | None) -> None:
+        """Writes it as ``AutoTokenizer`` loads it; ``tokens``: the special ones, by name."""
+        stated = {
+            "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": self.most_tokens,
+            **{name: token for name, token in tokens.items() if token is not None},
+        }  # fmt: skip
+        (folder / TOKENIZER).write_bytes(self.content)
+        (folder / _CONFIG).write_text(json.dumps(stated, indent=2), encoding="utf-8")
+
+    def token_of(self, number: int | None) -> str | None:
+        """Returns the token of an id; None if there is none."""
+        return None if number is None else self._library.id_to_token(number)
 
     def ids_of(self, text: str) -> list[int]:
         """Returns the ids of a whole text, without special ones."""
@@ -86,8 +102,23 @@ class EncoderTokenizer:
             ids=np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32),
             offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
             padding_id=self.padding_id,
+            most_tokens=self.most_tokens,
             num_cut=num_cut,
         )
+
+
+def parsed_tokenizer(content: bytes) -> Any:
+    """Returns the library's tokenizer of a content of ``tokenizer.json``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(content.decode())
+    except Exception as error:  # the library raises nothing more special
+        raise ValueError(f"{TOKENIZER} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +128,14 @@ class TokenTexts:
     Attributes:
         ids: int32 [tokens].
         offsets: int64 [N + 1].
-        padding_id: see :class:`EncoderTokenizer`.
+        padding_id, most_tokens: see :class:`EncoderTokenizer`.
         num_cut: the number of texts of which something was left out.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     padding_id: int
+    most_tokens: int
     num_cut: int
 
     def __len__(self) -> int:
@@ -111,13 +143,15 @@ class TokenTexts:
 
     def padded(self, rows: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
         """Returns ids int32 [N, T] of some texts, filled up, and which of them are tokens, bool
-        [N, T]."""
+        [N, T]; a text without any has one that fills up."""
         starts, sizes = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
         longest = _PAD_TO * -(-max(1, int(sizes.max(initial=1))) // _PAD_TO)
+        longest = min(longest, self.most_tokens)  # a network may have positions for no more
         places = np.arange(longest)
         is_token = places < sizes[:, None]
         ids = np.full(is_token.shape, self.padding_id, dtype=np.int32)
         ids[is_token] = self.ids[(starts[:, None] + places)[is_token]]
+        is_token[:, 0] = True  # nothing to attend to at all would give NaN
         return torch.from_numpy(ids), torch.from_numpy(is_token)
 
 
@@ -191,6 +225,7 @@ class TextEncoder:
         tokenizer: its tokenizer.
         digest: of its weights and its tokenizer.
         trunk: with its weights.
+        classes: names of the classes of its own head, if it has one; it is left out.
         notices: texts that a person should read.
     """
 
@@ -202,6 +237,7 @@ class TextEncoder:
     tokenizer: EncoderTokenizer = field(repr=False)
     digest: str
     trunk: nn.Module = field(repr=False)
+    classes: tuple[str, ...] = field(default=(), repr=False)
     notices: tuple[str, ...] = field(default=(), repr=False)
 
     def fresh_trunk(self) -> nn.Module:
@@ -227,33 +263,58 @@ def load_text_encoder(name: str, reference: str) -> TextEncoder:
         UsageError: it is not there, has no tokenizer, or its weights do not fit.
     """
     config = config_of(name)
-    network = load_network(name, "AutoModel")
-    pooling = read_json_of(name, "1_Pooling/config.json")
-    modules: Any = read_json_of(name, "modules.json")
-    is_unit = any(str(one.get("type", "")).endswith("Normalize") for one in modules or ())
-    tokenizer, said = load_encoder_tokenizer(name, config)
-    trunk = TextTrunk(network, "cls" if pooling.get("pooling_mode_cls_token") else "mean", is_unit)
+    if config.get("is_encoder_decoder"):
+        raise UsageError(
+            "A network to classify texts with must be an encoder, or a language model, alone",
+            got=f"{reference}, of kind {config.get('model_type')}, which has a decoder as well",
+        )
+    network = load_network(name, ENCODER, takes=IDS)
+    tokenizer, said = load_encoder_tokenizer(name, config, network)
+    pooling, is_unit, more = _pooling_of(name)
+    trunk = TextTrunk(network, pooling, is_unit)
     width = config.get("hidden_size") or config.get("n_embd") or config.get("dim")
     if width is None:
         raise UsageError(
             "An encoder of texts must state its `hidden_size`", got=f"{reference} without one"
         )
     return TextEncoder(
-        reference=reference, config=config, pooling=trunk.pooling, is_unit=is_unit,
+        reference=reference, config=config, pooling=pooling, is_unit=is_unit,
         num_features=int(width), tokenizer=tokenizer,
-        digest=f"{digest_of_weights(trunk)}{tokenizer.digest}", trunk=trunk.eval(), notices=said,
+        digest=f"{digest_of_weights(trunk)}{tokenizer.digest}", trunk=trunk.eval(),
+        classes=classes_of(config), notices=(*said, *more),
     )  # fmt: skip
 
 
+def _pooling_of(name: str) -> tuple[str, bool, tuple[str, ...]]:
+    """Returns how the modules of sentence-transformers next to a network pool its tokens, whether
+    they bring features to length 1, and a notice of what else they do, which is left out."""
+    stated, key = read_json_of(name, "1_Pooling/config.json"), "pooling_mode_"
+    modes = {one.removeprefix(key) for one, on in stated.items() if one.startswith(key) and on}
+    types = [
+        str(one.get("type", "")).rpartition(".")[2]
+        for one in read_json_of(name, "modules.json", list)
+        if isinstance(one, dict)
+    ]
+    pooling = "cls" if "cls_token" in modes else "mean"
+    others = sorted(modes - {"cls_token", "mean_tokens"})
+    others += [one for one in types if one not in ("Transformer", "Pooling", "Normalize")]
+    said = f"{name} states {', '.join(others)} too, which is left out: features are the {pooling}"
+    return pooling, "Normalize" in types, (said,) if others else ()
+
+
 def load_encoder_tokenizer(
-    name: str, config: dict[str, Any]
+    name: str, config: dict[str, Any], network: nn.Module
 ) -> tuple[EncoderTokenizer, tuple[str, ...]]:
     """Returns a network's own tokenizer, and notices.
 
     Raises:
-        UsageError: there is no ``tokenizer.json``.
+        UsageError: there is no ``tokenizer.json``, nothing of which it can be made, or it is
+            damaged or another network's.
     """
-    content = read_bytes_of(name, TOKENIZER)
+    content, made = read_bytes_of(name, TOKENIZER), ()
+    if content is None:
+        content = made_tokenizer_of(name)
+        made = (f"{name} has no {TOKENIZER}: transformers has made it of the other files",)
     if content is None:
         raise UsageError(
             f"A pretrained network of texts must have {TOKENIZER}",
@@ -261,40 +322,62 @@ def load_encoder_tokenizer(
             remedy="Save its fast tokenizer: AutoTokenizer.from_pretrained(NAME).save_pretrained("
             "FOLDER)",
         )
-    stated = read_json_of(name, "tokenizer_config.json")
-    padding_id, said = _padding_id(content, stated, name)
+    try:
+        library = parsed_tokenizer(content)
+    except ValueError as error:
+        raise UsageError(
+            "The tokenizer of a pretrained network must be readable", got=f"{name}: {error}"
+        ) from error
+    highest = max(library.get_vocab(with_added_tokens=False).values(), default=0)
+    if highest >= (config.get("vocab_size") or math.inf):
+        raise UsageError(
+            "The tokenizer must be the network's own",
+            got=f"ids up to {highest:,} and a network of {config['vocab_size']:,} in {name}",
+        )
+    stated = read_json_of(name, _CONFIG)
+    padding_id, said = _padding_id(library, stated, config, name)
     most = [
         read_json_of(name, "sentence_bert_config.json").get("max_seq_length"),
-        config.get("max_position_embeddings") or config.get("n_positions"),
+        _num_positions(config, network),
         stated.get("model_max_length"),
     ]
-    # RoBERTa counts its positions from the padding id on.
-    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert") and most[1]:
-        most[1] -= padding_id + 1
-    tokens = int(min([n for n in most if n and 0 < n < 1e6] or [_MOST_TOKENS]))
-    return EncoderTokenizer(content, tokens, padding_id), said
+    known = [int(n) for n in most if isinstance(n, int | float) and 0 < n < 1e6]
+    return EncoderTokenizer(content, min(known, default=_MOST_TOKENS), padding_id), (*made, *said)
 
 
-def _padding_id(content: bytes, stated: dict[str, Any], name: str) -> tuple[int, tuple[str, ...]]:
-    from tokenizers import Tokenizer
+def _num_positions(config: dict[str, Any], network: nn.Module) -> int | None:
+    """Returns the number of tokens for which a network has positions; None if it states none."""
+    stated = config.get("max_position_embeddings") or config.get("n_positions")
+    tables = (m for name, m in network.named_modules() if name.endswith("position_embeddings"))
+    table = next((one for one in tables if isinstance(one, nn.Embedding)), None)
+    if table is None or table.padding_idx is None:
+        return stated
+    # RoBERTa and its like count from the padding id on.
+    return table.num_embeddings - table.padding_idx - 1
 
-    library: Any = Tokenizer.from_str(content.decode())
+
+def _padding_id(
+    library: Any, stated: dict[str, Any], config: dict[str, Any], name: str
+) -> tuple[int, tuple[str, ...]]:
+    """Returns the id that fills up, and a notice if the tokenizer has none."""
     token = stated.get("pad_token")
     token = token.get("content") if isinstance(token, dict) else token
     found = library.padding["pad_id"] if library.padding else None
     found = library.token_to_id(token) if token else found
     if found is not None:
         return int(found), ()
-    return 0, (
-        f"{name} has no padding token: short texts are filled up with id 0, which is masked",
+    own = max(0, config.get("pad_token_id") or 0)
+    own = 0 if library.id_to_token(own) is None else own
+    return own, (
+        f"{name} has no padding token: short texts are filled up with id {own}, which is masked",
     )
 
 
-def cut_in_words(texts: TokenTexts, most_tokens: int) -> tuple[str, ...]:
+def cut_in_words(num_cut: int, num_texts: int, most_tokens: int) -> tuple[str, ...]:
     """Returns a notice of texts that were cut, if there are any."""
-    if not texts.num_cut:
+    if not num_cut:
         return ()
     return (
-        f"{texts.num_cut:,} of {len(texts):,} texts ({texts.num_cut / len(texts):.1%}) are longer "
-        f"than the {most_tokens} tokens that the encoder takes: cut",
+        f"{num_cut:,} of {num_texts:,} texts ({num_cut / num_texts:.1%}) are longer than the "
+        f"{most_tokens} tokens that the encoder takes: cut",
     )

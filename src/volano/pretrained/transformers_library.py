@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,44 +13,84 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.errors import CheckpointError, MissingExtraError, UsageError
+from volano.errors import CheckpointError, MissingExtraError, UsageError, VolanoError, reason_of
 from volano.pretrained.weights import check_fits
-from volano.record.files import nearest
+from volano.record.files import nearest, nearest_there
 
 # The classes of transformers by which networks are loaded and built.
-AUTOS = ("AutoModel", "AutoModelForImageClassification", "AutoModelForCausalLM")
+ENCODER, CAUSAL = "AutoModel", "AutoModelForCausalLM"
+AUTOS = (ENCODER, "AutoModelForImageClassification", CAUSAL)
+PIXELS, IDS = "pixel_values", "input_ids"
 # No published network has as many layers, or as large a dimension or vocabulary.
 _MOST_LAYERS, _MOST_SIZE = 4096, 2**25
 _COUNTED = ("layer", "depth", "block", "stage")
-# Parts that checkpoints may lack, and that nothing here uses.
-_UNUSED = ("pooler.", "classifier.", "head.", "position_ids")
+# Parts that checkpoints may lack, and that nothing here uses; the head of a language model is used.
+_POOLER = "pooler"
+_UNUSED = {_POOLER, "classifier", "head"}
+_LONGEST_REASON = 160  # characters of another library's error
+# The files of tokenizers without tokenizer.json.
+_VOCABULARIES = (
+    "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"
+)  # fmt: skip
 
 
-def load_network(name: str, auto: str) -> nn.Module:
-    """Loads a network.
+def load_network(
+    name: str,
+    auto: str,
+    *,
+    takes: str | None = None,
+    is_pooled: bool = True,
+    config: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Loads a network in fp32, whatever its file holds.
 
     Args:
         name: a folder, or a name in the cache.
         auto: the class of transformers that loads it: ``"AutoModel"`` and its like.
+        takes: what it must take, :data:`PIXELS` or :data:`IDS`; None takes any.
+        is_pooled: whether it keeps a pooler that its weights lack; without it, it has none then.
+        config: the configuration of a part that is wanted; None is that of the whole.
 
     Raises:
         MissingExtraError: transformers is not installed.
         UsageError: it is not there, is of another kind, or its weights do not fit.
     """
     library = import_library()
-    with _quiet(), _told(name):
+    with _quiet(), _told(name), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # what the weights lack is drawn alike each time
+        part = {} if config is None else {"config": library.AutoConfig.for_model(**config)}
         network, info = getattr(library, auto).from_pretrained(
             name, local_files_only=True, output_loading_info=True, dtype=torch.float32,
-            ignore_mismatched_sizes=True, trust_remote_code=False,
+            ignore_mismatched_sizes=True, trust_remote_code=False, **part,
         )  # fmt: skip
-    problems = [f"{key} is missing" for key in sorted(info["missing_keys"])]
-    problems += [
-        f"{key} is {list(there)}, not {list(own)}"
-        for key, there, own in sorted(info["mismatched_keys"])
-    ]
-    used = [text for text in problems if not any(part in text for part in _UNUSED)]
+    if takes is not None and network.main_input_name != takes:
+        words = {PIXELS: "pictures", IDS: "texts"}[takes]
+        raise UsageError(
+            f"A pretrained network of {words} must take {takes}",
+            got=f"{name}, a {type(network).__name__}, which takes {network.main_input_name}",
+        )
+    problems = dict.fromkeys(sorted(info["missing_keys"]), "is missing")
+    for key, there, own in sorted(info["mismatched_keys"]):
+        problems[key] = f"is {list(there)}, not {list(own)}"
+    unused = {"position_ids"} | (set() if auto == CAUSAL else _UNUSED)
+    used = [f"{key} {what}" for key, what in problems.items() if unused.isdisjoint(key.split("."))]
     check_fits(used, f"hf:{name}")
+    if not is_pooled and any(_POOLER in key.split(".") for key in problems):
+        network = without_pooler(network)
     return network.eval()
+
+
+def without_pooler(network: nn.Module) -> nn.Module:
+    """Returns a network that gives no pooled output, but that of each place; it is changed in
+    place."""
+    if getattr(network, _POOLER, None) is not None:
+        setattr(network, _POOLER, None)
+    return network
+
+
+def has_pooler(network: nn.Module) -> bool:
+    """Returns whether :func:`without_pooler` has not been there."""
+    return getattr(network, _POOLER, network) is not None
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
@@ -71,9 +112,17 @@ def build_network(config: dict[str, Any], auto: str) -> nn.Module:
         raise CheckpointError(rule, got=f"the class {auto!r}"[:200])
     _check_dimensions(config, rule)
     library = import_library()
-    with _quiet():
-        made = library.AutoConfig.for_model(**config)
-        return getattr(library, auto).from_config(made, trust_remote_code=False).eval()
+    try:
+        with _quiet():
+            made = library.AutoConfig.for_model(**config)
+            network = getattr(library, auto).from_config(
+                made, trust_remote_code=False, dtype=torch.float32
+            )
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CheckpointError(rule, got=_shortened(reason_of(error))) from error
+    return network.eval()
 
 
 def _check_dimensions(value: Any, rule: str, name: str = "config") -> None:
@@ -102,10 +151,42 @@ def config_of(name: str) -> dict[str, Any]:
     return config.to_dict()
 
 
-def read_json_of(name: str, file: str) -> dict[str, Any]:
-    """Returns the object in a file next to a network; an empty one if there is none."""
+def classes_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the classes that a network's own head tells apart, if its configuration names
+    them."""
+    is_classifier = any("Classification" in name for name in config.get("architectures") or ())
+    names = config.get("id2label") if is_classifier else None
+    return tuple(str(names[key]) for key in sorted(names, key=int)) if names else ()
+
+
+def read_json_of(name: str, file: str, kind: type = dict) -> Any:
+    """Returns the object (or the list, by ``kind``) in a file next to a network; an empty one if
+    there is none.
+
+    Raises:
+        UsageError: it holds something else.
+    """
     content = read_bytes_of(name, file)
-    return {} if content is None else json.loads(content)
+    try:
+        found = kind() if content is None else json.loads(content)
+    except ValueError as error:
+        raise UsageError(f"{file} must be JSON", got=f"that of {name}: {error}") from error
+    if not isinstance(found, kind):
+        raise UsageError(f"{file} must hold a {kind.__name__}", got=f"{name}: {str(found)[:60]}")
+    return found
+
+
+def made_tokenizer_of(name: str) -> bytes | None:
+    """Returns the ``tokenizer.json`` that transformers makes of the other files of a tokenizer;
+    None if there are none, or it cannot."""
+    if all(read_bytes_of(name, file) is None for file in _VOCABULARIES):
+        return None
+    with contextlib.suppress(Exception), _quiet():
+        made = import_library().AutoTokenizer.from_pretrained(
+            name, local_files_only=True, trust_remote_code=False
+        )
+        return made.backend_tokenizer.to_str().encode()
+    return None
 
 
 def read_bytes_of(name: str, file: str) -> bytes | None:
@@ -141,25 +222,52 @@ def import_library() -> Any:
 
 
 @contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """A context in which other libraries fetch nothing from the hub, but take what is cached."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        yield
+        return
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (VolanoError, MemoryError):
+        raise
+    except Exception as error:
         is_folder = Path(name).is_dir()
         # What is not in the cache is told as a fault of the network, which is not asked.
         is_missing = isinstance(error, OSError) and not is_folder
-        there = [] if is_folder else nearest(name, _cached_names())
-        fetch = f"Fetch it with: hf download {name}"
+        is_told = isinstance(error, OSError | ValueError | ImportError)
+        reason = _shortened(str(error) if is_told else f"{type(error).__name__}: {error}")
         raise UsageError(
             "A network of transformers must be a folder with config.json and weights, or be in its "
             "cache on this machine",
-            got=name if is_missing else f"{name}: {' '.join(str(error).split())[:160]}",
-            remedy=f"Nearest in the cache: {', '.join(there)}; {fetch}"
-            if there
-            else None
-            if is_folder
-            else fetch,
+            got=name if is_missing else f"{name}: {reason}",
+            remedy=_how_to_find(name) if is_missing else None,
         ) from error
+
+
+def _how_to_find(name: str) -> str | None:
+    """Returns what a person can do about a name of which nothing is there."""
+    if Path(name).is_file():
+        return f"Name the folder in which it lies: hf:{Path(name).parent}"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:  # a path, of which no cache knows
+        return nearest_there(Path(name))
+    near, fetch = nearest(name, _cached_names()), f"Fetch it with: hf download {name}"
+    return f"Nearest in the cache: {', '.join(near)}; {fetch}" if near else fetch
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, _LONGEST_REASON, placeholder=" ...")
 
 
 def _cached_names() -> list[str]:
@@ -168,7 +276,7 @@ def _cached_names() -> list[str]:
 
     try:
         return [repository.repo_id for repository in scan_cache_dir().repos]
-    except CacheNotFound:
+    except (CacheNotFound, OSError, ValueError):
         return []
 
 

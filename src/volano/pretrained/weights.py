@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from volano.errors import UsageError
-from volano.training.checkpoints.checkpoint import UNREADABLE
+from volano.errors import UsageError, reason_of
 
 _MOST_NAMED = 4
 # Keys under which training programs keep the weights among other things.
 _INSIDE = ("state_dict", "model_state_dict", "model")
+# What DistributedDataParallel and torch.compile put before each name.
+_WRAPPERS = ("module.", "_orig_mod.")
+# A count of BatchNorm's that older files lack, as torch allows.
+_OPTIONAL = "num_batches_tracked"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -31,17 +33,33 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, *UNREADABLE) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file torch raises whatever its parser meets
         raise UsageError(
             "Weights must be a readable file of tensors and nothing else",
-            got=f"{path}: {' '.join(str(error).split())[:200]}",
+            got=f"{path}: {reason_of(error)[:200]}",
             remedy="Save the state_dict as safetensors",
         ) from error
     for key in _INSIDE:
         found = found[key] if isinstance(found, Mapping) and key in found else found
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise UsageError("Weights must be a state_dict", got=f"{path}: {type(found).__name__}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
+    others = [] if isinstance(found, Mapping) else [type(found).__name__]
+    if not others:
+        others = [
+            f"{k!r}: {type(v).__name__}" for k, v in found.items() if not isinstance(v, Tensor)
+        ]
+    if others:
+        raise UsageError(
+            "Weights must be a state_dict, whose values are tensors",
+            got=f"{path} with {', '.join(others[:_MOST_NAMED])}",
+        )
+    return {_unwrapped(str(name)): tensor for name, tensor in found.items()}
+
+
+def _unwrapped(name: str) -> str:
+    for prefix in _WRAPPERS:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def load_fitting(
@@ -55,6 +73,7 @@ def load_fitting(
     own = module.state_dict()
     differing = [n for n, t in own.items() if n in weights and weights[n].shape != t.shape]
     left_out = {name for name in head if name in differing or name not in weights}
+    left_out |= {name for name in own if name.endswith(_OPTIONAL) and name not in weights}
     problems = [
         *(f"{name} is missing" for name in own if name not in weights and name not in left_out),
         *(f"{name} is not of the network" for name in weights if name not in own),

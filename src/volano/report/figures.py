@@ -27,6 +27,7 @@ _BESIDE = frozenset(
         "baseline_mae",
         "baseline_mean_average_precision",
         "baseline_micro_f1",
+        "cross_validated_spread",
         "num_test",
         "num_test_bytes",
         "bits_per_byte_xz",
@@ -133,6 +134,9 @@ def _beside_trivial(name: str, metrics: Mapping[str, Any]) -> str:
 def _beside(name: str, metrics: Mapping[str, Any]) -> str:
     if name in _TRIVIAL:
         return _beside_trivial(name, metrics)
+    if name == "cross_validated":
+        spread = number(metrics.get(f"{name}_spread")) or 0.0
+        return f"+- {spread:.3f}; a linear head of frozen features, on the training examples"
     if name == "test_accuracy":
         baseline, num_test = metrics.get("baseline_accuracy"), metrics.get("num_test")
         parts = (

@@ -37,6 +37,10 @@ def test_classes_are_what_is_not_known_yet():
     assert target_class(None) is OneClass
     figures = {"test_accuracy": 0.5, "num_test": 4, "baseline_accuracy": 0.25}
     assert figures_in_words(figures, "texts")[0].startswith("test accuracy 0.5000 on 4 texts")
+    figures |= {"cross_validated": 0.75, "cross_validated_spread": 0.1}
+    assert figures_in_words(figures, "texts")[1] == (
+        "accuracy of a linear head, cross-validated on the training examples: 0.750 +- 0.100"
+    )
 
 
 @pytest.mark.parametrize(

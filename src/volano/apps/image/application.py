@@ -66,7 +66,7 @@ class ImageApplication(ImageTraining):
             folder.append("quarantine.jsonl", {"set": "test", **asdict(fault)})
         notices = write_pictures(folder, self, task, logits, labels, scores, faults, device)
         return Finished(
-            metrics=spec.answers.final_figures(scores),
+            metrics={**spec.answers.final_figures(scores), **self.expected},
             notices=notices,
             score=dataclasses.replace(spec.answers.score(scores), is_solved=self.is_solved),
         )

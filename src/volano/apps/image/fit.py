@@ -17,8 +17,8 @@ from volano.apps.image.recipe import (
 from volano.apps.image.scores import predict_logits
 from volano.apps.image.training import ImageTraining
 from volano.plan import Plan
-from volano.pretrained.fine_tuned import parameters_in_words
 from volano.pretrained.recipe import choose_tune
+from volano.pretrained.tuning import trainable_in_words
 from volano.record.format import count_text
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
@@ -151,8 +151,8 @@ def begun_into(
         epochs=epochs,
     )
     begun = dataclasses.replace(application, start=start).with_tune(found.tune)
-    with throwaway_settings(Plan.baseline(limit.planning.place.name)):
-        trainable = parameters_in_words(begun.task(begun.steps_in(1.0)).model())
+    plan = Plan.baseline(limit.planning.place.name)
+    trainable = trainable_in_words(begun.task(begun.steps_in(1.0)), plan)
     return begun, (f"{trainable}; {found.reason}", start.probe.in_words())
 
 

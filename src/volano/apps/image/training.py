@@ -66,6 +66,7 @@ from volano.data.sources import (
 from volano.device import Device
 from volano.pretrained.fine_tuned import HEAD
 from volano.pretrained.frozen_features import FineTuningStart
+from volano.pretrained.heads import about_network
 from volano.pretrained.image_networks import ImageNetwork
 from volano.pretrained.linear_probe import PROBE
 from volano.task import Task, cosine, linear
@@ -190,20 +191,14 @@ class ImageTraining(Application):
         mean, std = _statistics(known) if network is None else scale_of(network)
         image_size = train.images.shape[-1]
         spec = ClassifierSpec(
-            classes=train.classes,
-            channels=train.images.shape[1],
-            image_size=image_size,
-            mean=mean,
-            std=std,
+            classes=train.classes, channels=train.images.shape[1], image_size=image_size,
+            mean=mean, std=std,
             size=options.size or "thin" if own_model is None and network is None else None,
-            model_reference=options.model,
-            flip=flip,
+            model_reference=options.model, flip=flip,
             translate=view_shift(image_size) if network is None else 0,
-            pixel_range=sets.pixel_range,
-            fit=options.fit,
-            target=target.to_json(),
+            pixel_range=sets.pixel_range, fit=options.fit, target=target.to_json(),
             pretrained=None if network is None else described(network, options.tune or HEAD),
-        )
+        )  # fmt: skip
         check_classifier(spec, own_model)
         black, white = sets.pixel_range or (None, None)
         resolved = dataclasses.replace(
@@ -226,7 +221,7 @@ class ImageTraining(Application):
         train, test, batch_size = self.train, self.test, self.options.batch_size
         notices = [
             target.data_in_words("images", self._parts(), is_held_out=self.is_held_out),
-            *(() if self.network is None else (self.network.in_words(), *self.network.notices)),
+            *(() if self.network is None else about_network(self.network, self.spec.classes)),
             *sets.notices,
             *fault_notices(self.faults, _UNREADABLE),
             *(copies_left_out(sets, train, test) if self.is_held_out and is_new else ()),
@@ -270,6 +265,11 @@ class ImageTraining(Application):
             self.network, self.train, self.spec.answers, device, seed=self.options.seed,
             is_balanced=is_balanced,
         )  # fmt: skip
+
+    @property
+    def expected(self) -> dict[str, float]:
+        """The cross-validated figure of the solved head, if there is one."""
+        return {} if self.network is None else self.begun.probe.figures
 
     @property
     def is_solved(self) -> bool:

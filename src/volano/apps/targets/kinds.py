@@ -30,9 +30,16 @@ def target_class(kind: str | None) -> type[Target]:
 
 
 def figures_in_words(metrics: Mapping[str, Any], what: str) -> list[str]:
-    """Puts the final figures of a run into words; see ``Target.summary``."""
+    """Puts the final figures of a run into words; see ``Target.summary``, and
+    ``LinearProbe.figures``."""
     found = next((one for one in _TARGETS if one.final in metrics), OneClass)
-    return found.summary(metrics, what)
+    lines = found.summary(metrics, what)
+    if "cross_validated" in metrics:
+        lines.append(
+            f"{found.head_figure} of a linear head, cross-validated on the training examples: "
+            f"{metrics['cross_validated']:.3f} +- {metrics['cross_validated_spread']:.3f}"
+        )
+    return lines
 
 
 def target_of_run(names: Sequence[str], value: Mapping[str, Any] | None) -> Target:

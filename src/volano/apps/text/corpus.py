@@ -12,8 +12,9 @@ import numpy as np
 from volano.apps.text.compressors import MOST_TRAINING_BYTES, CompressorFigures
 from volano.apps.text.tokenizer import Tokenizer, choose_vocab_size, train_tokenizer
 from volano.data import Fault, open_tokens, write_tokens
-from volano.data.sources import BY_CONTENT, TextSource, TextSplit, split_texts
+from volano.data.sources import BY_CONTENT, TextSource, TextSplit, find_texts, split_texts
 from volano.errors import DataError
+from volano.record.files import check_exists
 
 TRAIN_FILE, HELD_FILE = "tokens-train.npy", "tokens-held.npy"
 # Of less, nothing can be held out that says anything.
@@ -111,6 +112,23 @@ def part_reader(source: TextSource, split: TextSplit, *, part: int) -> Callable[
                 yield text
 
     return read
+
+
+def texts_to_evaluate(path: Path) -> tuple[TextSource, list[str], list[Fault]]:
+    """Returns a source of texts, all of them, and what could not be read.
+
+    Raises:
+        UsageError: the path does not exist.
+        DataError: there is no text.
+    """
+    check_exists(path)  # there is no other text to evaluate on
+    faults: list[Fault] = []
+    source = find_texts(path)
+    texts = [document.text for document in source.read(faults)]
+    if not texts:
+        reason = f": {faults[0].reason}" if faults else ""
+        raise DataError("There must be text to evaluate on", got=f"none in {source.origin}{reason}")
+    return source, texts, faults
 
 
 def _last_bytes(read: Callable[[], Iterator[str]]) -> bytes:

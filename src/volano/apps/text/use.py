@@ -13,7 +13,7 @@ import numpy as np
 from volano.apps.application import Table, TrainedModel
 from volano.apps.options import DeclaredOptions, takes_options
 from volano.apps.text.compressors import MOST_TRAINING_BYTES, CompressorFigures
-from volano.apps.text.corpus import TRAIN_FILE
+from volano.apps.text.corpus import TRAIN_FILE, texts_to_evaluate
 from volano.apps.text.generate import (
     TokenSampling,
     WrittenText,
@@ -28,10 +28,7 @@ from volano.apps.text.scores import score_tokens, text_figures
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.apps.text.training import TextTraining
 from volano.data import Fault, open_tokens, write_tokens
-from volano.data.sources import find_texts
-from volano.errors import DataError
 from volano.plan import Plan
-from volano.record.files import check_exists
 from volano.running.checks import evaluation_name
 from volano.training import WEIGHTS, RunFolder, build_and_load
 
@@ -136,12 +133,7 @@ class Generation(WrittenText):
 
 
 def _score_source(model: TextModel, path: Path) -> tuple[dict[str, Any], list[Fault]]:
-    check_exists(path)  # there is no other text to evaluate on
-    source, faults = find_texts(path), []
-    texts = [document.text for document in source.read(faults)]
-    if not texts:
-        reason = f": {faults[0].reason}" if faults else ""
-        raise DataError("There must be text to evaluate on", got=f"none in {source.origin}{reason}")
+    source, texts, faults = texts_to_evaluate(path)
     with (
         CompressorFigures(
             _training_text(model),

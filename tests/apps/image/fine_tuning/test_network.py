@@ -1,6 +1,7 @@
 """The pretrained network of an image run: found, kept, built again."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from volano.apps.image.fine_tuning.network import (
     network_of,
 )
 from volano.apps.image.options import ImageOptions
-from volano.errors import UsageError
+from volano.errors import CheckpointError, UsageError
 from volano.running import trust
 from volano.running.trust import trust_folder
 from volano.training import RunFolder
@@ -50,6 +51,7 @@ def test_a_run_is_a_network_to_begin_with(run, tmp_path):
     assert (network.num_features, len(network.classes)) == (16, 0)
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(network.trunk(images), run.model.trunk(images))
+    assert all(parameter.requires_grad for parameter in network.trunk.parameters())
     again = volano.train(
         "image", from_=str(run.path), epochs=1, tune="all", out=tmp_path / "again",
         plan=volano.Plan.baseline("cpu"),
@@ -60,6 +62,17 @@ def test_a_run_is_a_network_to_begin_with(run, tmp_path):
     model = fresh_classifier(spec, folder.path)
     model.load_state_dict(again.model.state_dict())
     assert torch.equal(model.eval()(images), again.model(images))
+    said = next(text for text in again.notices if "tune=all" in text)
+    assert said.startswith("trainable: 1,610 of 1,610 parameters")
+
+
+def test_a_run_has_its_network_and_must_have_ended(run, tmp_path):
+    with pytest.raises(UsageError, match="must come with `model`"):
+        network_of(ImageOptions(from_=str(run.path), model="pretrained_networks:small"))
+    shutil.copytree(run.path, tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="Continue it: volano resume"):
+        network_of(ImageOptions(from_=str(tmp_path / "cut")))
 
 
 def test_a_run_of_volanos_own_network_is_one_too(tmp_path):

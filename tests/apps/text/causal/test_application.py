@@ -10,7 +10,7 @@ import volano
 from pretrained_networks import save_small_gpt2
 from volano.apps.kinds import application_of_run
 from volano.apps.text.causal.application import CausalApplication
-from volano.errors import UsageError
+from volano.errors import DataError, UsageError
 from volano.training import RunFolder
 
 pytest.importorskip("peft", reason="peft is not installed")
@@ -35,11 +35,18 @@ def test_it_is_tested_beside_the_network_as_it_was(run):
     assert CausalApplication.next_commands(run.path)[1].endswith("--to hf")
 
 
-def test_the_run_alone_evaluates_and_writes(run):
+def test_the_run_alone_evaluates_and_writes(run, tmp_path):
     model = volano.load(run.path)
     assert model.evaluate()["bits_per_byte"] == pytest.approx(
         run.metrics["bits_per_byte"], rel=1e-4
     )
+    (tmp_path / "other.txt").write_text("other words " * 20)
+    other = model.evaluate(tmp_path / "other.txt")
+    assert other["bits_per_byte"] > run.metrics["bits_per_byte"]
+    assert (run.path / "eval-other.json").is_file()
+    (tmp_path / "other.txt").write_text("")
+    with pytest.raises(DataError, match="There must be text to evaluate on"):
+        model.evaluate(tmp_path / "other.txt")
     written = model.generate(prompt="line", tokens=5, temperature=0.0)
     text = "".join(written)
     assert written.figures()["num_tokens"] <= 5
@@ -70,7 +77,7 @@ def test_the_folder_of_an_export_is_the_runs_own(run, tmp_path):
 
 
 def test_an_exported_folder_writes_the_same_tokens(run, tmp_path):
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = volano.load(run.path)
     result = model.export("hf", tmp_path / "hf")
@@ -82,4 +89,8 @@ def test_an_exported_folder_writes_the_same_tokens(run, tmp_path):
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "## Limits" in card
     assert "bits per byte before" in card
-    assert (tmp_path / "hf" / "tokenizer.json").is_file()
+    made = AutoTokenizer.from_pretrained(str(tmp_path / "hf"))
+    assert (made.eos_token, made("line")["input_ids"]) == (
+        "<|end|>",
+        model.tokenizer.ids_of("line"),
+    )

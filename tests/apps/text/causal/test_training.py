@@ -7,7 +7,7 @@ import torch
 
 import volano
 from pretrained_networks import save_small_gpt2
-from volano.apps.text.causal.training import CausalTraining
+from volano.apps.text.causal.training import WINDOWS, CausalTraining
 from volano.apps.text.options import TextOptions
 from volano.errors import DataError, UsageError
 from volano.plan import Plan
@@ -81,11 +81,15 @@ def test_the_loss_curve_is_that_of_peft_by_hand(application, folders, tmp_path):
     assert losses == pytest.approx(theirs, rel=1e-5)
 
 
-def test_what_cannot_be_is_refused(folders):
+def test_what_cannot_be_is_refused(folders, tmp_path):
     with pytest.raises(UsageError, match="tuned by lora or all"):
         CausalTraining.read(TextOptions(path=folders[0], from_=folders[1], tune="head"))
     with pytest.raises(UsageError, match="must be one of transformers"):
         CausalTraining.read(TextOptions(path=folders[0], from_="timm:x"))
+    (tmp_path / "run.json").touch()
+    (tmp_path / WINDOWS).touch()
+    with pytest.raises(UsageError, match="Export it, .*: volano export .* --to hf"):
+        CausalTraining.read(TextOptions(path=folders[0], from_=str(tmp_path)))
     with pytest.raises(UsageError, match="`depth` together with `from_`"):
         TextOptions(path=folders[0], from_=folders[1], depth=4)
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from volano.apps.application import Finished
 from volano.apps.text.classify.application import ClassifyApplication
+from volano.apps.text.classify.model_spec import ENCODER
 
 
 def test_a_summary_says_the_choice():
@@ -19,6 +20,8 @@ def test_a_summary_says_the_choice():
         "class: 0.5000)",
         "kept: a bag   (to choose: a bag 0.8000, a head 0.7000)",
     ]
+    run.metrics |= {"kept": ENCODER, "candidates": {}}  # named, not chosen
+    assert len(ClassifyApplication.summary(run)) == 1
 
 
 def test_what_can_be_done_next():

@@ -1,10 +1,12 @@
 """Classifiers of texts on a pretrained encoder."""
 
+import json
+
 import pytest
 
 import volano
 from volano.apps.text.classify.encoder import encoder_batch
-from volano.errors import CheckpointError
+from volano.errors import CheckpointError, DataError
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -20,9 +22,30 @@ def test_a_run_says_what_it_does(encoder_run):
 
 def test_eval_and_predict_need_nothing_but_the_run(encoder_run, tmp_path):
     model = volano.load(encoder_run.path)
-    assert model.evaluate()["accuracy"] == pytest.approx(encoder_run.metrics["test_accuracy"])
+    found = model.evaluate()
+    assert found["accuracy"] == pytest.approx(encoder_run.metrics["test_accuracy"])
+    assert "longer than the 16 tokens that the encoder takes: cut" in " ".join(found["notices"])
     (tmp_path / "a.txt").write_text("a good fine day")
     assert model.predict(tmp_path / "a.txt")[0].label == "good"
+    assert model.predict(tmp_path / "a.txt").notices == ()
+    both = model.predict(tmp_path / "a.txt", texts=["a poor bad day"])
+    assert [(one.path.rpartition("/")[2], one.label) for one in both] == [
+        ("a.txt", "good"), ("text 0", "bad"),
+    ]  # fmt: skip
+    assert model.predict(texts="a fine film")[0].label == "good"
+    with pytest.raises(DataError, match="none"):
+        model.predict()
+    (tmp_path / "b.txt").write_text("a good fine day " * 9)
+    assert "1 of 1 texts (100.0%) are longer" in model.predict(tmp_path / "b.txt").notices[0]
+
+
+def test_passes_over_the_texts_are_as_asked(encoder_table, encoder_folder, tmp_path):
+    run = volano.train(
+        "text", encoder_table, classify=True, from_=encoder_folder, tune="head", epochs=2,
+        batch_size=20, out=tmp_path / "run", plan=volano.Plan.baseline("cpu"),
+    )  # fmt: skip
+    assert json.loads((run.path / "task.json").read_text())["batch_size"] == 20
+    assert any(text.endswith("steps (2.0 epochs)") for text in run.notices)
 
 
 def test_all_layers_are_trained_and_the_best_weights_kept(encoder_table, encoder_folder, tmp_path):

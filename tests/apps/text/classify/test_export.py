@@ -16,6 +16,8 @@ def test_a_program_of_ids(encoder_run, tmp_path, to):
 
 
 def test_a_folder_of_transformers_is_a_network_to_begin_with(encoder_run, tmp_path):
+    import transformers
+
     model = volano.load(encoder_run.path)
     for _ in range(2):  # the second takes the place of the first
         result = model.export("hf", tmp_path / "hf")
@@ -24,6 +26,8 @@ def test_a_folder_of_transformers_is_a_network_to_begin_with(encoder_run, tmp_pa
     again = encoder_of(f"hf:{tmp_path / 'hf'}")
     assert again is not None
     assert (again.pooling, again.num_features) == ("mean", 16)
+    made = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "hf"))
+    assert (made.pad_token, made("a good day")["input_ids"]) == ("[PAD]", [2, 13, 4, 10, 3])
     assert again.tokenizer.content == (encoder_run.path / "tokenizer.json").read_bytes()
 
 

@@ -24,8 +24,16 @@ def test_a_run_of_earlier_versions_is_one_of_classes():
         ({"target_columns": "a,,b"}, "`target_columns` must name different columns"),
         ({"target_columns": "a,a"}, "`target_columns` must name different columns"),
         ({"tune": "head"}, "`tune` must come with a pretrained network"),
+        ({"epochs": 3}, "`epochs` must come with a pretrained encoder"),
+        ({"batch_size": 8}, "`batch_size` must come with a pretrained encoder"),
     ],
 )
 def test_what_cannot_be(options, rule):
     with pytest.raises(UsageError, match=rule):
         ClassifyOptions(path="texts.csv", **options)
+
+
+def test_passes_over_the_texts_are_for_an_encoder():
+    options = ClassifyOptions(path="texts.csv", from_="hf:bert", epochs=3, batch_size=8)
+    again = ClassifyOptions.from_json(options.to_json())
+    assert (again.epochs, again.batch_size) == (3, 8)

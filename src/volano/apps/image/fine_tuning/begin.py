@@ -39,13 +39,15 @@ def begin(
     """
     some = train.select(target.rows_to_solve(train.labels.numpy()))
     labels: list[Tensor] = []
+    keys: list[str] = []
 
     def batches() -> Iterator[tuple[Tensor, ...]]:
         for pixels, part in some.parts():
             labels.append(part.labels)
+            keys.extend(member.key for member in part.members())
             yield from ((batch,) for batch in pixels.split(_BATCH))
 
     features, seconds = frozen_features(network.trunk, batches(), device)
     solver = target.head_solver(is_balanced=is_balanced)
-    found = solve_probe(features, target.wanted(torch.cat(labels)), solver, seed=seed)
+    found = solve_probe(features, target.wanted(torch.cat(labels)), solver, seed=seed, keys=keys)
     return FineTuningStart(probe=found, example_seconds=seconds)

@@ -3,7 +3,7 @@ folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from volano.pretrained.fine_tuned import FineTuned, StandardizedLinear
 from volano.pretrained.image_networks import (
     ImageNetwork,
     build_trunk,
+    check_model,
     load_image_network,
     make_of_function,
     resized,
@@ -24,6 +25,8 @@ from volano.pretrained.image_networks import (
 from volano.pretrained.preprocessing import Preprocessing
 from volano.pretrained.references import NetworkReference
 from volano.record.json_values import mapping
+from volano.running.checks import check_ended
+from volano.running.train import kind_of
 from volano.running.trust import check_trusted
 from volano.training import WEIGHTS, RunFolder, build_and_load, load_weights
 
@@ -38,6 +41,7 @@ def network_of(options: ImageOptions) -> ImageNetwork | None:
         return None
     reference = NetworkReference.parse(options.from_)
     if reference.kind == "run":
+        check_model(reference, options.from_, options.model)
         network = _of_run(RunFolder.open(reference.name), options.from_)
     else:
         network = load_image_network(reference, options.from_, model=options.model)
@@ -99,24 +103,39 @@ def load_classifier(spec: ClassifierSpec, folder: Path) -> nn.Module:
         UsageError: the run names code that the person has neither named nor trusts.
         CheckpointError: the weights are missing, damaged or another network's.
     """
-    weights = folder / WEIGHTS
-    has_code = spec.model_reference is not None
+    codes = [] if spec.model_reference is None else [spec.model_reference]
     if spec.pretrained is not None:
-        has_code = bool(codes_of(spec.pretrained["skeleton"]))
-    if not has_code:
-        return build_and_load(lambda: fresh_classifier(spec, folder), weights)
-    module = fresh_classifier(spec, folder)  # trusted code, which may need real tensors
-    load_weights(module, weights)
+        codes = codes_of(spec.pretrained["skeleton"])
+    return load_trained(lambda: fresh_classifier(spec, folder), folder, codes)
+
+
+def load_trained(make: Callable[[], nn.Module], folder: Path, codes: Sequence[Any]) -> nn.Module:
+    """Returns the network that a run's folder describes, with its weights.
+
+    Args:
+        make: makes the network.
+        folder: of the run.
+        codes: the references of code that makes it.
+
+    Raises:
+        UsageError: the run names code that the person has neither named nor trusts.
+        CheckpointError: the weights are missing, damaged or another network's.
+    """
+    if not codes:
+        return build_and_load(make, folder / WEIGHTS)
+    module = make()  # trusted code, which may need real tensors
+    load_weights(module, folder / WEIGHTS)
     return module
 
 
 def _of_run(folder: RunFolder, text: str) -> ImageNetwork:
     """Returns the network of another run, with its trained weights and its preprocessing."""
     if not (folder.path / "image.json").is_file():
-        kind = (folder.read_json("run.json").get("source") or {}).get("kind", "python")
         raise UsageError(
-            "A run to begin with must be one of the image application", got=f"{text}, of {kind}"
+            "A run to begin with must be one of the image application",
+            got=f"{text}, of {kind_of(folder.path)}",
         )
+    check_ended(folder)
     spec = ClassifierSpec.of_run(folder)
     module = load_classifier(spec, folder.path)
     if spec.pretrained is not None:

@@ -18,7 +18,7 @@ class FineTuningRecipe:
     Attributes:
         batch_size: examples per step.
         epochs: passes over the training set.
-        trunk_lr: the learning rate of the trunk's last layers.
+        trunk_lr: the learning rate of the trunk's last layers; 0 if it is frozen.
         head_lr: the learning rate of the head; with a frozen trunk, a multiple of the rate that its
             curvature allows.
         label_smoothing: see ``Classification``.
@@ -53,7 +53,7 @@ def choose_fine_tuning(
     return FineTuningRecipe(
         batch_size=min(wanted, num_train),
         epochs=epochs,
-        trunk_lr=3e-4,
+        trunk_lr=0.0 if is_head else 3e-4,
         head_lr=1.0 if is_head else 1e-3,
         label_smoothing=0.0 if is_head else 0.1,
         translate=0 if is_head else max(1, round(resolution / 32)),

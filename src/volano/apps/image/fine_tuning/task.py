@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
-
-import torch
 
 from volano.apps.image.augment import Augmentation
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe
-from volano.pretrained.fine_tuned import (
-    ALL,
-    PretrainedTrunk,
-    fine_tuned_model,
-    groups_by_depth,
-    head_groups,
-)
+from volano.pretrained.fine_tuned import ALL, PretrainedTrunk
 from volano.pretrained.linear_probe import LinearProbe
-from volano.task import cosine, linear
+from volano.pretrained.tuning import TuningRates, tuning_fields
+
+_WEIGHT_DECAY = 0.05
 
 
 def fine_tuning_fields(
@@ -31,29 +24,8 @@ def fine_tuning_fields(
     objective: Any,
 ) -> dict[str, Any]:
     """Returns the fields of the Task that differ from those of Volano's own networks."""
-    common = {
-        "model": functools.partial(fine_tuned_model, network, tune, num_classes, probe),
-        "objective": objective,
-    }
+    rates = TuningRates(trunk=recipe.trunk_lr, head=recipe.head_lr, weight_decay=_WEIGHT_DECAY)
+    fields = tuning_fields(network, tune, probe, num_classes, rates)
     if tune == ALL:
-        return {
-            **common,
-            "augment": Augmentation(flip=flip, translate=recipe.translate, cutout=0),
-            "optimizer": torch.optim.AdamW,
-            "parameter_groups": functools.partial(
-                groups_by_depth, trunk_lr=recipe.trunk_lr, head_lr=recipe.head_lr, span=10.0,
-                weight_decay=0.05,
-            ),
-            "schedule": cosine(warmup=0.1),
-            "clip_norm": 1.0,
-        }  # fmt: skip
-    return {
-        **common,
-        "optimizer": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
-        "parameter_groups": functools.partial(
-            head_groups,
-            lr=recipe.head_lr * probe.learning_rate,
-            weight_decay=probe.weight_decay,
-        ),
-        "schedule": linear(),
-    }
+        fields["augment"] = Augmentation(flip=flip, translate=recipe.translate, cutout=0)
+    return {**fields, "objective": objective}

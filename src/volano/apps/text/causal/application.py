@@ -11,10 +11,11 @@ from volano.apps.text.causal.use import CausalModel, held_out_figures
 from volano.device import Device
 from volano.plan import Plan
 from volano.pretrained.causal_networks import CausalLogits
-from volano.pretrained.fine_tuned import LORA, parameters_in_words
+from volano.pretrained.fine_tuned import LORA
+from volano.pretrained.tuning import trainable_in_words
 from volano.report.verdict import Score
 from volano.task import Task
-from volano.training import Run, RunFolder, throwaway_settings
+from volano.training import Run, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,7 @@ class CausalApplication(CausalTraining):
         ]
 
     def _told(self, limit: TimeLimit, fitted: Fitted) -> Fitted:
-        with throwaway_settings(Plan.baseline(limit.planning.place.name)):
-            trainable = parameters_in_words(self.task(1).model())
+        trainable = trainable_in_words(self.task(1), Plan.baseline(limit.planning.place.name))
         why = "adapters of rank 8 keep what the network knows and take little memory"
         why = why if self.options.tune is None else "as asked"
         reason = f"{trainable}; tune={self.tune}: {why}"

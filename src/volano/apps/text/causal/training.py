@@ -24,8 +24,9 @@ from volano.errors import CheckpointError, DataError, UsageError
 from volano.pretrained.causal_networks import CausalNetwork, load_causal_network
 from volano.pretrained.fine_tuned import HEAD, LORA
 from volano.pretrained.references import NetworkReference
-from volano.pretrained.text_encoders import TOKENIZER
+from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer
 from volano.record.files import write_bytes
+from volano.record.shell import command
 from volano.task import Loss, Task, cosine
 from volano.training import RunFolder, load_tensors, save_tensors
 
@@ -103,10 +104,9 @@ class CausalTraining(Application):
         split = split_texts(source, seed=options.seed, by=options.held_out_by)
         context = min(options.context, network.tokenizer.most_tokens)
         parts = [part_reader(source, split, part=part) for part in (0, 1)]
-        train = _windows(network, parts[0](), context)
-        train = train[(train != _FILLING).all(1)]
-        held_texts = list(parts[1]())
-        if len(train) < 1 or not held_texts:
+        train, held_texts = _windows(network, parts[0](), context), list(parts[1]())
+        train, held = train[(train != _FILLING).all(1)], _windows(network, held_texts, context)
+        if len(train) < 1 or (held[:, 1:] == _FILLING).all():
             raise DataError(
                 f"The training text must fill a window of {context} tokens", got=source.origin,
                 remedy="Give more text, or a smaller `context`",
@@ -118,7 +118,7 @@ class CausalTraining(Application):
             options=options,
             network=network,
             train=train,
-            held=_windows(network, held_texts, context),
+            held=held,
             num_held_bytes=len("".join(held_texts).encode()),
             origin=source.origin,
             faults=split.faults,
@@ -258,18 +258,28 @@ def _network(options: TextOptions) -> CausalNetwork:
     assert options.from_ is not None
     found = NetworkReference.parse(options.from_)
     if found.kind != "transformers":
+        is_own = found.kind == "run" and (Path(found.name) / WINDOWS).is_file()
+        export = command(["volano", "export", options.from_, "--to", "hf"])
         raise UsageError(
             "A language model to begin with must be one of transformers: hf:NAME or its folder",
             got=options.from_,
+            remedy=f"Export it, and name the folder that is written: {export}" if is_own else None,
         )
     return load_causal_network(found.name, options.from_)
 
 
 def _windows(network: CausalNetwork, texts: Iterable[str], context: int) -> Tensor:
+    return windows_of(texts, network.tokenizer, network.end_id, context)
+
+
+def windows_of(
+    texts: Iterable[str], tokenizer: EncoderTokenizer, end_id: int | None, context: int
+) -> Tensor:
     """Returns windows int32 [n, context + 1] that share a token with the next one, so that each
-    token but the first is predicted once; the last is filled up."""
-    end = [] if network.end_id is None else [network.end_id]
-    ids = [number for text in texts for number in (*network.tokenizer.ids_of(text), *end)]
+    token but the first is predicted once; the last is filled up with -1. ``end_id``: the id behind
+    each text."""
+    end = [] if end_id is None else [end_id]
+    ids = [number for text in texts for number in (*tokenizer.ids_of(text), *end)]
     num = max(1, -(-(len(ids) - 1) // context))
     filled = torch.full((num * context + 1,), _FILLING, dtype=torch.int32)
     filled[: len(ids)] = torch.tensor(ids, dtype=torch.int32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -15,17 +16,19 @@ from torch import Tensor, nn
 from volano.apps.application import Table, TrainedModel
 from volano.apps.model_card import write_card
 from volano.apps.options import DeclaredOptions, takes_options
-from volano.apps.text.causal.training import CausalTraining, KeptWindows
+from volano.apps.text.causal.training import CausalTraining, KeptWindows, windows_of
 from volano.apps.text.classify.encoder import tokenizer_of_run
+from volano.apps.text.corpus import texts_to_evaluate
 from volano.apps.text.generate import TokenSampling, WrittenText
 from volano.apps.text.options import TextGenerationOptions
 from volano.apps.text.scores import perplexity
 from volano.device import Device
-from volano.errors import RunError, UsageError
-from volano.pretrained.causal_networks import AUTO, CausalLogits, build_causal
-from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer
-from volano.pretrained.transformers_library import load_network, save_network
+from volano.errors import DataError, RunError, UsageError
+from volano.pretrained.causal_networks import CausalLogits, build_causal
+from volano.pretrained.text_encoders import EncoderTokenizer
+from volano.pretrained.transformers_library import CAUSAL, load_network, save_network
 from volano.record.files import check_out, written_folder
+from volano.running.checks import evaluation_name
 from volano.training import WEIGHTS, RunFolder, build_and_load
 
 _WINDOWS_AT_ONCE = 4
@@ -54,20 +57,34 @@ class CausalModel(TrainedModel):
         return cls(folder, about, model.merged(), tokenizer_of_run(folder.path, about), device)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
-        """Computes bits per byte of the run's own held-out text, in fp32.
+        """Computes bits per byte, in fp32.
 
-        Raises:
-            UsageError: another text is named.
+        Args:
+            path: any source of text, all of which is evaluated; None is the run's own held-out
+                text.
+
+        Returns:
+            See :func:`held_out_figures`. The same stands in the run's folder as
+            ``eval-NAME.json``.
         """
-        if path is not None:
-            raise UsageError(
-                "A fine-tuned language model is evaluated on its own held-out text", got=str(path)
-            )
-        kept = KeptWindows.of_run(self.folder)
+        name, more = "test", {}
+        if path is None:
+            kept = KeptWindows.of_run(self.folder)
+            origin = f"{kept.origin}, held out"
+        else:
+            name = evaluation_name(path)
+            source, texts, faults = texts_to_evaluate(Path(path))
+            kept, origin = self._windows_of(texts, source.origin), source.origin
+            more = {"notices": source.notices, "unreadable": [asdict(one) for one in faults]}
         result = held_out_figures(self.module, kept, self.device)
-        result = {"run": str(self.path), "origin": f"{kept.origin}, held out", **result}
-        self.folder.write_json("eval-test.json", result)
+        result = {"run": str(self.path), "origin": origin, **result, **more}
+        self.folder.write_json(f"eval-{name}.json", result)
         return result
+
+    def _windows_of(self, texts: Sequence[str], origin: str) -> KeptWindows:
+        held = windows_of(texts, self.tokenizer, self.about["end_id"], self.about["context"])
+        num_bytes = len("".join(texts).encode())
+        return KeptWindows(train=held[:0], held=held, num_held_bytes=num_bytes, origin=origin)
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         """Implements :meth:`TrainedModel.describe_evaluation`."""
@@ -97,7 +114,7 @@ class CausalModel(TrainedModel):
         network: Any = copy.deepcopy(self.module).cpu()
         with written_folder(target) as partial:
             save_network(network, partial)
-            (partial / TOKENIZER).write_bytes(self.tokenizer.content)
+            self.tokenizer.save(partial, eos_token=self.tokenizer.token_of(self.about["end_id"]))
             write_card(self.folder, partial, target.name)
             difference = self._difference(network, partial)
             size = sum(file.stat().st_size for file in partial.iterdir())
@@ -108,7 +125,7 @@ class CausalModel(TrainedModel):
 
     def _difference(self, network: Any, folder: Path) -> float:
         """Returns by how much logits differ from those of what was written."""
-        again: Any = load_network(str(folder), AUTO)
+        again: Any = load_network(str(folder), CAUSAL)
         ids = torch.arange(8)[None] % int(self.about["config"]["vocab_size"])
         with torch.no_grad():
             difference = (again(ids).logits - network(ids).logits).abs().max().item()
@@ -152,7 +169,11 @@ def held_out_figures(
     model: nn.Module, application: CausalTraining | KeptWindows, device: Device
 ) -> dict[str, Any]:
     """Returns ``bits_per_byte``, ``perplexity``, ``num_bytes`` and ``num_tokens`` of the held-out
-    text."""
+    text.
+
+    Raises:
+        DataError: there is no token to predict.
+    """
     nats, num = 0.0, 0
     with torch.inference_mode():
         for batch in application.held.split(_WINDOWS_AT_ONCE):
@@ -163,6 +184,8 @@ def held_out_figures(
                 logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=-1, reduction="sum"
             )
             nats, num = nats + float(losses), num + int((ids[:, 1:] >= 0).sum())
+    if not num:
+        raise DataError("There must be text to evaluate on", got="no token to predict")
     return {
         "bits_per_byte": nats / math.log(2) / application.num_held_bytes,
         "perplexity": perplexity(nats / num),

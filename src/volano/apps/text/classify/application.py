@@ -10,7 +10,7 @@ import torch
 from volano.apps.application import Finished, Fitted
 from volano.apps.targets.kinds import figures_in_words
 from volano.apps.text.classify.fit import fit_encoder, fit_into
-from volano.apps.text.classify.model_spec import predict_texts
+from volano.apps.text.classify.model_spec import ENCODER, predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.classify.use import ClassifyModel
 from volano.device import Device
@@ -33,6 +33,10 @@ class ClassifyApplication(ClassifyTraining):
         better; or fine-tunes the pretrained encoder that was named."""
         return fit_into(self, limit) if self.encoder is None else fit_encoder(self, limit)
 
+    def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
+        """Fine-tunes the pretrained encoder for a number of passes over the texts."""
+        return fit_encoder(self, limit, epochs)
+
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
         """Tests a finished run."""
         if run.status != "finished":
@@ -41,24 +45,28 @@ class ClassifyApplication(ClassifyTraining):
         spec, folder = self.kept, RunFolder(run.path)
         tokenizer = None if self.head is None else self.head.tokenizer
         tokenizer = tokenizer if self.encoder is None else self.encoder.tokenizer
-        logits = predict_texts(run.model, spec, self.test.texts, Device(run.plan.device), tokenizer)
+        cut: list[str] = []
+        logits = predict_texts(
+            run.model, spec, self.test.texts, Device(run.plan.device), tokenizer, said=cut
+        )
         target = spec.answers
         scores = target.scores(logits, torch.from_numpy(self.test.labels))
         choice = {"candidates": spec.candidates, "kept": spec.kept}
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores, **choice})
-        metrics = {**target.final_figures(scores), **choice}
+        expected = {} if self.probe is None else self.probe.figures
+        metrics = {**target.final_figures(scores), **expected, **choice}
         is_solved = self.encoder is not None and self.options.tune == TUNE_HEAD
         score = dataclasses.replace(target.score(scores), is_solved=is_solved)
-        return Finished(metrics=metrics, score=score)
+        return Finished(metrics=metrics, score=score, notices=[f"test: {text}" for text in cut])
 
     @staticmethod
     def summary(run: Run) -> list[str]:
         """The figures of the final test with those of the trivial answer, and the choice."""
         metrics = run.metrics
+        lines = figures_in_words(metrics, "texts")
+        if metrics["kept"] == ENCODER:  # which was named, not chosen
+            return lines
         figures = ", ".join(
             f"{name} {figure:.4f}" for name, figure in metrics["candidates"].items()
         )
-        return [
-            *figures_in_words(metrics, "texts"),
-            f"kept: {metrics['kept']}   (to choose: {figures})",
-        ]
+        return [*lines, f"kept: {metrics['kept']}   (to choose: {figures})"]

@@ -11,6 +11,8 @@ from volano.errors import UsageError
 from volano.pretrained.references import NetworkReference
 from volano.pretrained.text_encoders import TextEncoder, load_text_encoder
 from volano.pretrained.weights import digest_of_weights
+from volano.running.checks import check_ended
+from volano.running.train import kind_of
 from volano.training import WEIGHTS, RunFolder, build_and_load
 
 
@@ -40,12 +42,12 @@ def _of_run(folder: RunFolder, reference: str) -> TextEncoder:
         content = folder.read_json("text.json")
     about = content.get("encoder")
     if about is None:
-        kind = (folder.read_json("run.json").get("source") or {}).get("kind", "python")
         kept = f", whose {content['kept']} was kept" if "kept" in content else ""
         raise UsageError(
             "A run to begin with must be a classifier of texts on a pretrained encoder",
-            got=f"{reference}, of {kind}{kept}",
+            got=f"{reference}, of {kind_of(folder.path)}{kept}",
         )
+    check_ended(folder)
     with folder.as_written():
         spec = ClassesSpec.from_json(content)
         module: Any = build_and_load(spec.build, folder.path / WEIGHTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,7 @@ from torch import Tensor, nn
 from volano.apps.text.classify.bag import classification_loss
 from volano.device import Device
 from volano.errors import CheckpointError
-from volano.pretrained.fine_tuned import (
-    ALL,
-    HEAD,
-    FineTuned,
-    StandardizedLinear,
-    fine_tuned_model,
-    groups_by_depth,
-    head_groups,
-)
+from volano.pretrained.fine_tuned import ALL, HEAD, FineTuned, StandardizedLinear
 from volano.pretrained.frozen_features import frozen_features
 from volano.pretrained.linear_probe import LinearProbe
 from volano.pretrained.text_encoders import (
@@ -32,9 +23,10 @@ from volano.pretrained.text_encoders import (
     TextTrunk,
     TokenTexts,
 )
-from volano.pretrained.transformers_library import build_network
+from volano.pretrained.transformers_library import ENCODER, build_network
+from volano.pretrained.tuning import TuningRates, tuning_fields
 from volano.record.files import read_bytes
-from volano.task import Loss, cosine, linear
+from volano.task import Loss
 
 # The head is solved before the first step: passes beyond these change nothing.
 MOST_EPOCHS = {HEAD: 3.0, ALL: 10.0}
@@ -67,30 +59,10 @@ def encoder_features(
 def encoder_fields(
     encoder: TextEncoder, tune: str, probe: LinearProbe, num_classes: int
 ) -> dict[str, Any]:
-    """Returns the fields of the Task that trains the head, or all layers, of an encoder.
-
-    All layers: AdamW, decay 0.01, rates 2e-5 in the last layers (Hugging Face's) and a tenth in
-    the first, 1e-3 in the head, clipped at 1, linear with a tenth of warm-up.
-    """
-    model = functools.partial(fine_tuned_model, encoder, tune, num_classes, probe)
-    if tune == ALL:
-        return {
-            "model": model,
-            "optimizer": torch.optim.AdamW,
-            "parameter_groups": functools.partial(
-                groups_by_depth, trunk_lr=2e-5, head_lr=1e-3, span=10.0, weight_decay=0.01
-            ),
-            "schedule": cosine(warmup=0.1),
-            "clip_norm": 1.0,
-        }
-    return {
-        "model": model,
-        "optimizer": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
-        "parameter_groups": functools.partial(
-            head_groups, lr=probe.learning_rate, weight_decay=probe.weight_decay
-        ),
-        "schedule": linear(),
-    }
+    """Returns the fields of the Task that trains the head, or all layers, of an encoder: of all
+    layers, decay 0.01, rates 2e-5 in the last ones (Hugging Face's), 1e-3 in the head."""
+    rates = TuningRates(trunk=2e-5, head=1e-3 if tune == ALL else 1.0, weight_decay=0.01)
+    return tuning_fields(encoder, tune, probe, num_classes, rates)
 
 
 def encoder_batch(num_texts: int) -> int:
@@ -115,7 +87,7 @@ def described_encoder(encoder: TextEncoder, tune: str) -> dict[str, Any]:
 
 def build_encoder(about: Mapping[str, Any], num_classes: int) -> nn.Module:
     """Returns the classifier of a run, for its weights to be loaded."""
-    network = build_network(about["config"], "AutoModel")
+    network = build_network(about["config"], ENCODER)
     trunk = TextTrunk(network, about["pooling"], about["is_unit"])
     return FineTuned(trunk, StandardizedLinear(about["num_features"], num_classes), about["tune"])
 
@@ -130,7 +102,7 @@ def tokenizer_of_run(folder: Path, about: Mapping[str, Any]) -> EncoderTokenizer
         found = EncoderTokenizer(
             read_bytes(folder / TOKENIZER), about["most_tokens"], about["padding_id"]
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{TOKENIZER} of a run must be readable", got=f"{folder}: {error}"
         ) from error

@@ -19,8 +19,8 @@ from volano.apps.text.classify.encoder import build_encoder
 from volano.apps.text.classify.model_spec import ClassesSpec
 from volano.errors import UsageError
 from volano.pretrained.fine_tuned import FineTuned
-from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer, TextTrunk
-from volano.pretrained.transformers_library import load_network, save_network
+from volano.pretrained.text_encoders import EncoderTokenizer, TextTrunk
+from volano.pretrained.transformers_library import ENCODER, load_network, save_network
 from volano.record.files import written_folder
 from volano.training import RunFolder, save_tensors
 
@@ -75,32 +75,19 @@ def export_encoder(
     assert isinstance(model, FineTuned)
     assert isinstance(tokenizer, EncoderTokenizer)
     inputs = tokenizer.encode(_TEXTS).padded(np.arange(len(_TEXTS)))
-    if to != HF:
-        fresh = build_encoder(spec.encoder, len(spec.classes))
-        return export_classifier(
-            model,
-            fresh,
-            inputs,
-            to,
-            target,
-            target=spec.answers,
-            names=("ids", "is_token"),
-            most_length=spec.encoder["most_tokens"],
-        )
-    with torch.no_grad():
-        expected = spec.answers.finished(model)(*inputs)
-    with written_folder(target) as partial:
-        _write(model, spec, tokenizer, partial)
-        write_card(folder, partial, target.name)
+    if to == HF:
         with torch.no_grad():
-            difference = largest_difference(
-                _outputs_of(partial, spec, inputs), expected, spec.answers
-            )
-        size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
-    return {
-        "path": str(target), "format": HF, "bytes": size, "num_compared": len(expected),
-        "largest_difference": difference,
-    }  # fmt: skip
+            expected = spec.answers.finished(model)(*inputs)
+        with written_folder(target) as partial:
+            _write(model, spec, tokenizer, partial)
+            write_card(folder, partial, target.name)
+            compared = _compared(partial, spec, inputs, expected)
+        return {**compared, "path": str(target), "format": HF}
+    fresh = build_encoder(spec.encoder, len(spec.classes))
+    return export_classifier(
+        model, fresh, inputs, to, target, target=spec.answers, names=("ids", "is_token"),
+        most_length=spec.encoder["most_tokens"],
+    )  # fmt: skip
 
 
 def _write(model: FineTuned, spec: ClassesSpec, tokenizer: EncoderTokenizer, folder: Path) -> None:
@@ -111,7 +98,7 @@ def _write(model: FineTuned, spec: ClassesSpec, tokenizer: EncoderTokenizer, fol
     config.label2id = {name: number for number, name in enumerate(spec.classes)}
     config.update(spec.answers.transformers_config())
     save_network(network, folder)
-    (folder / TOKENIZER).write_bytes(tokenizer.content)
+    tokenizer.save(folder, pad_token=tokenizer.token_of(tokenizer.padding_id))
     head = spec.answers.finish_head(model.head.folded())
     kinds = {path: kind for path, kind in _KINDS.items() if kind != "Normalize" or about["is_unit"]}
     modules = [
@@ -121,10 +108,6 @@ def _write(model: FineTuned, spec: ClassesSpec, tokenizer: EncoderTokenizer, fol
     ]  # fmt: skip
     pooled = {f"pooling_mode_{n}": about["pooling"] == p for n, p in _POOLINGS.items()}
     texts = {
-        "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": tokenizer.padding,
-            "model_max_length": tokenizer.most_tokens,
-        },
         "sentence_bert_config.json": {"max_seq_length": tokenizer.most_tokens},
         "modules.json": modules,
         "1_Pooling/config.json": {"word_embedding_dimension": about["num_features"], **pooled},
@@ -141,11 +124,20 @@ def _write(model: FineTuned, spec: ClassesSpec, tokenizer: EncoderTokenizer, fol
     save_tensors(weights, folder / _HEAD / "model.safetensors")
 
 
-def _outputs_of(folder: Path, spec: ClassesSpec, inputs: tuple[Tensor, Tensor]) -> Tensor:
-    """Returns what the written network gives."""
+@torch.no_grad()
+def _compared(
+    folder: Path, spec: ClassesSpec, inputs: tuple[Tensor, Tensor], expected: Tensor
+) -> dict[str, Any]:
+    """Returns by how much what the written network gives differs from what is expected, and how
+    large it is."""
     about = spec.encoder or {}
-    network = load_network(str(folder), "AutoModel")
+    network = load_network(str(folder), ENCODER)
     head = nn.Linear(about["num_features"], len(spec.classes))
     weights: dict[str, Tensor] = load_file(folder / _HEAD / "model.safetensors")
     head.load_state_dict({name.removeprefix("linear."): t for name, t in weights.items()})
-    return head(TextTrunk(network, about["pooling"], about["is_unit"])(*inputs))
+    found = head(TextTrunk(network, about["pooling"], about["is_unit"])(*inputs))
+    return {
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "num_compared": len(expected),
+        "largest_difference": largest_difference(found, expected, spec.answers),
+    }

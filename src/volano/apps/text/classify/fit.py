@@ -20,10 +20,11 @@ from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import choose_vocab_size, train_tokenizer
 from volano.plan import Plan
-from volano.pretrained.fine_tuned import parameters_in_words
+from volano.pretrained.heads import about_network
 from volano.pretrained.recipe import choose_tune
 from volano.pretrained.text_encoders import cut_in_words
-from volano.record.format import title_of
+from volano.pretrained.tuning import trainable_in_words
+from volano.record.format import count_text, title_of
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import (
     PLANNING_SHARE,
@@ -34,7 +35,7 @@ from volano.running.time_schedule import (
     said_of_time,
 )
 from volano.task import Task
-from volano.training import check_plan, run_trial, throwaway_settings
+from volano.training import check_plan, run_trial
 
 # Shares of the time left that the bag learns at most, that the decoder reads and that its head
 # learns; what remains is for a second training, on everything, of the one that is kept.
@@ -112,16 +113,19 @@ def _left(limit: TimeLimit) -> float:
     return limit.left() - reserve_seconds(limit.seconds) - limit.writing
 
 
-def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
+def fit_encoder(
+    application: ClassifyTraining, limit: TimeLimit, epochs: float | None = None
+) -> Fitted:
     """Begins with the head that is solved on the frozen features of the training texts, chooses
-    what is trained, and fits the number of steps to the time."""
+    what is trained, and fits the number of steps to the time, or takes so many epochs."""
     encoder = application.encoder
     assert encoder is not None
     start, num_texts = application.begin(limit.planning.place), len(application.train)
     found = choose_tune(
         application.options.tune, num_examples=num_texts,
         num_classes=len(application.train.classes),
-        pass_seconds=start.example_seconds * num_texts, seconds=limit.left(),
+        pass_seconds=start.example_seconds * num_texts,
+        seconds=limit.left() if epochs is None else None, epochs=epochs,
     )  # fmt: skip
     application = dataclasses.replace(application.with_options(tune=found.tune), probe=start.probe)
     candidates = {}
@@ -132,16 +136,18 @@ def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)
     check_plan(task, chosen.plan)
     limit.check(task, chosen.plan)
-    left = max(0.0, _left(limit) - start.example_seconds * len(application.test))
-    most = application.steps_in(MOST_EPOCHS[found.tune])
-    num_steps = _affordable(limit, task, chosen.plan, left, most=most)
-    with throwaway_settings(chosen.plan):
-        trainable = parameters_in_words(task.model())
-    epochs = num_steps / application.steps_in(1.0)
-    told = f"{num_steps:,} step{'s' * (num_steps != 1)} ({epochs:.1f} epochs)"
+    num_steps = application.steps_in(epochs or MOST_EPOCHS[found.tune])
+    if epochs is None:
+        left = max(0.0, _left(limit) - start.example_seconds * len(application.test))
+        num_steps = _affordable(limit, task, chosen.plan, left, most=num_steps)
+    trainable = trainable_in_words(task, chosen.plan)
+    passes = num_steps / application.steps_in(1.0)
+    told = f"{count_text(num_steps, 'step')} ({passes:.1f} epochs)"
     reasons = (
-        encoder.in_words(), *encoder.notices,
-        *cut_in_words(application.tokens, encoder.tokenizer.most_tokens),
+        *about_network(encoder, application.train.classes),
+        *cut_in_words(
+            application.tokens.num_cut, num_texts, encoder.tokenizer.most_tokens
+        ),
         f"{trainable}; {found.reason}", start.probe.in_words(), told,
     )  # fmt: skip
     return Fitted(application=application, chosen=chosen, num_steps=num_steps, reasons=reasons)

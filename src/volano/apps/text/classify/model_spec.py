@@ -23,7 +23,7 @@ from volano.apps.text.model_spec import CLASSES, DECODER_BOUNDS
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import Tokenizer
 from volano.device import Device
-from volano.pretrained.text_encoders import EncoderTokenizer
+from volano.pretrained.text_encoders import EncoderTokenizer, cut_in_words
 
 BAG, HEAD, ENCODER = "bag of n-grams", "language model's head", "pretrained encoder"
 _TEXTS_AT_ONCE, _ENCODED_AT_ONCE = 256, 32
@@ -101,17 +101,22 @@ def predict_texts(
     texts: Sequence[str],
     device: Device,
     tokenizer: Tokenizer | EncoderTokenizer | None,
+    *,
+    said: list[str] | None = None,
 ) -> Tensor:
     """Returns the outputs fp32 [N, outputs] on the host; ``tokenizer`` is the run's, None for a
-    bag."""
+    bag; ``said`` gets a notice of texts that were cut."""
     model.eval()
     parts: list[Tensor] = []
+    num_cut = 0
     at_once = _TEXTS_AT_ONCE if spec.encoder is None else _ENCODED_AT_ONCE
     with torch.inference_mode():
         for start in range(0, len(texts), at_once):
             batch = texts[start : start + at_once]
             if isinstance(tokenizer, EncoderTokenizer):
-                inputs = tokenizer.encode(batch).padded(np.arange(len(batch)))
+                encoded = tokenizer.encode(batch)
+                num_cut += encoded.num_cut
+                inputs = encoded.padded(np.arange(len(batch)))
             elif spec.kept == BAG:
                 hashed = hash_texts(batch, spec.num_buckets)
                 inputs = hashed.padded(np.arange(len(batch)))
@@ -119,6 +124,8 @@ def predict_texts(
                 assert tokenizer is not None
                 inputs = (torch.from_numpy(token_rows(batch, tokenizer, spec.shape().context)),)
             parts.append(model(*device.move(inputs)).float().cpu())
+    if said is not None and isinstance(tokenizer, EncoderTokenizer):
+        said += cut_in_words(num_cut, len(texts), tokenizer.most_tokens)
     return torch.cat(parts)
 
 

@@ -33,12 +33,19 @@ class ClassifyOptions(Options):
     )
     held_out_by: str = held_out_by()
     epochs: float | None = option(
-        None, "Not for this application.", above=0, is_resolved=True, is_kept=False
+        None, "Passes over the training texts, instead of minutes, with an encoder.", above=0
     )
+    batch_size: int | None = option(None, "Texts a step, with an encoder.", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.path is None:
             raise UsageError("`classify` needs a path of labelled texts", got="none")
         settle_from(self)
+        for name in ("epochs", "batch_size"):
+            if self.from_ is None and getattr(self, name) is not None:
+                raise UsageError(
+                    f"`{name}` must come with a pretrained encoder, if texts are classified",
+                    got=getattr(self, name), remedy="Name one by `from_`, or give `minutes`",
+                )  # fmt: skip
         columns_of(self.target_columns)

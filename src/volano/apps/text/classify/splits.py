@@ -4,10 +4,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from volano.apps.text.classify.model_spec import ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
-from volano.data.sources import LabelledTexts, LabelledTextSets, read_labelled_texts
+from volano.data import permutation
+from volano.data.sources import (
+    LabelledTexts,
+    LabelledTextSets,
+    hold_out_rows,
+    read_labelled_texts,
+)
 from volano.running.checks import check_data_is_there
+
+# Of the training texts, held back to choose between classifiers.
+_CHOICE_SHARE = 0.1
+
+
+def held_back(
+    train: LabelledTexts, valid: LabelledTexts | None, options: ClassifyOptions
+) -> tuple[LabelledTexts, np.ndarray, tuple[str, ...]]:
+    """Returns the training texts, with those of a split val; the rows of them that are held back,
+    int64; and a notice. They choose between classifiers and are trained on after that; or with an
+    encoder the best of its weights, if those are kept, and are not trained on."""
+    is_best = options.from_ is not None and options.keep == "best"
+    if valid is not None:
+        what = "are held back to choose, and trained on after that"
+        if options.from_ is not None:
+            what = "choose the best weights" if is_best else "are trained on: none has a say"
+        rows = np.arange(len(train), len(train) + len(valid))
+        return train.with_more(valid), rows, (f"the {len(rows):,} texts of split val {what}",)
+    rows = np.arange(len(train))
+    if is_best:  # of each class some, and no copy of them is trained on
+        kept, _ = hold_out_rows(
+            [member.key for member in train.members()], train.labels, train.classes,
+            seed=options.seed + 1, what="texts to train on", kind=train.kind,
+        )  # fmt: skip
+        return train, np.setdiff1d(rows, kept), ()
+    order = permutation(options.seed, 0, len(train))
+    return train, np.sort(order[: max(1, round(_CHOICE_SHARE * len(train)))]), ()
 
 
 def read_again(options: ClassifyOptions, spec: ClassesSpec) -> LabelledTextSets:

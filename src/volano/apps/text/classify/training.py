@@ -44,9 +44,9 @@ from volano.apps.text.classify.encoder import (
 from volano.apps.text.classify.model_spec import BAG, ENCODER, HEAD, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.classify.read_head import ReadHead
-from volano.apps.text.classify.splits import read_again, together
+from volano.apps.text.classify.splits import held_back, read_again, together
 from volano.apps.text.model_spec import CLASSES as GOAL
-from volano.data import Fault, fault_notices, permutation
+from volano.data import Fault, fault_notices
 from volano.data.sources import (
     CLASSES,
     SPLITS_NAME,
@@ -73,8 +73,6 @@ from volano.record.files import write_bytes
 from volano.task import Task, linear
 from volano.training import MuonAdamW, RunFolder, save_tensors
 
-# Of the training texts, held back to choose between the two.
-_CHOICE_SHARE = 0.1
 _BAG_EPOCHS = 10
 
 
@@ -135,16 +133,8 @@ class ClassifyTraining(Application):
             *contradictions(members := train.members(), "texts"),
             *copies_of_training(members, test.members(), "texts"),
         ]
-        if sets.valid is None:
-            order = permutation(options.seed, 0, len(train))
-            choice = np.sort(order[: max(1, round(_CHOICE_SHARE * len(train)))])
-        else:
-            choice = np.arange(len(train), len(train) + len(sets.valid))
-            train = train.with_more(sets.valid)
-            notices.append(
-                f"the {len(choice):,} texts of split val are held back to choose, and trained on "
-                "after that"
-            )
+        train, choice, said = held_back(train, sets.valid, options)
+        notices += said
         check_trained(train.kind, train.classes, train.labels, "texts")
         notices += fault_notices(sets.faults)
         return cls(
@@ -198,7 +188,8 @@ class ClassifyTraining(Application):
         rows = rows[self.target.rows_to_solve(self.train.labels[rows])]
         features, seconds = encoder_features(self.encoder, self.tokens, rows, device)
         wanted, solver = torch.from_numpy(self.wanted[rows]), self.target.head_solver()
-        probe = solve_probe(features, wanted, solver, seed=self.options.seed)
+        texts = [self.train.texts[row] for row in rows]
+        probe = solve_probe(features, wanted, solver, seed=self.options.seed, keys=texts)
         return FineTuningStart(probe=probe, example_seconds=seconds)
 
     def encoder_task(self, num_steps: int) -> Task:
@@ -215,11 +206,17 @@ class ClassifyTraining(Application):
             valid=TokenTextsDataset(self.tokens, self.choice, labels) if has_valid else None,
             collate=TokenTextsDataset.collate,
             **encoder_fields(self.encoder, tune, self.probe, len(self.train.classes)),
-            batch_size=encoder_batch(len(rows)),
+            batch_size=self.batch_size,
             duration=f"{num_steps}st",
             evaluate_every=f"{max(1, -(-num_steps // 5))}st",
             seed=self.options.seed,
         )
+
+    @property
+    def batch_size(self) -> int:
+        """The texts per step of the encoder."""
+        num = len(self.rows(everything=self.options.keep != "best"))
+        return min(num, self.options.batch_size or encoder_batch(num))
 
     def rows(self, *, everything: bool) -> np.ndarray:
         """Returns the rows that are trained on: all, or what is not held back."""
@@ -298,7 +295,8 @@ class ClassifyTraining(Application):
     def steps_in(self, epochs: float) -> int:
         """Returns the steps in so many passes; the bag's length is fixed."""
         if self.encoder is not None:
-            return max(1, round(epochs * (len(self.train) // encoder_batch(len(self.train)))))
+            num = len(self.rows(everything=self.options.keep != "best"))
+            return max(1, round(epochs * (num // self.batch_size)))
         return max(1, round(epochs * self.bag_task(everything=True).steps_per_epoch))
 
     def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract

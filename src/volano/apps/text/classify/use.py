@@ -79,7 +79,10 @@ class ClassifyModel(TrainedModel):
             record = ClassifyTraining.splits_of(self.folder)
             if record is not None:
                 notices += record.trained_on(test.members(), "texts")
-        logits = predict_texts(self.module, spec, test.texts, self.device, self._tokenizer)
+        cut: list[str] = []
+        logits = predict_texts(
+            self.module, spec, test.texts, self.device, self._tokenizer, said=cut
+        )
         scores = spec.answers.scores(logits, torch.from_numpy(test.labels))
         result = {
             "run": str(self.path),
@@ -89,7 +92,7 @@ class ClassifyModel(TrainedModel):
             "kept": spec.kept,
         }
         result["unreadable"] = [asdict(fault) for fault in faults]
-        result["notices"] = list(notices)
+        result["notices"] = [*notices, *cut]
         self.folder.write_json(f"eval-{name}.json", result)
         return result
 
@@ -97,9 +100,19 @@ class ClassifyModel(TrainedModel):
         """Implements :meth:`TrainedModel.describe_evaluation`."""
         return self.spec.answers.tables(result, "texts")
 
-    def predict(self, files: str | Path | Sequence[str | Path], *, top_k: int = 3) -> Predictions:
-        """Predicts the likeliest classes, the labels or the numbers of text files, of those in
-        folders, and of the rows of tables.
+    def predict(
+        self,
+        files: str | Path | Sequence[str | Path] = (),
+        *,
+        texts: str | Sequence[str] = (),
+        top_k: int = 3,
+    ) -> Predictions:
+        """Predicts the likeliest classes, the labels or the numbers of texts.
+
+        Args:
+            files: text files, folders of them, and tables, of whose rows each is a text.
+            texts: texts themselves, behind those of files.
+            top_k: classes of each; labels whose probabilities are told.
 
         Raises:
             UsageError: a file does not exist.
@@ -107,16 +120,20 @@ class ClassifyModel(TrainedModel):
         """
         given = [files] if isinstance(files, str | Path) else files
         found, faults, notices = read_texts([Path(file) for file in given])
+        own = [texts] if isinstance(texts, str) else texts
+        found += [(f"text {place}", text) for place, text in enumerate(own)]
         check_readable(len(found), "texts", faults)
+        cut: list[str] = []
+        every = [text for _, text in found]
         logits = predict_texts(
-            self.module, self.spec, [text for _, text in found], self.device, self._tokenizer
+            self.module, self.spec, every, self.device, self._tokenizer, said=cut
         )
         rows = self.spec.answers.predictions(logits, [name for name, _ in found], top_k)
         return Predictions(
             run=self.path,
             rows=rows,
             unreadable=faults,
-            notices=notices,
+            notices=(*notices, *cut),
             more=self.spec.answers.about_predictions(rows),
         )
 

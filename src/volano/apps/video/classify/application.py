@@ -6,12 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from volano.apps.application import Application, Finished, Fitted
-from volano.apps.classification import (
-    accuracy_in_words,
-    accuracy_score,
-    classification_scores,
-    final_figures,
-)
+from volano.apps.classification import accuracy_score, classification_scores, final_figures
+from volano.apps.targets.kinds import figures_in_words
 from volano.apps.video.classify.augment import looked_at
 from volano.apps.video.classify.fit import begun_on, fit_into
 from volano.apps.video.classify.model_spec import predict_frames
@@ -54,10 +50,11 @@ class ClipClassifyApplication(ClipClassifyTraining):
         folder = RunFolder(run.path)
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores})
         score = dataclasses.replace(accuracy_score(scores), is_solved=self.network is not None)
-        return Finished(metrics=final_figures(scores), score=score)
+        expected = {} if self.network is None else self.begun.probe.figures
+        return Finished(metrics={**final_figures(scores), **expected}, score=score)
 
     @staticmethod
     def summary(run: Run) -> list[str]:
         """The test accuracy, with that of the trivial answer."""
         which = "held-out test clips" if run.details["is_held_out"] else "test clips"
-        return [accuracy_in_words(run.metrics, which)]
+        return figures_in_words(run.metrics, which)

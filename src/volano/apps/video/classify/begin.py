@@ -7,7 +7,7 @@ import torch
 
 from volano.apps.video.classify.augment import looked_at
 from volano.apps.video.classify.network import FrameNetwork
-from volano.data.sources import Clips
+from volano.data.sources import Clips, content_key
 from volano.device import Device
 from volano.pretrained.frozen_features import FineTuningStart, frozen_features
 from volano.pretrained.head_solvers import SoftmaxHead
@@ -32,5 +32,6 @@ def begin_clips(
     batches = ((looked_at(train.frames[some]),) for some in rows.split(_BATCH))
     features, seconds = frozen_features(network.fresh_trunk(), batches, device)
     solver = SoftmaxHead(num_classes=len(train.classes), is_balanced=is_balanced)
-    probe = solve_probe(features, train.labels[rows], solver, seed=seed)
+    keys = [content_key(train.frames[row].numpy().tobytes()) for row in rows]
+    probe = solve_probe(features, train.labels[rows], solver, seed=seed, keys=keys)
     return FineTuningStart(probe=probe, example_seconds=seconds)

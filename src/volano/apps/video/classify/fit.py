@@ -13,7 +13,8 @@ from volano.apps.video.classify.recipe import MOST_EPOCHS
 from volano.apps.video.classify.training import ClipClassifyTraining
 from volano.device import Device
 from volano.plan import Plan
-from volano.pretrained.fine_tuned import HEAD, parameters_in_words
+from volano.pretrained.fine_tuned import HEAD
+from volano.pretrained.tuning import trainable_in_words
 from volano.record.format import count_text
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
@@ -61,8 +62,7 @@ def begun_on(
     if application.network is None:
         return application, ()
     begun = dataclasses.replace(application, start=application.begin(place))
-    with throwaway_settings(Plan.baseline(place.name)):
-        trainable = parameters_in_words(begun.task(1).model())
+    trainable = trainable_in_words(begun.task(1), Plan.baseline(place.name))
     return begun, (trainable, begun.begun.probe.in_words())
 
 

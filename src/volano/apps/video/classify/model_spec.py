@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from volano.apps.image.fine_tuning.network import codes_of, trunk_again
+from volano.apps.image.fine_tuning.network import codes_of, load_trained, trunk_again
 from volano.apps.model_spec import ModelSpec
 from volano.apps.video.classify.network import ClipClassifier, FrameTrunk
 from volano.apps.video.pixels import PixelScale
 from volano.data.sources import CUT, ClipFormat
 from volano.device import Device
 from volano.pretrained.fine_tuned import HEAD, FineTuned, StandardizedLinear
-from volano.training import WEIGHTS, build_and_load, load_weights
 
 GOAL = "classes"
 _AT_ONCE = 32
@@ -90,11 +89,8 @@ def load_classifier_of_clips(spec: ClipClassesSpec, folder: Path) -> nn.Module:
         UsageError: the run names code that the person has neither named nor trusts.
         CheckpointError: the weights are missing, damaged or another network's.
     """
-    if spec.pretrained is None or not codes_of(spec.pretrained["skeleton"]):
-        return build_and_load(lambda: build_again(spec, folder), folder / WEIGHTS)
-    module = build_again(spec, folder)  # which may be code that needs real tensors
-    load_weights(module, folder / WEIGHTS)
-    return module
+    codes = [] if spec.pretrained is None else codes_of(spec.pretrained["skeleton"])
+    return load_trained(lambda: build_again(spec, folder), folder, codes)
 
 
 def predict_frames(

@@ -43,6 +43,7 @@ from volano.device import Device
 from volano.errors import CheckpointError
 from volano.pretrained.fine_tuned import HEAD
 from volano.pretrained.frozen_features import FineTuningStart
+from volano.pretrained.heads import about_network
 from volano.pretrained.linear_probe import PROBE
 from volano.running.checks import check_data_is_there
 from volano.task import Task, linear
@@ -280,7 +281,7 @@ def _notices_of(
     parts = {TRAIN: train, **own, TEST: sets.test}
     said = [clips_in_words(sets, {split: part.labels.tolist() for split, part in parts.items()})]
     if network is not None:
-        said += [network.images.in_words(), *network.images.notices]
+        said += about_network(network.images, train.classes)
     said += batch_in_words(options.batch_size, len(train), "clips")
     if network is not None and options.flip == "yes":
         said.append("flip=yes does nothing: a frozen network looks at the clips as they are")
