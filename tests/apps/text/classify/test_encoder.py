@@ -32,7 +32,7 @@ def test_eval_and_predict_need_nothing_but_the_run(encoder_run, tmp_path):
     assert [(one.path.rpartition("/")[2], one.label) for one in both] == [
         ("a.txt", "good"), ("text 0", "bad"),
     ]  # fmt: skip
-    assert model.predict(texts="a fine film")[0].label == "good"
+    assert model.predict(texts="a good fine day")[0].label == "good"
     with pytest.raises(DataError, match="none"):
         model.predict()
     (tmp_path / "b.txt").write_text("a good fine day " * 9)
