@@ -39,7 +39,7 @@ class VolanoError(Exception):
     def __str__(self) -> str:
         text = self.rule.removesuffix(".")
         if self.got is not None:
-            text += f"; got {self.got}"
+            text += f"; got {self.got}".removesuffix(".")
         text += "."
         if self.remedy:
             is_ended = self.remedy.endswith(".") or _COMMAND.search(self.remedy)

@@ -92,6 +92,7 @@ class Application(ABC):
         options_type: its options.
         default_minutes: the length of a run if none is asked for.
         sample_minutes: the same on the embedded sample.
+        most_epochs: passes over the data after which more are of no use; None if that is not known.
         final_metric: a figure that only the final test gives.
         study_metric: by which trials are compared, and ``"minimize"`` or ``"maximize"``.
         data_name: what its data is, in words ("images"); so the list of unreadable files names it
@@ -114,6 +115,7 @@ class Application(ABC):
     options_type: ClassVar[type[Options]]
     default_minutes: ClassVar[float] = 3.0
     sample_minutes: ClassVar[float] = 3.0
+    most_epochs: ClassVar[float | None] = None
     final_metric: ClassVar[str]
     study_metric: ClassVar[tuple[str, str]] = ("loss", "minimize")
     data_name: ClassVar[str] = "data"
@@ -200,11 +202,13 @@ class Application(ABC):
         """Finds the plan and the number of steps that suit the time, once, before the first
         step."""
         task = self.task(self.steps_in(1.0))
-        size = TrainingSize(name=f"{self.kind} network", task=lambda: task)
+        most = {} if self.most_epochs is None else {"most_steps": self.steps_in(self.most_epochs)}
+        size = TrainingSize(name=f"{self.kind} network", task=lambda: task, **most)
         num_evaluations = -(-task.num_steps // task.evaluation_interval)
         found = fit_time(limit, [size], num_evaluations=num_evaluations)
         steps = count_text(found.schedule.num_steps, "step")
-        return Fitted.of(self, found, f"{steps}: {found.pace(limit)}")
+        pace = found.pace(limit, f"at most {self.most_epochs or 0:g} epochs")
+        return Fitted.of(self, found, f"{steps}: {pace}")
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the plan for a number of passes over the data."""

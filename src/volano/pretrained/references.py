@@ -36,7 +36,8 @@ class NetworkReference:
         """
         if text.startswith(TRANSFORMERS):
             name = text.removeprefix(TRANSFORMERS)
-            return cls(kind="transformers", name=str(_expanded(name)))
+            name = str(_expanded(name)) if name.startswith("~") else name
+            return cls(kind="transformers", name=name)
         if text.startswith(TIMM):
             return cls(kind="timm", name=text.removeprefix(TIMM))
         path = _expanded(text)

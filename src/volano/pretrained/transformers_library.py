@@ -74,7 +74,8 @@ def load_network(
         problems[key] = f"is {list(there)}, not {list(own)}"
     unused = {"position_ids"} | (set() if auto == CAUSAL else _UNUSED)
     used = [f"{key} {what}" for key, what in problems.items() if unused.isdisjoint(key.split("."))]
-    check_fits(used, f"hf:{name}")
+    remedy = {CAUSAL: "Take a language model; or say `classify`, if texts are to be told apart"}
+    check_fits(used, f"hf:{name}", remedy.get(auto, "It has other weights than it states"))
     if not is_pooled and any(_POOLER in key.split(".") for key in problems):
         network = without_pooler(network)
     return network.eval()
@@ -260,10 +261,12 @@ def _how_to_find(name: str) -> str | None:
     """Returns what a person can do about a name of which nothing is there."""
     if Path(name).is_file():
         return f"Name the folder in which it lies: hf:{Path(name).parent}"
+    there = nearest_there(Path(name))
     if name.startswith((".", "/", "~")) or name.count("/") > 1:  # a path, of which no cache knows
-        return nearest_there(Path(name))
+        return there
     near, fetch = nearest(name, _cached_names()), f"Fetch it with: hf download {name}"
-    return f"Nearest in the cache: {', '.join(near)}; {fetch}" if near else fetch
+    cached = f"Nearest in the cache: {', '.join(near)}" if near else None
+    return "; ".join(text for text in (there, cached, fetch) if text)
 
 
 def _shortened(text: str) -> str:

@@ -89,14 +89,16 @@ def load_fitting(
     )
 
 
-def check_fits(problems: list[str], whose: str) -> None:
+def check_fits(
+    problems: list[str], whose: str, remedy: str = "Name the network to which they belong"
+) -> None:
     """Raises UsageError if weights do not fit a network."""
     if problems:
         more = f", and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
         raise UsageError(
             f"The weights of {whose} must fit its network",
             got=f"{'; '.join(problems[:_MOST_NAMED])}{more}",
-            remedy="Name the network to which they belong",
+            remedy=remedy,
         )
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from volano.apps.image.splits import some_of, with_own_validation
-from volano.data.sources import read_image_sets
+from volano.apps.image.splits import copies_left_out, some_of, with_own_validation
+from volano.data.sources import ImageSets, read_image_sets
 
 
 def test_the_best_weights_are_chosen_by_images_that_are_neither_trained_on_nor_tested():
@@ -19,3 +19,11 @@ def test_some_are_taken_evenly():
     images = read_image_sets(None).train.select(range(10))
     assert some_of(images, 3).names == ("digit-0", "digit-4", "digit-9")
     assert some_of(images, None) is images
+
+
+def test_copies_are_what_no_part_holds():
+    images = read_image_sets(None).train.select(range(10))
+    sets = ImageSets(train=images, valid=None, test=None, origin="x")
+    parts = [images.select(range(5)), images.select([5, 6])]
+    assert copies_left_out(sets, parts) == ("left out: 3 exact copies of held-out images",)
+    assert copies_left_out(sets, [*parts, images.select([7, 8, 9])]) == ()

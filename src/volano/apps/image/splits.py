@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,9 @@ def some_of(images: LabelledImages, count: int | None) -> LabelledImages:
     return images.select(np.linspace(0, len(images) - 1, count).round().astype(int))
 
 
-def copies_left_out(
-    sets: ImageSets, train: LabelledImages, test: LabelledImages
-) -> tuple[str, ...]:
-    """Says how many copies of held-out images were left out."""
-    num = len(sets.train) - len(train) - len(test)
+def copies_left_out(sets: ImageSets, parts: Iterable[LabelledImages]) -> tuple[str, ...]:
+    """Says how many copies of held-out images are in none of the parts of a source's images."""
+    num = len(sets.train) - sum(map(len, parts))
     return (f"left out: {num:,} exact copies of held-out images",) if num > 0 else ()
 
 

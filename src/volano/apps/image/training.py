@@ -224,7 +224,7 @@ class ImageTraining(Application):
             *(() if self.network is None else about_network(self.network, self.spec.classes)),
             *sets.notices,
             *fault_notices(self.faults, _UNREADABLE),
-            *(copies_left_out(sets, train, test) if self.is_held_out and is_new else ()),
+            *(copies_left_out(sets, self._parts().values()) if self.is_held_out and is_new else ()),
             *contradictions(members := train.members(), "images"),
             *copies_of_training(members, test.members(), "images"),
         ]

@@ -30,6 +30,7 @@ def run(tmp_path_factory):
 def test_it_is_tested_beside_the_network_as_it_was(run):
     assert run.metrics["bits_per_byte"] < run.metrics["bits_per_byte_before"]
     assert any("tune=lora: adapters of rank 8" in text for text in run.notices)
+    assert CausalApplication.most_epochs == 5.0
     assert application_of_run(RunFolder.open(run.path)) is CausalApplication
     assert CausalApplication.summary(run)[0].startswith("bits per byte")
     assert CausalApplication.next_commands(run.path)[1].endswith("--to hf")

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from volano.apps.application import Finished, Fitted, TimeLimit
-from volano.apps.text.causal.training import MOST_EPOCHS, CausalTraining
+from volano.apps.text.causal.training import CausalTraining
 from volano.apps.text.causal.use import CausalModel, held_out_figures
 from volano.device import Device
 from volano.plan import Plan
@@ -27,9 +27,7 @@ class CausalApplication(CausalTraining):
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the plan and the number of steps that suit the time, at most five passes."""
-        fitted = super().fit(limit)
-        num_steps = min(fitted.num_steps, self.steps_in(MOST_EPOCHS))
-        return self._told(limit, dataclasses.replace(fitted, num_steps=num_steps))
+        return self._told(limit, super().fit(limit))
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the plan for a number of passes over the text."""

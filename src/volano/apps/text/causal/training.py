@@ -31,9 +31,6 @@ from volano.task import Loss, Task, cosine
 from volano.training import RunFolder, load_tensors, save_tensors
 
 CAUSAL = "causal"
-# A language model that knows the language forgets more than it learns in many passes (Hugging Face:
-# 3 to 5).
-MOST_EPOCHS = 5.0
 # Rates of the practice: peft's examples, Hugging Face's.
 _RATES = {LORA: 2e-4, "all": 2e-5}
 _MOST_BATCH = 8
@@ -81,6 +78,9 @@ class CausalTraining(Application):
     options_type: ClassVar[type[Options]] = TextOptions
     final_metric: ClassVar[str] = "bits_per_byte"
     data_name: ClassVar[str] = "text"
+    # A language model that knows the language forgets more than it learns in many passes (Hugging
+    # Face: 3 to 5).
+    most_epochs: ClassVar[float | None] = 5.0
 
     options: TextOptions
     network: CausalNetwork
