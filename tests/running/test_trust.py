@@ -41,6 +41,19 @@ def test_a_file_is_the_same_by_any_path_and_not_by_its_name(tmp_path, monkeypatc
             check_trusted(other, tmp_path)
 
 
+def test_a_module_of_the_current_folder_is_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").touch()
+    for named, other in (("mine:task", "mine.py:task"), ("mine.py:again", "mine:again")):
+        name_code(named)
+        check_trusted(other, tmp_path)
+        monkeypatch.setattr(trust, "_NAMED", set())
+    name_code("mine.py:task")
+    for other in ("elsewhere.mine:task", "mine:other", "x" * 5000 + ":task"):
+        with pytest.raises(UsageError):
+            check_trusted(other, tmp_path)
+
+
 def test_the_last_word_on_a_folder_counts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trust_folder(tmp_path / "run")

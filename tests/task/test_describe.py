@@ -20,6 +20,12 @@ def test_the_description_is_json_and_says_what_differs(make_task):
     assert any("Cosine" in line for line in changed)
 
 
+def test_a_module_is_the_same_imported_or_loaded_from_its_file(make_task):
+    described = describe(make_task(), make_mlp())
+    changed = {**described, "objective": f"volano_user_{described['objective']}"}
+    assert differences(described, changed) == []
+
+
 def test_other_data_has_another_digest(make_task, digits):
     pixels, labels = digits
     changed = pixels[:512].clone()

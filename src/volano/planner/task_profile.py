@@ -22,6 +22,7 @@ from volano.plan.explanation import Explanation
 from volano.plan.network import NetworkFigures, NetworkPart
 from volano.task import Batch, Task, tensors_of
 from volano.task.code_digest import module_code
+from volano.task.describe import FILE_MODULE
 from volano.training import Session, blocks_of, choose_implementation, make_optimizer
 from volano.training.graphs.compiling import num_repeats
 from volano.training.network_parts import network_parts
@@ -198,19 +199,20 @@ def _structure(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     digest = hashlib.sha256()
     for name, module in model.named_modules():
         # extra_repr holds what a layer was made with: strides, probabilities, numbers of heads.
-        digest.update(
-            f"{name} {type(module).__module__}.{type(module).__qualname__} "
-            f"{module.extra_repr()}\n".encode()
-        )
+        digest.update(f"{name} {_class_name(module)} {module.extra_repr()}\n".encode())
     digest.update(module_code(model).encode())
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(
             f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor.requires_grad}\n".encode()
         )
-    digest.update(f"{type(optimizer).__module__}.{type(optimizer).__qualname__}\n".encode())
+    digest.update(f"{_class_name(optimizer)}\n".encode())
     for group in optimizer.param_groups:
         digest.update(f"{len(group['params'])} {sorted(_flags(group).items())}\n".encode())
     return digest.hexdigest()
+
+
+def _class_name(value: Any) -> str:
+    return f"{type(value).__module__.removeprefix(FILE_MODULE)}.{type(value).__qualname__}"
 
 
 def _flags(group: dict[str, Any]) -> dict[str, str]:

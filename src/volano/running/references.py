@@ -20,12 +20,11 @@ from volano.errors import UsageError, VolanoError
 from volano.record.files import nearest
 from volano.record.run_folder import RunFolder
 from volano.task import Task
+from volano.task.describe import FILE_MODULE
 
 # Modules whose ``task_of(folder)`` makes the task of a run again. They stand above this folder,
 # hence their names.
 _APPLICATIONS, _STUDIES = "volano.apps.kinds", "volano.apps.study_build"
-
-
 _LOADED_FILES: dict[tuple[Path, int, int], ModuleType] = {}
 # What is being imported now, from the outermost on.
 _IMPORTING: list[str] = []
@@ -172,7 +171,7 @@ def _load_file(path: str) -> Any:
     # As Python does with a script: it imports what lies beside it.
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
-    name = f"volano_user_{file.stem}"
+    name = f"{FILE_MODULE}{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(path)

@@ -7,6 +7,7 @@ that they trust the folder.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,11 @@ def check_trusted(reference: Any, folder: str | Path, *, by: str = "code") -> No
 
 
 def _identity(reference: str) -> str:
-    """Returns a reference whose file, if it names one, is absolute."""
+    """Returns a reference with the absolute path of its file: ``mine.py:task``, and ``mine:task``
+    if mine.py lies in the current folder, where a module is looked for first."""
     module, _, name = reference.rpartition(":")
-    if module.endswith(".py") and "\0" not in module:
-        module = str(Path(module).resolve())
+    is_file = module.endswith(".py")
+    file = module if is_file else f"{module.replace('.', '/')}.py"
+    if "\0" not in file and (is_file or os.path.isfile(file)):  # noqa: PTH113 - any text may come
+        module = str(Path(file).resolve())
     return f"{module}:{name}"

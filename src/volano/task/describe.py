@@ -20,6 +20,8 @@ from volano.task.task import Task
 SCHEMA_VERSION = 1
 # The module of a function of this package, up to the function's name.
 _OWN_MODULE = re.compile(r"\bvolano(?:\.[a-z_0-9]+)*\.(?=\w)")
+# Begins the name of a module that was loaded from its file, by another name than an import gives.
+FILE_MODULE = "volano_user_"
 _NUM_PROBES = 8
 _NUM_TABLE_PROBES = 64
 
@@ -71,7 +73,7 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Returns the fields in which two descriptions differ, as ``name: mine != other``.
 
     The module in which Volano keeps a function does not count as a difference: versions may move
-    it.
+    it. Nor does it whether a module was imported or loaded from its file.
     """
     names = sorted((mine.keys() | other.keys()) - {"digest", "code"})
     changed = [
@@ -94,7 +96,8 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def _without_modules(value: Any) -> str:
-    return _OWN_MODULE.sub("volano.", json.dumps(value, sort_keys=True))
+    text = json.dumps(value, sort_keys=True).replace(FILE_MODULE, "")
+    return _OWN_MODULE.sub("volano.", text)
 
 
 def describe_data(data: Any) -> dict[str, Any]:
