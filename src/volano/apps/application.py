@@ -24,7 +24,7 @@ from volano.data.sources import SPLITS_NAME, SplitRecord
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.planner import PlanResult
-from volano.record.format import count_text
+from volano.record.format import brief_value, count_text
 from volano.report.verdict import Score
 from volano.running.checks import check_data_is_there
 from volano.running.fit_time import FittedSize, TrainingSize, fit_time
@@ -332,7 +332,8 @@ class Application(ABC):
         """The figures of a finished run in words, the most important first."""
         return [
             "  ".join(
-                f"{name.replace('_', ' ')} {_short(value)}" for name, value in run.metrics.items()
+                f"{name.replace('_', ' ')} {brief_value(value)}"
+                for name, value in run.metrics.items()
             )
         ]
 
@@ -384,8 +385,4 @@ class TrainedModel:
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         """Puts what :meth:`evaluate` returned into words and tables for a person."""
         figures = {name: value for name, value in result.items() if isinstance(value, int | float)}
-        return [f"{name.replace('_', ' ')} {_short(value)}" for name, value in figures.items()]
-
-
-def _short(value: Any) -> Any:
-    return f"{value:.4g}" if isinstance(value, float) else value
+        return [f"{name.replace('_', ' ')} {brief_value(value)}" for name, value in figures.items()]

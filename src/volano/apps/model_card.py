@@ -4,8 +4,8 @@ how it was trained, what it is not known to do."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from volano.record.format import brief_value
 from volano.record.json_values import mapping
 from volano.report.verdict import Verdict
 from volano.training import RunFolder
@@ -24,7 +24,7 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
     source, verdict = mapping(record.get("source")), Verdict.of_json(record.get("verdict"))
     figures = mapping(record.get("metrics"))
     rows = [
-        f"| {name.replace('_', ' ')} | {_short(value)} |"
+        f"| {name.replace('_', ' ')} | {brief_value(value)} |"
         for name, value in figures.items()
         if isinstance(value, int | float | str)
     ]
@@ -44,7 +44,3 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
         "pretrained network has learned of its own data, wanted or not, is in it.", "",
     ]  # fmt: skip
     (target / "README.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -147,8 +147,12 @@ def bytes_text(num_bytes: Any) -> str:
         value /= 1024
         if value < 999.5 or unit == "TiB":
             break
-    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:,.{digits}f} {unit}"
+    return f"{_three_digits(value)} {unit}"
+
+
+def _three_digits(value: float) -> str:
+    """Writes a number from 1 on with three significant digits, thousands separated."""
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
 def ms_text(seconds: Any) -> str:
@@ -163,9 +167,7 @@ def milliseconds(seconds: Any) -> str:
     if value is None:
         return NOTHING
     value *= 1e3
-    if value and value < 0.9995:
-        return f"{value:.3g}"
-    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value else 0}f}"
+    return f"{value:.3g}" if value < 0.9995 else _three_digits(value)
 
 
 def brief_seconds(seconds: Any) -> str:
@@ -197,6 +199,11 @@ def seconds_text(value: Any) -> str:
     return f"{hours} h {minutes} min"
 
 
+def brief_value(value: Any) -> str:
+    """Returns a value as short as it can be told."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def count_text(count: Any, noun: str) -> str:
     """Writes ``1`` and ``example`` as ``1 example``; ``1528`` as ``1,528 examples``."""
     value = number(count)
@@ -207,6 +214,12 @@ def count_text(count: Any, noun: str) -> str:
 def short(text: str, length: int) -> str:
     """Shortens a text to at most ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def one_line(value: Any) -> str:
+    """Returns a value as a text in one line, without characters that steer a terminal."""
+    text = printable(" ".join(str(value).split()))
+    return "".join("\ufffd" if 0x7F <= ord(character) < 0xA0 else character for character in text)
 
 
 def plotted(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from volano.record.files import written
-from volano.record.format import plotted
+from volano.record.format import plotted, short
 
 # Above this many classes the numbers no longer fit into their squares.
 _MOST_WRITTEN = 20
@@ -35,7 +35,7 @@ def draw_confusion(
     axes.set_ylabel("true")
     ticks = range(len(classes))
     if len(classes) <= 60:
-        names = [_short(name) for name in classes]
+        names = [plotted(short(name, 18)) for name in classes]
         axes.set_xticks(ticks, names, rotation=90 if _are_long(classes) else 0, fontsize=8)
         axes.set_yticks(ticks, names, fontsize=8)
     if len(classes) <= _MOST_WRITTEN:
@@ -53,7 +53,3 @@ def draw_confusion(
 
 def _are_long(classes: Sequence[str]) -> bool:
     return max(map(len, classes)) > 2
-
-
-def _short(name: str) -> str:
-    return plotted(name if len(name) <= 18 else name[:17] + "…")

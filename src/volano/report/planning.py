@@ -18,8 +18,8 @@ from volano.record.format import (
     count_text,
     milliseconds,
     ms_text,
+    one_line,
     plain_number,
-    printable,
     seconds_text,
 )
 from volano.record.json_values import mapping, number
@@ -140,14 +140,14 @@ def read_planning(found: Explanation) -> PlanningFigures:
     memory, time = found.memory, found.time
     name = f" ({found.device_name})" if found.device_name not in ("", found.device) else ""
     return PlanningFigures(
-        task=_line(found.task or "?"),
-        device=_line(f"{found.device}{name}")
+        task=one_line(found.task or "?"),
+        device=one_line(f"{found.device}{name}")
         + ("" if found.is_present else ", which is not on this machine"),
         length=f"{count_text(found.num_steps, 'step')} of "
         f"{count_text(found.num_examples, 'example')}",
         plan=_in_words(changed, EAGER),
         semantics=found.plan.semantics(),
-        origin=ORIGINS.get(found.origin, _line(found.origin)),
+        origin=ORIGINS.get(found.origin, one_line(found.origin)),
         verdict=found.verdict or "",
         verdict_text=_verdict_text(found),
         times=_times(found),
@@ -166,7 +166,7 @@ def read_planning(found: Explanation) -> PlanningFigures:
         accuracy=_accuracy(found),
         refused=_refused(found),
         actual=tuple(_actual(found.actual or {}, memory, time)),
-        notices=tuple(map(_line, found.notices)),
+        notices=tuple(map(one_line, found.notices)),
         network=() if found.network is None else network_rows(found.network.parts),
         network_facts=() if found.network is None else tuple(_network_facts(found.network)),
     )
@@ -178,7 +178,7 @@ def read_planning(found: Explanation) -> PlanningFigures:
 def network_rows(parts: Sequence[NetworkPart]) -> tuple[tuple[str, ...], ...]:
     """Returns rows of a part, its module, its parameters and how many are trained; the sum comes
     last."""
-    rows = [(_line(p.name), _line(p.module), p.parameters, p.trained) for p in parts]
+    rows = [(one_line(p.name), one_line(p.module), p.parameters, p.trained) for p in parts]
     if len(rows) > 1:
         rows.append(("together", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
     return tuple(
@@ -193,7 +193,7 @@ def _trained(parameters: int, trained: int) -> str:
 
 def _network_facts(network: NetworkFigures) -> Iterator[str]:
     if network.frozen:
-        yield _line(network.frozen)
+        yield one_line(network.frozen)
     if network.saved_seconds is not None:
         how = "measured steps" if network.is_measured else "a few examples"
         yield f"that saves {seconds_text(network.saved_seconds)} of the run, predicted from {how}"
@@ -275,7 +275,7 @@ def _setting(value: Any) -> str:
     """Returns a value of a knob in words."""
     if value is None or isinstance(value, bool):
         return {None: "as usual", True: "on", False: "off"}[value]
-    return _line(value)
+    return one_line(value)
 
 
 # ---- memory and time
@@ -287,7 +287,7 @@ def _bars(figures: Mapping[str, float], text: Callable[[float], str]) -> tuple[T
     whole, longest = sum(known.values()), max(known.values(), default=0.0)
     return tuple(
         TimeBar(
-            name=_line(name).replace("_", " "),
+            name=one_line(name).replace("_", " "),
             text=text(value),
             percent=_percent(value, longest),
             share=_share(value, whole),
@@ -302,7 +302,7 @@ def _memory(memory: MemoryPrediction) -> tuple[TimeBar, ...]:
 
 
 def _memory_facts(memory: MemoryPrediction, budget: int | None) -> Iterator[str]:
-    operator = _line(memory.operator)
+    operator = one_line(memory.operator)
     yield f"peak {bytes_text(memory.peak)}" + (f", during {operator}" if operator else "")
     if memory.lower != memory.upper:
         over = memory.upper - memory.peak
@@ -353,7 +353,7 @@ def _common(plans: Sequence[Plan]) -> dict[str, Any]:
 
 def _row(candidate: Candidate, common: Mapping[str, Any]) -> CandidateRow:
     own = {name: value for name, value in _changed(candidate.plan).items() if name not in common}
-    reasons = [_line(candidate.reason), *_parity(candidate.parity)]
+    reasons = [one_line(candidate.reason), *_parity(candidate.parity)]
     if candidate.verdict in _VERDICTS and candidate.status != "memory":
         reasons.append(_VERDICTS[candidate.verdict])
     return CandidateRow(
@@ -392,8 +392,8 @@ def _parity(figures: Mapping[str, float]) -> list[str]:
 def _refused(found: Explanation) -> dict[str, tuple[tuple[str, str], ...]]:
     rows: dict[str, list[tuple[str, str]]] = {}
     for refusal in found.refused:
-        rows.setdefault(_line(refusal.knob), []).append(
-            (_setting(refusal.value), _line(refusal.reason))
+        rows.setdefault(one_line(refusal.knob), []).append(
+            (_setting(refusal.value), one_line(refusal.reason))
         )
     return {knob: tuple(pairs) for knob, pairs in rows.items()}
 
@@ -404,17 +404,12 @@ def _refused(found: Explanation) -> dict[str, tuple[tuple[str, str], ...]]:
 def _actual(
     actual: Mapping[str, Any], memory: MemoryPrediction | None, time: TimePrediction | None
 ) -> Iterator[tuple[str, str, str, str]]:
-    bytes_of = (
-        {}
-        if memory is None
-        else {**memory.categories, **_figures_of(memory), "memory_bytes": memory.peak}
-    )
+    bytes_of = {} if memory is None else {**memory.categories, "memory_bytes": memory.peak}
+    if memory is not None:
+        bytes_of |= {name: getattr(memory, name) for name in ("peak", "lower", "upper", "host")}
     bounds = {} if time is None else time.bounds
-    predicted = {
-        **bytes_of,
-        **bounds,
-        **({} if time is None else {"step": time.step, "startup": time.startup}),
-    }
+    times = {} if time is None else {"step": time.step, "startup": time.startup}
+    predicted = {**bytes_of, **bounds, **times}
     for name, item in actual.items():
         if name.endswith("_error"):  # of the figures that are shown here
             continue
@@ -426,15 +421,11 @@ def _actual(
             text = ms_text if is_time else bytes_text if is_memory else plain_number
             title = part if inner is not item else f"{name} {part}"
             yield (
-                _line(title.removesuffix("_bytes").replace("_", " ")),
+                one_line(title.removesuffix("_bytes").replace("_", " ")),
                 NOTHING if expected is None else text(expected),
-                _line(value) if found is None else text(found),
+                one_line(value) if found is None else text(found),
                 _error(expected, found) if expected is not None and found else "",
             )
-
-
-def _figures_of(memory: MemoryPrediction) -> dict[str, int]:
-    return {"peak": memory.peak, "lower": memory.lower, "upper": memory.upper, "host": memory.host}
 
 
 def _error(predicted: float, actual: float) -> str:
@@ -449,9 +440,3 @@ def _percent(value: float, longest: float) -> float:
 def _share(value: float, whole: float) -> str:
     share = 100 * value / whole if whole else 0.0
     return f"{share:.0f} %" if share >= 0.95 or not value else "<1 %"
-
-
-def _line(value: Any) -> str:
-    """Returns the text in one line, without characters that steer a terminal."""
-    text = printable(" ".join(str(value).split()))
-    return "".join("\ufffd" if 0x7F <= ord(character) < 0xA0 else character for character in text)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from volano.record.files import written
-from volano.record.format import printable
+from volano.record.format import one_line
 
 _TILE = 96  # pixels that a small image is magnified to
 _GAP = 8
@@ -128,7 +128,7 @@ def _writer(sheet: Any, width: int) -> Any:
     draw = ImageDraw.Draw(sheet)
 
     def write(place: tuple[int, int], text: str) -> None:
-        text = " ".join(printable(text).split())  # Pillow measures single lines
+        text = one_line(text)  # Pillow measures single lines
         while text and draw.textlength(text, font=font) > width + _GAP:
             text = text[:-2] + "…" if len(text) > 2 else ""
         draw.text(place, text, fill=_INK, font=font)

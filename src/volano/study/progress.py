@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from volano.record.format import for_terminal, notice_text
+from volano.record.format import brief_value, for_terminal, notice_text, seconds_text
 from volano.study.observe import RungDecision, StudyInfo, StudyObserver, Summary
 from volano.study.study import Study
 from volano.terminal import unfailing
@@ -206,9 +206,11 @@ def under_way(summary: Summary) -> list[str]:
 
 def time_left(summary: Summary) -> str:
     """Returns configuration-steps a second, time spent and left."""
-    left = "" if summary.seconds_left is None else f", about {clock(summary.seconds_left)} left"
+    left = (
+        "" if summary.seconds_left is None else f", about {seconds_text(summary.seconds_left)} left"
+    )
     rate = f"{summary.steps_per_second:,.0f} configuration-steps/s, " if summary.steps else ""
-    return f"{rate}{clock(summary.seconds)}{left}"
+    return f"{rate}{seconds_text(summary.seconds)}{left}"
 
 
 def decided(decision: RungDecision) -> str:
@@ -229,7 +231,7 @@ def ended(study: Study) -> str:
     failed = (
         f"; {num_failed} {'trials' if num_failed > 1 else 'trial'} failed" if num_failed else ""
     )
-    return f"{study.status} after {clock(study.facts.get('seconds') or 0.0)}{failed}"
+    return f"{study.status} after {seconds_text(study.facts.get('seconds') or 0.0)}{failed}"
 
 
 def table(info: StudyInfo, summary: Summary) -> Any:
@@ -253,26 +255,9 @@ def table(info: StudyInfo, summary: Summary) -> Any:
 
 def parameters(params: Mapping[str, Any]) -> str:
     """Returns the parameters on a line."""
-    return "  ".join(f"{name}={word(value)}" for name, value in params.items())
-
-
-def word(value: Any) -> str:
-    """A value as short as it can be told."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "  ".join(f"{name}={brief_value(value)}" for name, value in params.items())
 
 
 def percent(share: float) -> str:
     """A share of a run."""
     return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
-
-
-def clock(seconds: float) -> str:
-    """Returns seconds as a person says them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from volano.script.search.explanation import describe_time, explanation_of, milliseconds
+from volano.script.search.explanation import describe_time, explanation_of
 
 CHARGES = [
     ("data", "data.py", 17, 17, 0.006, 1),
@@ -36,23 +36,23 @@ def test_the_text(tmp_path, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     found = explanation_of(make_record(tmp_path), "train.py", ["--lr", "0.1"])
     assert describe_time(found) == [
-        "train.py: 8 ms a step on meta",
+        "train.py: 8.00 ms a step on meta",
         "  40 steps measured, the first 3 left out",
         "",
-        "  waiting for data          6 ms   60%  ##################",
-        "      data.py:17  6 ms  Photos (/elsewhere/photos.py:8), 1 worker",
-        "  copies to the device      1 ms   10%  ###",
-        "      train.py:18  1 ms  from pageable memory, blocking",
-        "  forward                   2 ms   20%  ######",
-        "      train.py:19  2 ms",
+        "  waiting for data       6.00 ms   60%  ##################",
+        "      data.py:17  6.00 ms  Photos (/elsewhere/photos.py:8), 1 worker",
+        "  copies to the device   1.00 ms   10%  ###",
+        "      train.py:18  1.00 ms  from pageable memory, blocking",
+        "  forward                2.00 ms   20%  ######",
+        "      train.py:19  2.00 ms",
         "  reads by the host       0.1 ms    1%",
         "      train.py:22  0.1 ms  1 a step",
         "  the rest                0.9 ms    9%  ###",
         "      in libraries  0.9 ms",
         "",
-        "  10 ms a step while its parts are timed",
+        "  10.0 ms a step while its parts are timed",
         "  evaluation in between: 2.0 s, not counted",
-        "  peak memory 3,072 MiB, 1.5 of 2 cores busy",
+        "  peak memory 3.00 GiB, 1.5 of 2 cores busy",
     ]
 
 
@@ -65,11 +65,3 @@ def test_the_record_as_json(tmp_path):
     assert record["parts"][0]["places"][0]["line"] == 17
     assert found.part("backward").seconds == 0
     assert record["notices"] == ["2 optimizers step; a step here is one of the first of them"]
-
-
-def test_milliseconds():
-    assert [milliseconds(s) for s in (0.0001234, 0.0123, 12.3456)] == [
-        "0.123 ms",
-        "12.3 ms",
-        "12,346 ms",
-    ]

@@ -50,7 +50,7 @@ def heard(make_task, monkeypatch):
 def test_it_tells_once_during_the_run_and_at_the_end(heard):
     during, after = heard([0.9, *[0.6] * 5])
     facts = (
-        "60% of the time for data: a batch takes 12.0 ms to make and takes 8.0 ms to train on; "
+        "60% of the time for data: a batch takes 12.0 ms to make and takes 8.00 ms to train on; "
         "0 workers of 4 cores; workers=2"
     )
     assert during == [f"the device waits {facts}"]
@@ -62,7 +62,7 @@ def test_it_tells_once_during_the_run_and_at_the_end(heard):
     [
         (
             {"workers": 1},
-            "a batch comes every 20.0 ms and takes 8.0 ms to train on; 1 worker of 4 cores; "
+            "a batch comes every 20.0 ms and takes 8.00 ms to train on; 1 worker of 4 cores; "
             "workers=3",
         ),
         ({"workers": 3}, "no knob of the plan would change it: make fetching an example cheaper"),

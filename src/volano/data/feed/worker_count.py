@@ -16,6 +16,7 @@ from volano.data.order import Order
 from volano.device import Device
 from volano.device.processes import start_method
 from volano.errors import DataError, VolanoError
+from volano.record.format import ms_text
 
 # Trials with two and more workers begin as long as their cost so far is below this share of the
 # run's time for making batches, and below so many seconds. The first trial is made in any case:
@@ -107,7 +108,7 @@ def _gathered(fetcher: Fetcher, order: Order) -> WorkerChoice:
     start = time.perf_counter()
     fetcher(order.key(0))
     return WorkerChoice(
-        workers=0, reason=f"gathering a batch takes {_in_ms(time.perf_counter() - start)}"
+        workers=0, reason=f"gathering a batch takes {ms_text(time.perf_counter() - start)}"
     )
 
 
@@ -117,7 +118,7 @@ def _guessed(fetcher: Fetcher, order: Order, most: int) -> WorkerChoice:
     fetcher(order.key(0))
     made = time.perf_counter() - start
     workers = most if made > 2e-3 else 0
-    return WorkerChoice(workers=workers, reason=f"a batch takes {_in_ms(made)} in this process")
+    return WorkerChoice(workers=workers, reason=f"a batch takes {ms_text(made)} in this process")
 
 
 class _Trials:
@@ -131,12 +132,12 @@ class _Trials:
 
     def choice(self, most: int, num_steps: int, *, cpu_trains: bool) -> WorkerChoice:
         made, exchange = self._with_one()
-        here = f"a batch takes {_in_ms(made)} in this process"
+        here = f"a batch takes {ms_text(made)} in this process"
         if exchange is not None and exchange > _EXCHANGE_SHARE * made:
             return WorkerChoice(
-                workers=0, reason=f"{here}, and its exchange with a worker {_in_ms(exchange)}"
+                workers=0, reason=f"{here}, and its exchange with a worker {ms_text(exchange)}"
             )
-        beside = "is negligible" if exchange is None else f"takes {_in_ms(exchange)}"
+        beside = "is negligible" if exchange is None else f"takes {ms_text(exchange)}"
         figures = f"{here}; the exchange with a worker {beside}"
         if not cpu_trains and (exchange or 0.0) < _FREE_EXCHANGE_SHARE * made:
             # Its cores have nothing else to do. More workers than exchanges fit into the making of
@@ -149,7 +150,7 @@ class _Trials:
         budget = min(_MOST_SECONDS, _SHARE * num_steps * made)
         for workers in range(2, most + 1):
             if (_BATCHES_PER_WORKER + 1) * made > budget:
-                why = f"on batches that take {_in_ms(made)} each"
+                why = f"on batches that take {ms_text(made)} each"
                 why = "in so short a run" if budget < _MOST_SECONDS else why
                 return WorkerChoice(
                     workers=best, reason=f"{figures}; more workers were not tried {why}"
@@ -157,7 +158,7 @@ class _Trials:
             start = time.perf_counter()
             another = self._batches_per_second(workers)
             budget -= time.perf_counter() - start
-            figures += f", through {workers} workers a batch {_in_ms(1 / another)}"
+            figures += f", through {workers} workers a batch {ms_text(1 / another)}"
             if another < _GAIN * rate:
                 break
             best, rate = workers, another
@@ -232,7 +233,3 @@ class _Trials:
                 got=f"{len(made.faults)} that cannot, example {made.faults[0].index}: "
                 f"{made.faults[0].reason}",
             )
-
-
-def _in_ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms" if seconds < 0.1 else f"{seconds * 1e3:.0f} ms"

@@ -14,6 +14,7 @@ from volano.planner.cost_model import CostModel
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import CandidateSpace
+from volano.record.format import bytes_text
 from volano.task import Task
 
 # The knobs that fit a plan into memory; the race leaves these as they are.
@@ -43,9 +44,9 @@ class Fit:
     def error(self, budget: int) -> PlanError:
         """Returns the error that nothing fits."""
         return PlanError(
-            f"A plan must fit into {_sized(budget)}",
-            got=f"the leanest one, which needs about {_sized(self.needed)}",
-            remedy=f"Give a budget of {_sized(self.needed)} at least; {self.missing}",
+            f"A plan must fit into {bytes_text(budget)}",
+            got=f"the leanest one, which needs about {bytes_text(self.needed)}",
+            remedy=f"Give a budget of {bytes_text(self.needed)} at least; {self.missing}",
         )
 
 
@@ -212,10 +213,3 @@ def _missing(refused: list[str], why_whole: str | None, guard: ParityGuard) -> s
     elif guard.may_split is False:
         reasons.insert(0, f"micro_batch: {guard.divisible.reason}")
     return "; ".join(reasons) or "every knob is in use"
-
-
-def _sized(num_bytes: int) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.3g} {unit}"
-    return f"{num_bytes} bytes"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from volano.record.format import plain_number, printable, short, title_of
+from volano.record.format import one_line, plain_number, plotted, short, title_of
 from volano.record.json_values import number
 from volano.record.study import StudyRecord, TrialResult, read_space
 
@@ -372,5 +372,4 @@ def _png(
 
 
 def _text(text: str, length: int) -> str:
-    # Matplotlib would read a formula between two dollar signs.
-    return short(" ".join(printable(text).split()), length).replace("$", r"\$")
+    return plotted(short(one_line(text), length))

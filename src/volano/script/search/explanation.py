@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.plan import status_text
+from volano.record.format import bytes_text, ms_text
 from volano.script.plan import ScriptPlan
 from volano.script.watch.observe import PARTS
 
@@ -242,14 +243,14 @@ def describe_time(explanation: ScriptExplanation) -> list[str]:
     """Returns where the time goes, as lines of at most 80 columns where names allow it."""
     it = explanation
     lines = [
-        f"{it.script}: {milliseconds(it.step_seconds)} a step on {it.device}",
+        f"{it.script}: {ms_text(it.step_seconds)} a step on {it.device}",
         f"  {it.num_steps} steps measured, the first {it.num_warmup_steps} left out",
         "",
     ]
     widest = max(len(name) for name in PART_NAMES.values())
     for part in it.parts:
         bar = "#" * round(30 * part.share)
-        figures = f"{milliseconds(part.seconds):>10}  {part.share:4.0%}"
+        figures = f"{ms_text(part.seconds):>10}  {part.share:4.0%}"
         lines.append(f"  {PART_NAMES[part.name]:<{widest}}{figures}  {bar}".rstrip())
         lines += [line for place in shown_places(part, it) for line in _place_lines(place)]
     lines.append("")
@@ -265,7 +266,7 @@ def shown_places(part: StepPart, explanation: ScriptExplanation) -> list[CodePla
 
 
 def _place_lines(place: CodePlace) -> list[str]:
-    text = f"{place.in_words()}  {milliseconds(place.seconds)}"
+    text = f"{place.in_words()}  {ms_text(place.seconds)}"
     text += f"  {place.note}" if place.note else ""
     return textwrap.wrap(
         text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 8, break_on_hyphens=False
@@ -274,13 +275,13 @@ def _place_lines(place: CodePlace) -> list[str]:
 
 def _facts(explanation: ScriptExplanation) -> Iterator[str]:
     if explanation.split_step_seconds > 1.02 * explanation.step_seconds:
-        seconds = milliseconds(explanation.split_step_seconds)
+        seconds = ms_text(explanation.split_step_seconds)
         yield f"{seconds} a step while its parts are timed"
     if explanation.evaluation_seconds:
         yield f"evaluation in between: {explanation.evaluation_seconds:.1f} s, not counted"
     facts = []
     if explanation.peak_bytes:
-        facts.append(f"peak memory {explanation.peak_bytes / 2**20:,.0f} MiB")
+        facts.append(f"peak memory {bytes_text(explanation.peak_bytes)}")
     if explanation.busy_cores is not None:
         facts.append(f"{explanation.busy_cores:.1f} of {os.cpu_count()} cores busy")
     if facts:
@@ -292,7 +293,7 @@ def candidate_line(candidate: ScriptCandidate) -> list[str]:
     it = candidate
     figures = ""
     if it.seconds is not None and it.gain is not None:
-        figures = f"{milliseconds(it.seconds):>9}  {it.gain:5.2f} times as fast"
+        figures = f"{ms_text(it.seconds):>9}  {it.gain:5.2f} times as fast"
     words = it.plan.in_words()
     lines = [f"  {words:<40}{figures}".rstrip()]
     if len(words) > 39 and figures:
@@ -331,9 +332,3 @@ def _advice_lines(line: str) -> list[str]:
         line, _WIDTH, initial_indent=" " * 2, subsequent_indent=" " * 6, break_on_hyphens=False,
         break_long_words=False,
     )  # fmt: skip
-
-
-def milliseconds(seconds: float) -> str:
-    """Returns seconds as milliseconds with three digits."""
-    value = 1000 * seconds
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"

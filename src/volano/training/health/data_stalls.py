@@ -9,6 +9,7 @@ from typing import Any
 from volano.data import can_be_resident, rows_of
 from volano.device import Device, num_cores
 from volano.plan import Plan
+from volano.record.format import ms_text
 from volano.task import Task
 
 # A share of the time below it, or so few seconds, is not worth a line; so much of it is reported
@@ -71,12 +72,14 @@ class DataStalls:
         training = between - waited
         workers, cores = self._plan.workers, num_cores()
         made = (
-            f"takes {_in_ms(waited)} to make" if workers == 0 else f"comes every {_in_ms(between)}"
+            f"takes {ms_text(waited)} to make"
+            if workers == 0
+            else f"comes every {ms_text(between)}"
         )
         remedies = self._remedies(waited if workers == 0 else between * workers, training, cores)
         told = text.format(share=self._waited / self._seconds)
         self._on_notice(
-            f"{told}: a batch {made} and takes {_in_ms(training)} to train on; "
+            f"{told}: a batch {made} and takes {ms_text(training)} to train on; "
             f"{workers} worker{'' if workers == 1 else 's'} of {cores} "
             f"core{'' if cores == 1 else 's'}; "
             + (
@@ -101,7 +104,3 @@ class DataStalls:
         if can_be_resident(self._task.data, self._task.collate, self._device)[0]:
             remedies.append("feed=resident")
         return remedies
-
-
-def _in_ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms"
