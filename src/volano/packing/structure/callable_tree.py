@@ -21,26 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volano.record.format import short
+
 Step = tuple[str, Any]  # the kind of place within its parent, and its name there
 Path = tuple[Step, ...]
 Parts = list[tuple[Step, Any]]  # the values to which a value leads, by their places
 
 _PLAIN = frozenset(
-    {
-        bool,
-        int,
-        complex,
-        str,
-        bytes,
-        range,
-        slice,
-        type(None),
-        type(...),
-        torch.dtype,
-        torch.device,
-        torch.Size,
-    }
-)
+    {bool, int, complex, str, bytes, range, slice, type(None), type(...), torch.dtype,
+     torch.device, torch.Size}
+)  # fmt: skip
 _DICTS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 _TENSORS_AND_MODULES = ("_parameters", "_buffers", "_modules")
 _HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
@@ -180,11 +170,8 @@ def with_numbers(value: Any, numbers: Mapping[Path, Any], path: Path = ()) -> An
     if isinstance(value, types.MethodType):
         return types.MethodType(*inside.values())
     if isinstance(value, list | tuple):
-        return (
-            list(inside.values())
-            if isinstance(value, list)
-            else tuple.__new__(type(value), inside.values())
-        )
+        items = inside.values()
+        return [*items] if isinstance(value, list) else tuple.__new__(type(value), items)
     if isinstance(value, dict):
         new = value.copy()
         new.update(_named("item", inside))
@@ -205,12 +192,8 @@ def shell_of(value: types.FunctionType) -> types.FunctionType:
     """Returns a new function of the same code, whose cells are empty."""
     cells = tuple(types.CellType() for _ in value.__code__.co_freevars)
     new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
-    new.__qualname__, new.__module__, new.__doc__ = (
-        value.__qualname__,
-        value.__module__,
-        value.__doc__,
-    )
-    new.__annotations__ = value.__annotations__
+    for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
+        setattr(new, name, getattr(value, name))
     return new
 
 
@@ -286,11 +269,10 @@ class Comparison:
         before = len(self.differences)
         for is_tensor in (False, True):
             if len(self.differences) == before:  # otherwise a shape repeats what an attribute says
-                for step, mine, others in parts:
-                    if (step[0] in ("_parameters", "_buffers")) == is_tensor and step[
-                        0
-                    ] != "_modules":
-                        self.values((*path, step), mine, others, exact=step[0] == "hooks")
+                for (kind, name), mine, others in parts:
+                    if kind != "_modules" and (kind in ("_parameters", "_buffers")) == is_tensor:
+                        place = (*path, (kind, name))
+                        self.values(place, mine, others, exact=kind == "hooks")
 
     def values(self, path: Path, one: Any, other: Any, *, exact: bool = False) -> None:
         """Compares two values that lie at ``path``; ``exact`` allows no number to differ either."""
@@ -321,19 +303,16 @@ class Comparison:
         else:
             self._open.add(id(one))
             for step, mine, others in self._parts(path, one, other):
-                self.values(
-                    (*path, step), mine, others, exact=exact or step[0] in ("hooks", "factory")
-                )
+                is_exact = exact or step[0] in ("hooks", "factory")
+                self.values((*path, step), mine, others, exact=is_exact)
             self._open.discard(id(one))
 
     def _parts(self, path: Path, one: Any, other: Any) -> list[tuple[Step, Any, Any]]:
         """Returns what two values of one class lead to; nothing after a difference of their own."""
         if _class_of(one) is not _class_of(other):
-            names = (type(one).__qualname__, type(other).__qualname__)
-            self.differ(
-                path,
-                *(names if names[0] != names[1] else (f"a {names[0]}", "one of another class")),
-            )
+            name, its = type(one).__qualname__, type(other).__qualname__
+            words = (name, its) if name != its else (f"a {name}", "one of another class")
+            self.differ(path, *words)
             return []
         if isinstance(one, types.FunctionType):
             if one.__code__ != other.__code__:
@@ -349,10 +328,8 @@ class Comparison:
             return []
         steps = [[step for step, _ in inside] for inside in (mine, others)]
         if steps[0] != steps[1]:
-            self.differ(
-                path,
-                *(_short(", ".join(str(name) for _, name in own) or "nothing") for own in steps),
-            )
+            named = (", ".join(str(name) for _, name in own) for own in steps)
+            self.differ(path, *(_short(text or "nothing") for text in named))
             return []
         return [(step, value, its) for (step, value), (_, its) in zip(mine, others, strict=True)]
 
@@ -379,9 +356,8 @@ class Comparison:
             # others would see.
             self._refuse(path, "a tensor with a gradient", "another one")
         elif not _same_tensors(one.detach(), other.detach()):
-            self.differ(
-                path, word(one), "other values" if word(one) == word(other) else word(other)
-            )
+            its = word(other)
+            self.differ(path, word(one), "other values" if word(one) == its else its)
 
 
 def word(value: Any, *, beside: Any = None) -> str:
@@ -394,14 +370,9 @@ def word(value: Any, *, beside: Any = None) -> str:
     if isinstance(value, np.ndarray):
         return f"array {list(value.shape)} {value.dtype}"
     if isinstance(value, float) or is_plain(value) or _is_listed(value):
-        mixed = (
-            beside is not None
-            and type(value) is not type(beside)
-            and isinstance(beside, int | float)
-        )
-        return _short(repr(value)) + (
-            f" ({type(value).__name__})" if mixed and isinstance(value, int | float) else ""
-        )
+        are_numbers = isinstance(value, int | float) and isinstance(beside, int | float)
+        is_mixed = are_numbers and type(value) is not type(beside)
+        return _short(repr(value)) + (f" ({type(value).__name__})" if is_mixed else "")
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
@@ -425,14 +396,13 @@ def _may_vary(path: Path, value: Any) -> bool:
 
 
 def _same_tensors(one: Tensor, other: Tensor) -> bool:
-    if (one.dtype, one.shape, one.device, type(one)) != (
-        other.dtype,
-        other.shape,
-        other.device,
-        type(other),
+    kinds = [(each.dtype, each.shape, each.device, type(each)) for each in (one, other)]
+    if (
+        kinds[0] != kinds[1]
+        or one.is_meta
+        or one.layout != other.layout
+        or one.layout != torch.strided
     ):
-        return False
-    if one.is_meta or one.layout != other.layout or one.layout != torch.strided:
         return False
     return torch.equal(one, other) or bool(
         ((one == other) | ((one != one) & (other != other))).all()
@@ -447,7 +417,7 @@ def _same_arrays(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_WORD else text[: _LONGEST_WORD - 1] + "…"
+    return short(text, _LONGEST_WORD)
 
 
 def _code_word(function: types.FunctionType) -> str:
@@ -455,13 +425,8 @@ def _code_word(function: types.FunctionType) -> str:
 
 
 def _tensor_head(name: str | None, tensor: Tensor) -> tuple[Any, ...]:
-    return (
-        name,
-        str(tensor.dtype),
-        list(tensor.shape),
-        tensor.requires_grad,
-        type(tensor).__name__,
-    )
+    shape, kind = list(tensor.shape), type(tensor).__name__
+    return name, str(tensor.dtype), shape, tensor.requires_grad, kind
 
 
 def _where_unlike(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[str, str]:
@@ -471,11 +436,6 @@ def _where_unlike(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[str, st
 
 
 def _names_of(model: nn.Module) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for named in (
-        model.named_parameters(remove_duplicate=False),
-        model.named_buffers(remove_duplicate=False),
-    ):
-        for name, tensor in named:
-            names.setdefault(id(tensor), name)
-    return names
+    parameters = model.named_parameters(remove_duplicate=False)
+    named = [*parameters, *model.named_buffers(remove_duplicate=False)]
+    return {id(tensor): name for name, tensor in reversed(named)}  # the first name of each stays
