@@ -121,6 +121,7 @@ class Step:
             share=None if parallel is None else parallel.share_flag, has_values=has_values,
         )  # fmt: skip
         self._relief, self._prefix = relief, prefix
+        self._loss = self._way_to_loss()
         self._prepared_step: int | None = None
         self.graph: GradientGraph | None = None
         if plan.graph and not why_not_graph(plan, device, are_several=self._ranks.are_several):
@@ -132,6 +133,15 @@ class Step:
         # memory fail.
         self.on_relief: Callable[[Plan, str, int], None] | None = None
         self._before = BeforeStep(state.model, device, keeps_all=may_skip)
+
+    def _way_to_loss(self) -> Callable[[Batch], Any]:
+        """Returns what computes the objective of a part: by ranks together, with what is kept of a
+        frozen prefix, or straight."""
+        if self._parallel is not None:
+            return self._parallel.loss
+        if self._prefix is not None:
+            return functools.partial(self._prefix.loss, self._computed)
+        return functools.partial(self._objective, self._model)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Makes optimizer step ``step`` (from 0) on a global batch that lies on the device."""
@@ -202,8 +212,7 @@ class Step:
         return self._gradients(batch, step)
 
     def _gradients(self, batch: Batch, step: int) -> StepResult:
-        """Adds up the gradients of a batch's parts: micro-batches, and of several ranks their
-        own."""
+        """Augments a batch and adds up the gradients of its parts."""
         if self._task.augment is not None:
             # Seeded by the step: a resumed run, or a repeated attempt, draws the same numbers.
             self._generator.manual_seed(seed_of_augmentation(self._task, step))
@@ -212,38 +221,45 @@ class Step:
             result = self.graph(batch)
             if result is not None:
                 return StepResult(*result)
-        if self._task.augment is not None:
-            batch = augmented(self._task, batch, self._generator, self._ranks)
+        batch = augmented(self._task, batch, self._generator, self._ranks)
         self._optimizer.zero_grad(set_to_none=True)
-        parts = self._parts_of(batch)
-        if parts is None:
-            self._seed(step, 0)
-            return StepResult(*self._summed(batch))
-        return self._summed_over(parts, step)
+        return StepResult(*self._summed(self._parts_of(batch), step))
 
-    def _parts_of(self, batch: Batch) -> list[Batch] | None:
-        """Returns the parts of a batch that this process computes; None if it is one whole."""
+    def _parts_of(self, batch: Batch) -> list[Batch]:
+        """Returns the parts of a batch that this process computes: the whole of it, micro-batches,
+        or of several ranks its own."""
         size = self._plan.micro_batch
         if self._parallel is None:
-            return split(batch, size) if size is not None and size < num_examples(batch) else None
+            return [batch] if size is None else split(batch, size)
         with self._kept():  # the first step of a run makes a forward pass here
             return self._parallel.parts_of(
                 batch, size, self._objective,
                 is_global=takes_whole_batch(self._task), autocast=self._autocast,
             )  # fmt: skip
 
-    def _summed_over(self, parts: list[Batch], step: int) -> StepResult:
+    def _summed(
+        self, parts: list[Batch], step: int | None
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Adds up the gradients of parts; ``step`` None leaves generators as they stand."""
         parallel, ranks = self._parallel, self._ranks
-        sizes = [num_examples(part) for part in parts]
+        is_whole = parallel is None and len(parts) == 1
+        sizes = [] if is_whole else [num_examples(part) for part in parts]
         # All ranks take equal parts, so the number of examples needs no exchange.
         count = sum(sizes) * ranks.world_size
         losses: list[Loss] = []
-        for index, (part, part_size) in enumerate(zip(parts, sizes, strict=True)):
-            # Stochastic layers are seeded by a number that no other part of any rank has.
-            self._seed(step, index * ranks.world_size + ranks.rank)
+        for index, part in enumerate(parts):
+            if step is not None:
+                # Stochastic layers are seeded by a number that no other part of any rank has.
+                self._seed(step, index * ranks.world_size + ranks.rank)
             # Gradients add up on each rank first: only the last part's backward pass exchanges.
             with self._exchanging(index == len(parts) - 1):
-                loss = as_loss(self._objective_of(part), part_size)
+                result = self._objective_of(part)
+                if is_whole:
+                    # Its weight is known before its backward pass: nothing to correct.
+                    mean, metrics = _mean(result)
+                    self._backward(mean)
+                    return mean.detach(), metrics
+                loss = as_loss(result, sizes[index])
                 total = loss.total if self._factor == 1 else loss.total * self._factor
                 # Divided by the number of examples for the range of fp16; the exact weight follows.
                 self._backward(total / count)
@@ -256,7 +272,7 @@ class Step:
         if not (isinstance(weight, float | int) and weight == count):
             gradients = [local(p.grad) for p in self._parameters if p.grad is not None]
             foreach_mul_(gradients, count / weight)
-        return StepResult(total / weight, metrics)
+        return total / weight, metrics
 
     def _relieved(
         self,
@@ -293,26 +309,13 @@ class Step:
         self._device.seed(counter_hash(MODEL, self._task.seed, step, number))
 
     def _whole(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Augments a whole batch and adds up its gradient, from generators as they stand."""
-        if self._task.augment is not None:
-            batch = augmented(self._task, batch, self._generator, self._ranks)
-        return self._summed(batch)
+        """Augments a whole batch and computes its gradient, from generators as they stand."""
+        return self._summed([augmented(self._task, batch, self._generator, self._ranks)], None)
 
-    def _summed(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        # The weight of a whole batch is known before its backward pass: nothing to correct.
-        mean, metrics = _mean(self._objective_of(batch))
-        self._backward(mean)
-        return mean.detach(), metrics
-
-    def _objective_of(self, batch: Batch) -> Any:
+    def _objective_of(self, part: Batch) -> Any:
         with self._kept(), self._autocast():
             try:
-                if self._parallel is not None:
-                    result = self._parallel.loss(batch)
-                elif self._prefix is not None:
-                    result = self._prefix.loss(self._computed, batch)
-                else:
-                    result = self._objective(self._model, batch)
+                result = self._loss(part)
             except Exception as error:
                 note_caller(error, "the task's objective")
                 raise
@@ -376,8 +379,11 @@ def takes_whole_batch(task: Task) -> bool:
 
 
 def augmented(task: Task, batch: Batch, generator: torch.Generator, ranks: Ranks) -> Batch:
-    """Returns the augmented batch: a rank's part, if the augmentation can change that alone."""
+    """Returns the augmented batch: a rank's part, if the augmentation can change that alone; the
+    batch itself if there is none."""
     augment: Any = task.augment
+    if augment is None:
+        return batch
     with called("augment"):
         if ranks.are_several and not takes_whole_batch(task):
             return augment.of_part(batch, generator, ranks.rank, ranks.world_size)
