@@ -18,7 +18,9 @@ An error states the rule, what was found and the remedy.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 # A command at the end of a remedy: a full stop behind it would be pasted with it.
 _COMMAND = re.compile(r"(?:^|[ (])(?:volano|pip install) (?!.*(?:[.;,] |`)).*$", re.DOTALL)
@@ -98,6 +100,20 @@ class MissingExtraError(RunError):
     """An optional package is not installed."""
 
 
+@contextlib.contextmanager
+def needs_package(rule: str, package: str) -> Iterator[None]:
+    """A context for imports that raises MissingExtraError if there is nothing to import.
+
+    Args:
+        rule: what needs the package.
+        package: its name as pip takes it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(rule, got=str(error), remedy=f"pip install {package}") from error
+
+
 class ScriptError(RunError):
     """A script of somebody's that fails by itself, with the exit code that it has, or one in which
     there is nothing to explain."""
@@ -130,6 +146,11 @@ def first_line(error: BaseException) -> str:
     if that is what it announces (``backend='inductor' raised:``)."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or type(error).__name__
+
+
+def in_words(error: BaseException) -> str:
+    """Returns the message of one of Volano's errors; the class and the message of another."""
+    return str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from volano.study.time_left import TimeEstimate
 def test_nothing_is_known_before_the_first_round():
     time_left = TimeEstimate((0.5, 1.0), 2)
     assert time_left.seconds(4, 0) is None
-    assert time_left.seconds_to_end({0: 4}) is None
+    assert time_left.seconds_to_end({0: 4}, 0, 1) is None
 
 
 def test_a_round_of_the_same_width_takes_what_it_took_for_the_same_distance():
@@ -39,5 +39,5 @@ def test_the_way_to_the_end_goes_over_all_rungs_with_fewer_at_each():
 def test_runs_to_the_end_are_of_fewer_trials_at_each_rung():
     time_left = TimeEstimate((0.25, 0.5, 1.0), 2)
     assert time_left.runs_to_end({}, 8) == pytest.approx(8 * 0.25 + 4 * 0.25 + 2 * 0.5)
-    assert time_left.runs_to_end({2: 3}) == pytest.approx(1.5)
-    assert time_left.runs_to_end({}) == 0.0
+    assert time_left.runs_to_end({2: 3}, 0) == pytest.approx(1.5)
+    assert time_left.runs_to_end({}, 0) == 0.0

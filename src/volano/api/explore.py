@@ -14,7 +14,7 @@ from volano.apps.kinds import is_application, reference_to
 from volano.apps.options import check_names
 from volano.apps.study_build import ApplicationBuild, application_build, build_of
 from volano.device import Device
-from volano.errors import UsageError, VolanoError
+from volano.errors import UsageError, in_words
 from volano.record.study_folder import STUDY, StudyFolder
 from volano.report import write_study_report
 from volano.running.references import load_reference
@@ -144,8 +144,7 @@ def explore(
     try:
         write_study_report(study.folder, importances(study))
     except Exception as error:  # noqa: BLE001 - hours of a study are worth more than a page about them
-        reason = error if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
-        observer.on_notice(f"the report could not be written: {reason}")
+        observer.on_notice(f"the report could not be written: {in_words(error)}")
     return study
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from volano.apps.targets.classes import OneClass
 from volano.apps.targets.target import Target
-from volano.errors import CheckpointError, MissingExtraError, RunError, UsageError
+from volano.errors import CheckpointError, RunError, UsageError, needs_package
 from volano.record.files import check_out, write_bytes
 from volano.training import load_tensors, load_weights, save_weights
 
@@ -179,15 +179,9 @@ def _onnx(
     example: dict[str, Any],
     out: Path,
 ) -> Tensor:
-    try:
+    with needs_package("Export to ONNX needs onnx and onnxscript", "'volano[onnx]'"):
         import onnx.reference
         import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise MissingExtraError(
-            "Export to ONNX needs onnx and onnxscript",
-            got=str(error),
-            remedy="pip install 'volano[onnx]'",
-        ) from error
     with _quiet():
         program: Any = torch.onnx.export(
             model, **example, input_names=names[0], output_names=names[1:], dynamo=True,

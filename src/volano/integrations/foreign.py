@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from volano.errors import MissingExtraError, TaskError
+from volano.errors import TaskError
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,3 @@ def set_of(loader: Any, *, is_training: bool) -> dict[str, Any]:
         "batch_size": batches.batch_size,
         "last_batch": "drop" if batches.drop_last else "keep",
     }
-
-
-def missing_extra(extra: str) -> MissingExtraError:
-    """Returns the error for a library that is not installed."""
-    return MissingExtraError(
-        f"This needs the extra `{extra}`",
-        got=f"no {extra} here",
-        remedy=f"pip install 'volano[{extra}]'",
-    )

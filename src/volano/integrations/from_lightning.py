@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from volano.errors import TaskError
-from volano.integrations.foreign import missing_extra, refuse_hooks, set_of, tabulated
+from volano.errors import TaskError, needs_package
+from volano.integrations.foreign import refuse_hooks, set_of, tabulated
 from volano.task import Batch, Duration, Loss, Task, num_examples
 from volano.task.loss import TAKEN_NAMES
 from volano.training.optim.make import make_again
@@ -49,10 +49,8 @@ def from_lightning(
         MissingExtraError: Lightning is not installed.
         TaskError: the module or its data is what a Task cannot hold; it names the hook.
     """
-    try:
+    with needs_package("This needs the extra `lightning`", "'volano[lightning]'"):
         import lightning
-    except ImportError as error:
-        raise missing_extra("lightning") from error
     name = type(module).__name__
     if not module.automatic_optimization:
         raise TaskError(

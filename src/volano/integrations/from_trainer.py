@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from volano.errors import TaskError
-from volano.integrations.foreign import missing_extra, refuse_hooks, set_of, tabulated
+from volano.errors import TaskError, needs_package
+from volano.integrations.foreign import refuse_hooks, set_of, tabulated
 from volano.task import Batch, Task
 from volano.training.optim.make import make_again
 
@@ -41,10 +41,8 @@ def from_trainer(trainer: Any, *, leave_out: Collection[str] = (), **options: An
         MissingExtraError: transformers is not installed.
         TaskError: the trainer is what a Task cannot hold; it names the hook.
     """
-    try:
+    with needs_package("This needs the extra `transformers`", "'volano[transformers]'"):
         import transformers
-    except ImportError as error:
-        raise missing_extra("transformers") from error
     kind, arguments = type(trainer), trainer.args
     own = [name for name in _LOOP if _is_own(kind, name, transformers.Trainer)]
     refuse_hooks(own, leave_out, kind.__name__)

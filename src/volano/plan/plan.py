@@ -336,7 +336,7 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Writes ``plan.json``."""
-        path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_plan(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Plan:
@@ -345,15 +345,28 @@ class Plan:
         Raises:
             PlanError: the file does not exist, is not JSON, or is not a plan.
         """
-        try:
-            value = parse_json(path.read_bytes())
-        except OSError as error:
-            raise PlanError(
-                "The plan's file must be readable", got=f"{path}: {error.strerror}"
-            ) from error
-        except ValueError as error:
-            raise PlanError("The plan's file must hold JSON", got=f"{path}: {error}") from error
-        return cls.from_json(value)
+        return cls.from_json(read_plan(path))
+
+
+def write_plan(path: Path, plan: Mapping[str, Any]) -> None:
+    """Writes a plan, of a task or of a script, as JSON."""
+    path.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+
+
+def read_plan(path: Path) -> Any:
+    """Returns the JSON in a plan's file.
+
+    Raises:
+        PlanError: the file cannot be read, or holds no JSON.
+    """
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise PlanError(
+            "The plan's file must be readable", got=f"{path}: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise PlanError("The plan's file must hold JSON", got=f"{path}: {error}") from error
 
 
 def declaration_of(name: str) -> Mapping[str, Any]:

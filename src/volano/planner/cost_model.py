@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import torch
 
 from volano.device import describe_machine
-from volano.device.isolated import IsolatedError, reason_of
+from volano.device.isolated import IsolatedError
+from volano.errors import reason_of
 from volano.plan import Plan, knobs_with
 from volano.plan.explanation import Verdict
 from volano.plan.prediction import MemoryPrediction, TimePrediction

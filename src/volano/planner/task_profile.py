@@ -14,9 +14,9 @@ from torch import nn
 
 from volano.data import Fetcher, Key, first_batches, rows_of
 from volano.device import Device, bf16_speed
-from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import AnyBatchNorm, AnyConvolution, parameters_of
+from volano.errors import reason_of
 from volano.plan import Plan
 from volano.plan.explanation import Explanation
 from volano.plan.network import NetworkFigures, NetworkPart

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from volano.errors import MissingExtraError, UsageError
+from volano.errors import UsageError, needs_package
 from volano.pretrained.fine_tuned import LORA
 from volano.pretrained.text_encoders import EncoderTokenizer, load_encoder_tokenizer
 from volano.pretrained.transformers_library import (
@@ -60,13 +60,8 @@ def with_adapters(network: nn.Module) -> nn.Module:
     Raises:
         MissingExtraError: peft is not installed.
     """
-    try:
+    with needs_package("Low-rank adapters need peft", "'volano[transformers]'"):
         from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtraError(
-            "Low-rank adapters need peft", got=str(error),
-            remedy="pip install 'volano[transformers]'",
-        ) from error  # fmt: skip
     own: Any = network
     is_conv = any(type(module).__name__ == "Conv1D" for module in network.modules())
     config = LoraConfig(

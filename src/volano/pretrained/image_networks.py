@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.errors import MissingExtraError, UsageError
+from volano.errors import UsageError, needs_package
 from volano.pretrained.fine_tuned import ImageTrunk
 from volano.pretrained.heads import FoundHead, find_head, without_head
 from volano.pretrained.preprocessing import Preprocessing
@@ -261,12 +261,8 @@ def _known(timm: Any, name: str) -> str:
 
 
 def _timm() -> Any:
-    try:
+    with needs_package("A network of timm needs timm", "'volano[timm]'"):
         import timm  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingExtraError(
-            "A network of timm needs timm", got=str(error), remedy="pip install 'volano[timm]'"
-        ) from error
     return timm
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.errors import CheckpointError, MissingExtraError, UsageError, VolanoError, reason_of
+from volano.errors import CheckpointError, UsageError, VolanoError, needs_package, reason_of
 from volano.pretrained.weights import check_fits
 from volano.record.files import nearest, nearest_there
 
@@ -211,14 +211,8 @@ def import_library() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with needs_package("A network of transformers needs transformers", "'volano[transformers]'"):
         import transformers
-    except ImportError as error:
-        raise MissingExtraError(
-            "A network of transformers needs transformers",
-            got=str(error),
-            remedy="pip install 'volano[transformers]'",
-        ) from error
     return transformers
 
 

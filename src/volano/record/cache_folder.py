@@ -7,8 +7,11 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from volano.record.json_values import read_object
 
 
 def cache_folder() -> Path:
@@ -32,6 +35,13 @@ def _cache_root() -> Path:
     return (
         Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
     )
+
+
+def read_record(path: Path, schema_version: int | None = None) -> Mapping[str, Any]:
+    """Returns what :func:`write_record` wrote; an empty mapping if it cannot be read, or is of
+    another version."""
+    record = read_object(path, [])
+    return record if schema_version in (None, record.get("schema_version")) else {}
 
 
 def write_record(path: Path, record: dict[str, Any]) -> str | None:

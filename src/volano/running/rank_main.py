@@ -11,7 +11,7 @@ import time
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from volano.device import Ranks
-from volano.errors import VolanoError
+from volano.errors import in_words
 from volano.record.format import for_terminal
 from volano.running.processes import DEBUG, tells_of_lost_rank, work
 from volano.terminal import unfailing
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     except Exception as error:
         if DEBUG in os.environ:
             raise
-        text = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+        text = in_words(error)
         if tells_of_lost_rank(text):
             text = "another rank has gone"
         line = f"rank {Ranks.from_environment().rank}: {text.splitlines()[0]}"

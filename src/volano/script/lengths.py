@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
-from volano.record.cache_folder import write_record
+from volano.record.cache_folder import read_record, write_record
 from volano.record.json_values import mapping, number, sequence
 from volano.script.remembered import Script, digest, free_values, scripts_folder
 
@@ -122,12 +121,7 @@ def _ratio(before: dict[str, str], now: dict[str, str]) -> float | None:
 
 
 def _entries(path: Path) -> list[tuple[dict[str, str], ScriptLength]]:
-    try:
-        record = mapping(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return []
-    if record.get("schema_version") != SCHEMA_VERSION:
-        return []
+    record = read_record(path, SCHEMA_VERSION)
     return [
         (dict(mapping(entry["arguments"])), length)
         for entry in map(mapping, sequence(record.get("lengths")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from volano.errors import PlanError
 from volano.plan import SEMANTICS, Semantics
+from volano.plan.plan import read_plan, write_plan
 from volano.script.hosts import OF_LOADERS, arguments_of_host
 
 SCHEMA_VERSION = 1
@@ -169,7 +169,7 @@ class ScriptPlan:
 
     def save(self, path: Path) -> None:
         """Writes the plan as JSON."""
-        path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_plan(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> ScriptPlan:
@@ -178,15 +178,7 @@ class ScriptPlan:
         Raises:
             PlanError: the file cannot be read, or is not a script's plan.
         """
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise PlanError(
-                "The plan's file must be readable", got=f"{path}: {error.strerror}"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise PlanError("The plan's file must hold JSON", got=f"{path}: {error}") from error
-        return cls.from_json(value)
+        return cls.from_json(read_plan(path))
 
 
 def semantics_of_setting(name: str) -> Semantics:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import PlanError, UsageError
-from volano.record.cache_folder import cache_folder, write_record
+from volano.record.cache_folder import cache_folder, read_record, write_record
 from volano.script.plan import ScriptPlan
 
 SCHEMA_VERSION = 1
@@ -340,10 +340,8 @@ def _file(key: str) -> Path:
 
 
 def _read(path: Path) -> RememberedScript | None:
+    record = read_record(path, SCHEMA_VERSION)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema_version"] != SCHEMA_VERSION:
-            return None
         return RememberedScript(
             fingerprint=path.stem,
             script=str(record["script"]),
@@ -353,5 +351,5 @@ def _read(path: Path) -> RememberedScript | None:
             figures=dict(record["figures"]),
             path=path,
         )
-    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RecursionError, PlanError):
+    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError, PlanError):
         return None  # damaged, or of another version: found again

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from volano.device import versions
-from volano.errors import CheckpointError, RunError, UsageError, VolanoError
+from volano.errors import CheckpointError, RunError, UsageError, in_words
 from volano.record.study import read_trials
 from volano.record.study_folder import JOURNAL, STUDY, StudyFolder
 from volano.report.study.rank_noise import rank_notices
@@ -254,10 +254,7 @@ def _failures_noted(folder: StudyFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = (
-            str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
-        )
         with contextlib.suppress(RunError):
             folder.check_held()
-            folder.update(status="failed", reason=reason)
+            folder.update(status="failed", reason=in_words(error))
         raise

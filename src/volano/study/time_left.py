@@ -23,7 +23,7 @@ class TimeEstimate:
         """Returns the share of a run between a rung and the one before."""
         return self._shares[rung] - (self._shares[rung - 1] if rung else 0.0)
 
-    def runs_to_end(self, waiting: Mapping[int, int], num_new: int = 0) -> float:
+    def runs_to_end(self, waiting: Mapping[int, int], num_new: int) -> float:
         """Returns how many whole runs of a trial are to be trained until all that wait for a rung
         (numbers of trials by rung), and so many new ones, have ended."""
         runs, coming = 0.0, 0.0
@@ -52,9 +52,7 @@ class TimeEstimate:
         factor = (1.0 + proportion) / 2 if wider else proportion
         return self._seconds[known] * factor * self.distance(rung)
 
-    def seconds_to_end(
-        self, waiting: Mapping[int, int], num_new: int = 0, width: int = 1
-    ) -> float | None:
+    def seconds_to_end(self, waiting: Mapping[int, int], num_new: int, width: int) -> float | None:
         """Returns the seconds until all that wait for a rung (numbers of trials by rung), and so
         many new ones, ``width`` at a time, have ended; None while nothing is known."""
         if not self._seconds:

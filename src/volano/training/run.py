@@ -13,7 +13,7 @@ from torch import nn
 
 from volano.device import Device, Ranks, describe_machine, random_state_kept, versions
 from volano.device.memory_limit import memory_limited
-from volano.errors import RunError, VolanoError
+from volano.errors import RunError, in_words
 from volano.plan import Plan
 from volano.record.run_folder import PREPARED, QUARANTINE, ReadFolder, RunFolder
 from volano.task import Task
@@ -311,9 +311,7 @@ def _taken_up(session: Session, folder: RunFolder) -> dict[str, Any]:
 
 
 def _reason_of(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else in_words(error)
 
 
 def _start_info(session: Session, folder: RunFolder) -> StartInfo:

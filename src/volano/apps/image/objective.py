@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from volano.task import Loss
 
+_LEAST_IMBALANCE = 5.0  # times as many examples of the commonest class as of the rarest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
@@ -53,15 +55,13 @@ class Classification:
         return self._on_device[str(device)]
 
 
-def balanced_weights(
-    labels: Tensor, num_classes: int, *, from_ratio: float = 5.0
-) -> tuple[float, ...] | None:
+def balanced_weights(labels: Tensor, num_classes: int) -> tuple[float, ...] | None:
     """Returns the weights ``N / (classes * count)`` (King & Zeng 2001) when the commonest class has
-    more than ``from_ratio`` times the examples of the rarest, else None. Labels int64 [N]; every
+    more than five times the examples of the rarest, else None. Labels int64 [N]; every
     class occurs. Targets of other kinds, [N, outputs], are not weighted."""
     if labels.ndim > 1:
         return None
     counts = torch.bincount(labels, minlength=num_classes)
-    if counts.max() <= from_ratio * counts.min():
+    if counts.max() <= _LEAST_IMBALANCE * counts.min():
         return None
     return tuple((len(labels) / (num_classes * counts)).tolist())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from volano.errors import DataError, MissingExtraError
+from volano.errors import DataError, needs_package
 
 _FORMAT_VERSION = 1
 _EXAMPLES, _FACTS = "examples.arrow", "spool.json"
@@ -311,11 +311,7 @@ def _shown(structure: Any, kinds: list[str]) -> str:
 
 
 def _pyarrow() -> Any:
-    try:
+    with needs_package("Spooling needs pyarrow", "'volano[data]'"):
         import pyarrow
         import pyarrow.ipc
-    except ImportError as error:
-        raise MissingExtraError(
-            "Spooling needs pyarrow", got="it is not installed", remedy="pip install 'volano[data]'"
-        ) from error
     return pyarrow

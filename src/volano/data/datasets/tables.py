@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from volano.errors import DataError, MissingExtraError, UsageError, VolanoError
+from volano.errors import DataError, UsageError, VolanoError, needs_package
 
 _READERS = {
     ".parquet": "from_parquet",
@@ -136,12 +136,6 @@ def _no_progress(datasets: Any) -> Iterator[None]:
 
 
 def _datasets() -> Any:
-    try:
+    with needs_package("Tables need Hugging Face's datasets", "'volano[data]'"):
         import datasets
-    except ImportError as error:
-        raise MissingExtraError(
-            "Tables need Hugging Face's datasets",
-            got="it is not installed",
-            remedy="pip install 'volano[data]'",
-        ) from error
     return datasets

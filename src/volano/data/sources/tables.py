@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from volano.bounded_json import parse_json
 from volano.data.sources.csv_rows import OnFault, csv_rows, mended, open_text, undecodable
 from volano.data.sources.split_record import TEST, TRAIN, VALID
-from volano.errors import DataError, MissingExtraError
+from volano.errors import DataError, needs_package
 
 TABLE_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"})
 TEXT_COLUMNS = (
@@ -355,15 +355,9 @@ def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, A
 def _parquet_rows(path: Path, known: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the rows, with the values of known columns: a value of another may be of a type that
     Python cannot have."""
-    try:
+    with needs_package("Parquet files are read with pyarrow", "'volano[data]'"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            "Parquet files are read with pyarrow",
-            got="not installed",
-            remedy="pip install 'volano[data]'",
-        ) from error
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:

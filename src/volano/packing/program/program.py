@@ -22,6 +22,7 @@ from volano.device.torch_private import (
     tree_flatten,
     tree_unflatten,
 )
+from volano.errors import first_line
 from volano.packing.program.function_mode import PackedFunctions
 from volano.packing.program.random_draws import Draw, is_random
 from volano.packing.refusal import NotPackable
@@ -341,12 +342,6 @@ class NoOtherDraws(TorchDispatchMode):
         if is_random(func) and "scaled_dot_product" not in str(func):
             raise NotPackable(f"{func} draws random numbers")
         return func(*args, **(kwargs or {}))
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's text."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def numbers_as_tensors(rows: Sequence[Mapping[str, float]], like: Tensor) -> dict[str, Tensor]:

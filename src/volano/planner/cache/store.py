@@ -3,14 +3,13 @@ by its fingerprint."""
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from volano.errors import PlanError, UsageError
 from volano.plan.explanation import Explanation
-from volano.record.cache_folder import cache_folder, write_record
+from volano.record.cache_folder import cache_folder, read_record, write_record
 
 SCHEMA_VERSION = 1
 
@@ -92,10 +91,8 @@ def _plans() -> Path:
 
 
 def _read(path: Path) -> Remembered | None:
+    record = read_record(path, SCHEMA_VERSION)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema_version"] != SCHEMA_VERSION:
-            return None
         return Remembered(
             fingerprint=str(record["fingerprint"]),
             created=float(record["created"]),
@@ -103,11 +100,5 @@ def _read(path: Path) -> Remembered | None:
             may_split=record["may_split"],
             path=path,
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        PlanError,
-    ):  # of another version, or damaged: planned again
+    except (ValueError, KeyError, TypeError, PlanError):  # damaged: planned again
         return None

@@ -49,7 +49,6 @@ class _Storage:
     num_bytes: int
     born: Phase
     category: str | None = None
-    born_in_pass: int = 0
     outlives_forward: bool = False
     is_on_host: bool = False
 
@@ -301,7 +300,7 @@ class MemoryTracker(TorchDispatchMode):
                 self._note(storage, size - storage.num_bytes)
                 storage.num_bytes = size
             return storage
-        storage = _Storage(size, self.phase, born_in_pass=self.passes)
+        storage = _Storage(size, self.phase)
         self._live[key] = storage, weakref.ref(held, lambda _: self._forget(key))
         self._note(storage, size)
         return storage

@@ -20,7 +20,6 @@ from volano.data import first_batches, rows_of
 from volano.data.feed.feed import SLOTS_IN_USE
 from volano.data.feed.slots import bytes_in_slot, with_room
 from volano.device import Device
-from volano.device.isolated import reason_of
 from volano.device.torch_private import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -29,7 +28,7 @@ from volano.device.torch_private import (
     buffers_of,
     parameters_of,
 )
-from volano.errors import ObjectiveError
+from volano.errors import ObjectiveError, reason_of
 from volano.plan import Plan
 from volano.plan.prediction import Operation
 from volano.planner.memory.accelerator import AcceleratorChoices

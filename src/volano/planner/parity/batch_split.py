@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from volano.device import Device
-from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import tree_map_only
+from volano.errors import reason_of
 from volano.planner.parity.float64 import Float64
 from volano.planner.parity.likeness import compare, names_of_none
 from volano.planner.parity.pick_examples import unlikeness, values_of

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from volano.device.isolated import reason_of
+from volano.errors import reason_of
 from volano.plan import Plan
 from volano.planner.parity.directional_derivative import slope_ratio
 from volano.planner.parity.likeness import (

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch.utils.data import Subset
 
-from volano.device.isolated import reason_of
+from volano.errors import reason_of
 from volano.plan import Plan
 from volano.task import Task
 from volano.training import throwaway_session

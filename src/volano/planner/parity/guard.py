@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from volano.device import Device
-from volano.device.isolated import reason_of
+from volano.errors import reason_of
 from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, is_divisible
 from volano.planner.parity.bisect_knobs import find_fault

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from volano.device import Device
-from volano.device.isolated import reason_of
 from volano.device.torch_private import inductor_settings
+from volano.errors import reason_of
 from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, divisible
 from volano.planner.parity.float64 import Float64, SameDraws

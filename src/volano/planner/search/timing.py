@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from volano.device import Device
-from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
-from volano.errors import VolanoError
+from volano.errors import VolanoError, reason_of
 from volano.plan import Plan
 from volano.task import Batch, Task, map_tensors
 from volano.training import Session, StepTimer, check_recorded, is_out_of_memory, settings_of

@@ -4,13 +4,12 @@ alone predict: by what it took here before, or by how fast the processor runs Py
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
 from pathlib import Path
 
 from volano.device import Device, describe_machine, versions
-from volano.record.cache_folder import cache_folder, write_record
+from volano.record.cache_folder import cache_folder, read_record, write_record
 
 SCHEMA_VERSION = 1
 _FILE = "compilation.json"
@@ -80,12 +79,9 @@ def _path() -> Path:
 def _read(path: Path) -> dict[str, list[float]]:
     """Returns the ratios of all machines; none if they cannot be read."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema_version"] != SCHEMA_VERSION:
-            return {}
         return {
             str(key): [min(_MOST, max(_LEAST, float(ratio))) for ratio in ratios][-_KEPT:]
-            for key, ratios in record["ratios"].items()
+            for key, ratios in read_record(path, SCHEMA_VERSION)["ratios"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -22,7 +22,8 @@ from volano.device.limits import LIMITS
 from volano.errors import VolanoError
 from volano.planner.time.calibration import Calibration
 from volano.planner.time.roofline import Rates
-from volano.record.cache_folder import cache_folder, write_record
+from volano.record.cache_folder import cache_folder, read_record, write_record
+from volano.record.json_values import mapping
 
 SCHEMA_VERSION = 2
 _CALIBRATION = "calibration.json"
@@ -93,10 +94,8 @@ def kept_calibration() -> Calibration:
     """Returns the calibration of earlier searches on this machine; an empty one if none can be
     read."""
     try:
-        return Calibration.from_json(
-            json.loads((cache_folder() / _CALIBRATION).read_text(encoding="utf-8"))
-        )
-    except (OSError, ValueError, VolanoError):
+        return Calibration.from_json(read_record(cache_folder() / _CALIBRATION))
+    except (ValueError, VolanoError):
         return Calibration()
 
 
@@ -107,11 +106,8 @@ def keep_calibration(calibration: Calibration) -> None:
 
 def _read(path: Path) -> tuple[_Measured, _Measured]:
     """Returns the limits and kernels that were measured before; none if they cannot be read."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        limits, kernels = dict(record["limits"]), dict(record["kernels"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}, {}
+    record = read_record(path)
+    limits, kernels = dict(mapping(record.get("limits"))), dict(mapping(record.get("kernels")))
     is_whole = set(limits) <= set(LIMITS) and all(
         map(_is_rate, (*limits.values(), *kernels.values()))
     )

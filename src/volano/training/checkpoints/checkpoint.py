@@ -23,7 +23,7 @@ import torch
 
 from volano.bounded_json import parse_json
 from volano.device import Ranks
-from volano.errors import CheckpointError
+from volano.errors import CheckpointError, first_line
 from volano.record import files
 from volano.record.run_folder import sync_folder
 from volano.training.checkpoints import shards
@@ -209,10 +209,9 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
             "A checkpoint's files must be readable", got=f"{path}: {error}"
         ) from error
     except UNREADABLE as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             "A checkpoint must hold tensors and plain values, and nothing to execute",
-            got=f"{path}: {first}",
+            got=f"{path}: {first_line(error)}",
         ) from error
 
 

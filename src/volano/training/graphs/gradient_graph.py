@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from volano.device import Device
 from volano.device.graphs import DeviceGraph
-from volano.device.isolated import reason_of
 from volano.device.torch_private import foreach_copy_
+from volano.errors import reason_of
 from volano.plan import Plan
 from volano.task import Batch, Task, map_tensors, tensors_of
 from volano.training.memory.buffers import are_same, places_of, tensors_at

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from volano.device import Device
-from volano.errors import RunError
+from volano.errors import RunError, first_line
 from volano.plan import Plan
 
 _Result = TypeVar("_Result")
@@ -67,7 +67,7 @@ def attempt(work: Callable[[], _Result]) -> tuple[_Result | None, str]:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
-        return None, (str(error) or type(error).__name__).splitlines()[0]
+        return None, first_line(error)
 
 
 class OutOfMemoryFallback:
@@ -133,7 +133,7 @@ def update_failed(error: BaseException) -> RunError:
     return RunError(
         "An update of the weights must fit into the memory; this one is half done, and the run "
         "can only be resumed from a checkpoint",
-        got=(str(error) or type(error).__name__).splitlines()[0],
+        got=first_line(error),
         remedy="Pin the plan's `optimizer` fused, which needs no copy of the gradients, or "
         "`sharding` full on several ranks; "
         "then volano resume",

@@ -30,7 +30,7 @@ from volano.data.sources.video.clip_times import (
     on_one_line,
     usual_seconds,
 )
-from volano.errors import DataError, MissingExtraError
+from volano.errors import DataError, needs_package
 
 SUFFIXES = frozenset(
     {
@@ -254,14 +254,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _import_av() -> Any:
-    try:
+    with needs_package("Clips are decoded by PyAV", "av"):
         import av
-    except ImportError as error:
-        raise MissingExtraError(
-            "Clips are decoded by PyAV",
-            got=f"it cannot be imported ({error})",
-            remedy="pip install av",
-        ) from error
     return av
 
 
