@@ -4,6 +4,7 @@ hardest examples."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,12 +198,7 @@ def _pairs(counts: Any, classes: tuple[str, ...]) -> tuple[Pair, ...]:
 def _class_rows(record: RunRecord) -> tuple[tuple[ClassRow, ...], int]:
     """Returns the rows in the order of the classes, or the hardest of them if there are many; and
     how many are left out."""
-    found = [
-        (str(name), mapping(row)) for name, row in mapping(record.scores.get("per_class")).items()
-    ]
-    kept = found
-    if len(found) > _MOST_ROWS:
-        kept = sorted(found, key=lambda pair: number(pair[1].get("f1")) or 0.0)[:_MOST_ROWS]
+    kept, num_left_out = hardest_rows(record.scores.get("per_class"), "f1")
     rows = tuple(
         ClassRow(
             name=name,
@@ -214,7 +210,17 @@ def _class_rows(record: RunRecord) -> tuple[tuple[ClassRow, ...], int]:
         )
         for name, row in kept
     )
-    return rows, len(found) - len(kept)
+    return rows, num_left_out
+
+
+def hardest_rows(per_name: Any, figure: str) -> tuple[list[tuple[str, Mapping[str, Any]]], int]:
+    """Returns the rows of a table of figures by name, or the lowest by one of them if there are
+    many; and how many are left out."""
+    found = [(str(name), mapping(row)) for name, row in mapping(per_name).items()]
+    kept = found
+    if len(found) > _MOST_ROWS:
+        kept = sorted(found, key=lambda pair: number(pair[1].get(figure)) or 0.0)[:_MOST_ROWS]
+    return kept, len(found) - len(kept)
 
 
 def _candidates(record: RunRecord) -> tuple[tuple[str, str, float, bool], ...]:

@@ -5,7 +5,9 @@ Shapes: N clips, T frames, C channels (1 or 3), S pixels a side; bytes.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -59,13 +61,8 @@ def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
 
     pictures = [Image.fromarray(frame) for frame in frames]
     delay = min(max(1000 // _FASTEST_GIF, 10 * round(100 / fps)), _LONGEST_DELAY)
-    try:
-        with written(path) as partial:
-            pictures[0].save(
-                partial, save_all=True, append_images=pictures[1:], duration=delay, loop=0
-            )
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    with _written(path) as partial:
+        pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=delay, loop=0)
     if fps <= _FASTEST_GIF:
         return None
     return (
@@ -93,11 +90,8 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
             av.Codec(encoder, "w")
         except (av.error.FFmpegError, UnknownCodecError):  # the latter is a ValueError
             continue
-        try:
-            with written(path) as partial:
-                _encode(av, encoder, options, frames, partial, fps)
-        except (av.error.FFmpegError, OSError) as error:
-            raise _unwritable(path, error) from error
+        with _written(path, av.error.FFmpegError) as partial:
+            _encode(av, encoder, options, frames, partial, fps)
         if encoder == _ENCODERS[0][0]:
             return None
         return (
@@ -110,14 +104,7 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
 def write_grid(clips: np.ndarray, path: Path, *, most: int = MOST_IN_GRID) -> Path:
     """Writes a still picture: a row for each of the first ``most`` clips, its frames from left to
     right."""
-    from PIL import Image
-
-    try:
-        with written(path) as partial:
-            Image.fromarray(_enlarged(_strip(clips[:most]))).save(partial)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    return path
+    return _save_picture(_strip(clips[:most]), path)
 
 
 def write_predictions(
@@ -131,14 +118,14 @@ def write_predictions(
     context = real.shape[1] - predicted.shape[1]
     whole = np.concatenate([real[:, :context], predicted], axis=1)
     pairs = np.stack([real[:most], whole[:most]], axis=1).reshape(-1, *real.shape[1:])
+    return _save_picture(_strip(pairs, gap_before=context, gap_every=2), path)
+
+
+def _save_picture(pixels: np.ndarray, path: Path) -> Path:
     from PIL import Image
 
-    strip = _strip(pairs, gap_before=context, gap_every=2)
-    try:
-        with written(path) as partial:
-            Image.fromarray(_enlarged(strip)).save(partial)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    with _written(path) as partial:
+        Image.fromarray(_enlarged(pixels)).save(partial)
     return path
 
 
@@ -190,9 +177,15 @@ def _encode(
         container.mux(stream.encode())
 
 
-def _unwritable(path: Path, error: Exception) -> RunError:
-    return RunError(
-        "The clip's file must be writable",
-        got=f"{path}: {error}",
-        remedy="Make room, or give another `out`",
-    )
+@contextlib.contextmanager
+def _written(path: Path, *errors: type[Exception]) -> Iterator[Path]:
+    """A context like :func:`written`; raises RunError for the system's errors and some others."""
+    try:
+        with written(path) as partial:
+            yield partial
+    except (OSError, *errors) as error:
+        raise RunError(
+            "The clip's file must be writable",
+            got=f"{path}: {error}",
+            remedy="Make room, or give another `out`",
+        ) from error

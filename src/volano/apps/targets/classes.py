@@ -12,26 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volano.apps.application import Table
-from volano.apps.classification import (
-    accuracy_in_words,
-    accuracy_score,
-    classes_in_words,
-    classification_scores,
-    final_figures,
-    per_class_table,
-)
 from volano.apps.predictions import ClassPrediction, class_predictions
-from volano.apps.targets.target import Target
+from volano.apps.targets.target import Target, numbers_of_parts
 from volano.data.sources import CLASSES
 from volano.pretrained.head_solvers import SoftmaxHead
 from volano.pretrained.linear_probe import HeadSolver, some_of_each
+from volano.record.format import NOTHING
 from volano.report import draw_confusion
-from volano.report.verdict import Score
+from volano.report.verdict import Score, interval_text, wilson_interval
 from volano.task import Loss
 
 # Views cost a forward pass each; only images about which the network is unsure get them (see
 # docs/log.md). With label smoothing of 0.1 no probability comes much above 0.9.
 _SURE = 0.8
+# Classes of which each is named with its counts.
+_MOST_NAMED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,29 +80,94 @@ class OneClass(Target):
         return self.names[int(label)], self.names[int(predicted)], float(probability)
 
     def data_in_words(self, what: str, parts: Mapping[str, Any], *, is_held_out: bool) -> str:
-        """Implements :meth:`Target.data_in_words`."""
-        return classes_in_words(what, self.names, parts, is_held_out=is_held_out)
+        """Implements :meth:`Target.data_in_words`: with the examples of each class; a source may
+        have none."""
+        read, _ = numbers_of_parts(what, parts, is_held_out=is_held_out)
+        num = len(self.names)
+        if not num:
+            return read
+        counts = [np.bincount(part.labels, minlength=num).tolist() for part in parts.values()]
+        if num > _MOST_NAMED:
+            each = sorted((counts[0][label], name) for label, name in enumerate(self.names))
+            (least, rarest), (most, commonest) = each[0], each[-1]
+            return (
+                f"{read}, of {num:,} classes with {least:,} ({rarest}) to {most:,} ({commonest}) "
+                "to train on"
+            )
+        named = ", ".join(
+            f"{name} {' + '.join(f'{one[label]:,}' for one in counts)}"
+            for label, name in enumerate(self.names)
+        )
+        return f"{read}, of {num} classes: {named}"
 
     def scores(self, outputs: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Implements :meth:`Target.scores`."""
-        return classification_scores(outputs, labels, self.names)
+        """Returns accuracy with its 95 % interval, the accuracy of always naming the commonest
+        class, per-class precision, recall and F1, and the confusion matrix (rows: true class,
+        columns: predicted). Logits [N, classes], labels int64 [N]."""
+        from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+        predicted, true = outputs.argmax(1).numpy(), labels.numpy()
+        every = np.arange(len(self.names))
+        options: Any = {"labels": every, "zero_division": 0}
+        columns: Any = precision_recall_fscore_support(true, predicted, **options)
+        per_class = {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
+            for name, p, r, f, s in zip(self.names, *columns, strict=True)
+        }
+        accuracy = float((predicted == true).mean())
+        commonest = np.bincount(true, minlength=len(self.names)).max()
+        return {
+            "num_examples": len(true),
+            "accuracy": accuracy,
+            "accuracy_interval": list(wilson_interval(accuracy, len(true))),
+            "baseline_accuracy": float(commonest / len(true)),
+            "per_class": per_class,
+            "confusion": confusion_matrix(true, predicted, labels=every).tolist(),
+            "classes": list(self.names),
+        }
 
     def final_figures(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """Implements :meth:`Target.final_figures`."""
-        return final_figures(scores)
+        return {
+            "test_accuracy": scores["accuracy"],
+            "test_accuracy_interval": scores["accuracy_interval"],
+            "baseline_accuracy": scores["baseline_accuracy"],
+            "num_test": scores["num_examples"],
+        }
 
     def score(self, scores: Mapping[str, Any]) -> Score:
         """Implements :meth:`Target.score`."""
-        return accuracy_score(scores)
+        return Score(
+            name="test accuracy",
+            value=scores["accuracy"],
+            trivial={"always the commonest class": scores["baseline_accuracy"]},
+            num_examples=scores["num_examples"],
+        )
 
     def tables(self, result: Mapping[str, Any], what: str) -> list[str | Table]:
         """Implements :meth:`Target.tables`."""
-        return per_class_table(result, what)
+        figures = ("precision", "recall", "f1")  # of a class without examples they are nothing
+        rows = [
+            (name, row["support"],
+             *(f"{row[one]:.4f}" if row["support"] else NOTHING for one in figures))
+            for name, row in result["per_class"].items()
+        ]  # fmt: skip
+        accuracy, num = result["accuracy"], result["num_examples"]
+        columns = ("class", what, "precision", "recall", "F1")
+        return [
+            Table(
+                title=f"{num:,} {what} of {result['origin']}", columns=columns, rows=rows,
+                right=(1, 2, 3, 4),
+            ),
+            f"accuracy {accuracy:.4f}   {_beside(accuracy, num, result['baseline_accuracy'])}",
+        ]  # fmt: skip
 
     @classmethod
     def summary(cls, metrics: Mapping[str, Any], what: str) -> list[str]:
         """Implements :meth:`Target.summary`."""
-        return [accuracy_in_words(metrics, what)]
+        accuracy, num = metrics["test_accuracy"], metrics["num_test"]
+        beside = _beside(accuracy, num, metrics["baseline_accuracy"])
+        return [f"test accuracy {accuracy:.4f} on {num:,} {what}   {beside}"]
 
     def draw(self, scores: Mapping[str, Any], title: str, out: Path) -> None:
         """Implements :meth:`Target.draw`."""
@@ -117,3 +177,8 @@ class OneClass(Target):
     def to_json(self) -> dict[str, Any] | None:
         """Implements :meth:`Target.to_json`: the names say all, unless a column was asked for."""
         return super().to_json() if self.columns else None
+
+
+def _beside(accuracy: float, num_examples: int, baseline: float) -> str:
+    interval = interval_text(accuracy, num_examples)
+    return f"({interval}; always the commonest class: {baseline:.4f})"

@@ -121,7 +121,7 @@ class Target(ABC):
 
     @abstractmethod
     def data_in_words(self, what: str, parts: Mapping[str, Any], *, is_held_out: bool) -> str:
-        """Puts into words what was read; see ``classes_in_words``."""
+        """Puts into words what was read: how many examples each split has."""
 
     @abstractmethod
     def scores(self, outputs: Tensor, labels: Tensor) -> dict[str, Any]:

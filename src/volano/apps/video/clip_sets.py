@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from volano.apps.classification import classes_in_words
+from volano.apps.targets.classes import OneClass
 from volano.apps.video.options import ClipOptions
 from volano.data.sources import ClipFormat, ClipSets, WantedClips, read_clip_folder
 
@@ -38,4 +38,5 @@ def read_clips(
 def clips_in_words(sets: ClipSets, labels: Mapping[str, Sequence[int]]) -> str:
     """Puts into words what was read; ``labels``: the class of each clip by split."""
     parts = {split: SimpleNamespace(labels=own) for split, own in labels.items()}
-    return classes_in_words("clips", sets.train.classes, parts, is_held_out=sets.is_held_out)
+    target = OneClass(names=sets.train.classes)
+    return target.data_in_words("clips", parts, is_held_out=sets.is_held_out)

@@ -9,6 +9,7 @@ from typing import Any
 from volano.record.format import NOTHING, figure_text, plain_number, share_text
 from volano.record.json_values import mapping, number, numbers, sequence
 from volano.record.read_run import RunRecord
+from volano.report.classification import hardest_rows
 
 _MOST_ROWS = 40
 _MOST_PLOTS = 6
@@ -89,11 +90,7 @@ def targets_of(record: RunRecord) -> TargetFigures | None:
 def _label_rows(labels: Mapping[str, Any]) -> tuple[tuple[TargetRow, ...], int]:
     """Returns the rows in the order of the labels, or the hardest of them if there are many; and
     how many are left out."""
-    found = [(str(name), mapping(row)) for name, row in labels.items()]
-    kept = found
-    if len(found) > _MOST_ROWS:
-        kept = sorted(found, key=lambda one: number(one[1].get("average_precision")) or 0.0)
-        kept = kept[:_MOST_ROWS]
+    kept, num_left_out = hardest_rows(labels, "average_precision")
     shares = ("average_precision", "precision", "recall", "f1")
     rows = tuple(
         TargetRow(
@@ -106,7 +103,7 @@ def _label_rows(labels: Mapping[str, Any]) -> tuple[tuple[TargetRow, ...], int]:
         )
         for name, row in kept
     )
-    return rows, len(found) - len(kept)
+    return rows, num_left_out
 
 
 def _plot(name: str, pairs: Any) -> Plot:

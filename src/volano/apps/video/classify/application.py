@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 
 from volano.apps.application import Application, Finished, Fitted
-from volano.apps.classification import accuracy_score, classification_scores, final_figures
 from volano.apps.targets.kinds import figures_in_words
 from volano.apps.video.classify.augment import looked_at
 from volano.apps.video.classify.fit import begun_on, fit_into
@@ -46,12 +45,12 @@ class ClipClassifyApplication(ClipClassifyTraining):
             logits = predict_frames(
                 run.model, looked_at(self.test.frames), device, precision=run.plan.precision
             )
-        scores = classification_scores(logits, self.test.labels, self.spec.classes)
-        folder = RunFolder(run.path)
+        target, folder = self.spec.answers, RunFolder(run.path)
+        scores = target.scores(logits, self.test.labels)
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores})
-        score = dataclasses.replace(accuracy_score(scores), is_solved=self.network is not None)
+        score = dataclasses.replace(target.score(scores), is_solved=self.network is not None)
         expected = {} if self.network is None else self.begun.probe.figures
-        return Finished(metrics={**final_figures(scores), **expected}, score=score)
+        return Finished(metrics={**target.final_figures(scores), **expected}, score=score)
 
     @staticmethod
     def summary(run: Run) -> list[str]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from volano.apps.image.fine_tuning.network import codes_of, load_trained, trunk_again
 from volano.apps.model_spec import ModelSpec
+from volano.apps.targets.classes import OneClass
+from volano.apps.targets.target import Target
 from volano.apps.video.classify.network import ClipClassifier, FrameTrunk
 from volano.apps.video.pixels import PixelScale
 from volano.data.sources import CUT, ClipFormat
@@ -55,6 +57,11 @@ class ClipClassesSpec(ModelSpec):
     width: int
     fit: str = CUT
     pretrained: dict[str, Any] | None = None
+
+    @property
+    def answers(self) -> Target:
+        """The target: what the network gives."""
+        return OneClass(names=self.classes)
 
     @property
     def clip_format(self) -> ClipFormat:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from volano.apps.application import Table, TrainedModel
-from volano.apps.classification import classification_scores, per_class_table
 from volano.apps.export import SAMPLES, export_classifier, export_place, samples_of
-from volano.apps.predictions import Predictions, class_predictions
+from volano.apps.predictions import Predictions
 from volano.apps.video.classify.augment import KEPT_FOR_EACH, looked_at
 from volano.apps.video.classify.model_spec import (
     ClipClassesSpec,
@@ -69,7 +68,7 @@ class ClipClassifyModel(TrainedModel):
                 if it names one); None is the run's own test set.
 
         Returns:
-            See ``classification_scores``. The same stands in the run's folder as
+            See ``OneClass.scores``. The same stands in the run's folder as
             ``eval-NAME.json``.
         """
         spec = self.spec
@@ -90,7 +89,7 @@ class ClipClassifyModel(TrainedModel):
                 files = [SplitMember(file_key(base / clip), "", clip) for clip in test.names]
                 notices += record.trained_on(files, "clips")
         logits = predict_frames(self.module, looked_at(test.frames), self.device)
-        scores = classification_scores(logits, test.labels, spec.classes)
+        scores = spec.answers.scores(logits, test.labels)
         result = {"run": str(self.path), "origin": origin, **scores}
         result["unreadable"] = [asdict(fault) for fault in faults]
         result["notices"] = list(notices)
@@ -99,7 +98,7 @@ class ClipClassifyModel(TrainedModel):
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         """Implements :meth:`TrainedModel.describe_evaluation`."""
-        return per_class_table(result, "clips")
+        return self.spec.answers.tables(result, "clips")
 
     def predict(self, clips: str | Path | Sequence[str | Path], *, top_k: int = 3) -> Predictions:
         """Predicts the likeliest classes of clips: files, and those in folders.
@@ -114,13 +113,13 @@ class ClipClassifyModel(TrainedModel):
         )
         frames, names, faults = self._read(files)
         logits = predict_frames(self.module, frames, self.device)
-        rows = class_predictions(logits, names, self.classes, top_k)
+        rows = self.spec.answers.predictions(logits, names, top_k)
         return Predictions(
             run=self.path,
             rows=rows,
             unreadable=faults,
             notices=notices,
-            more=(("top_k", len(rows[0].top)),),
+            more=self.spec.answers.about_predictions(rows),
         )
 
     def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
