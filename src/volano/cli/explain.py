@@ -183,7 +183,6 @@ def first_answer() -> Observer:
         """Prints the predictions."""
 
         def on_explanation(self, explanation: Explanation) -> None:
-            """Implements :class:`Observer`."""
             print_explanation(explanation, sections=("headline", "candidates"))
             output.say("")
 

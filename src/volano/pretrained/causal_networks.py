@@ -45,7 +45,6 @@ class CausalLogits(nn.Module):
         self.network = with_adapters(network) if tune == LORA else network
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Runs the forward pass; see the class."""
         return self.network(input_ids=ids, use_cache=False).logits
 
     def merged(self) -> nn.Module:

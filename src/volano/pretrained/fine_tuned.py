@@ -43,7 +43,6 @@ class ImageTrunk(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Runs the forward pass; see the class."""
         pixels = images.float()
         if pixels.shape[-1] != self.size or pixels.shape[-2] != self.size:
             pixels = F.interpolate(

@@ -86,7 +86,6 @@ class SoftmaxHead(LogisticHead):
         return folds.split(np.zeros(len(wanted)), wanted)
 
     def targets(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Implements :meth:`LogisticHead.targets`."""
         weights = np.ones(len(wanted))
         if self.is_balanced:
             counts = np.bincount(wanted, minlength=self.num_classes)
@@ -94,14 +93,12 @@ class SoftmaxHead(LogisticHead):
         return np.eye(self.num_classes)[wanted], weights
 
     def losses(self, outputs: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Implements :meth:`LogisticHead.losses`."""
         shifted = outputs - outputs.max(1, keepdims=True)
         powers = np.exp(shifted)
         sums = powers.sum(1, keepdims=True)
         return np.log(sums[:, 0]) - (Y * shifted).sum(1), powers / sums
 
     def judge(self, solved: SolvedHead, X: np.ndarray, wanted: np.ndarray) -> float:
-        """Implements :meth:`HeadSolver.judge`."""
         return float((solved.outputs(X).argmax(1) == wanted).mean())
 
 
@@ -112,7 +109,6 @@ class SigmoidHead(LogisticHead):
     curvature: ClassVar[float] = 0.5
 
     def targets(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Implements :meth:`LogisticHead.targets`."""
         return wanted.astype(np.float64), np.ones(len(wanted))
 
     def losses(self, outputs: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +117,6 @@ class SigmoidHead(LogisticHead):
         return (np.logaddexp(0, outputs) - Y * outputs).sum(1), probabilities
 
     def judge(self, solved: SolvedHead, X: np.ndarray, wanted: np.ndarray) -> float:
-        """Implements :meth:`HeadSolver.judge`."""
         found = average_precisions(solved.outputs(X), wanted)
         return 0.0 if np.isnan(found).all() else float(np.nanmean(found))
 
@@ -147,7 +142,6 @@ class RidgeHead(HeadSolver):
             yield c, SolvedHead(weight, mean - center @ weight)
 
     def judge(self, solved: SolvedHead, X: np.ndarray, wanted: np.ndarray) -> float:
-        """Implements :meth:`HeadSolver.judge`."""
         spread = ((wanted - wanted.mean(0)) ** 2).sum(0)
         errors = ((solved.outputs(X) - wanted) ** 2).sum(0)
         return float(1 - (errors / np.maximum(spread, 1e-9)).mean())

@@ -202,7 +202,6 @@ class TextTrunk(nn.Module):
         self.encoder, self.pooling, self.is_unit = encoder, pooling, is_unit
 
     def forward(self, ids: Tensor, is_token: Tensor) -> Tensor:
-        """Runs the forward pass; see the class."""
         found = self.encoder(input_ids=ids.long(), attention_mask=is_token.long())
         features = found.last_hidden_state.float()
         if self.pooling == "mean":

@@ -44,12 +44,10 @@ class _Progress(Observer):
         self._say(f"  {text}", "dim")
 
     def on_start(self, info: StartInfo) -> None:
-        """Implements :class:`Observer`."""
         self._pace.start(info)
         self._say(_headline(info), "bold")
 
     def on_log(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
         self._pace.note(record)
         if time.perf_counter() - self._last >= self._refresh_seconds:
             self._last = time.perf_counter()
@@ -59,23 +57,18 @@ class _Progress(Observer):
         raise NotImplementedError
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
         self._say(f"{self._pace.position(record['step'])}  {_metrics(record)}")
 
     def on_preview(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
         self._say(_shown(record), "dim")
 
     def on_notice(self, text: str) -> None:
-        """Implements :class:`Observer`."""
         self._say(f"note: {notice_text(text)}", "yellow")
 
     def on_length(self, num_steps: int) -> None:
-        """Implements :class:`Observer`."""
         self._pace.change_length(num_steps)
 
     def on_end(self, status: str) -> None:
-        """Implements :class:`Observer`."""
         # Whether it is good news to have finished is not known before the final test.
         style = {"finished": "bold", "stopped": "yellow"}.get(status, "red")
         self._say(f"{status} after {_clock(self._pace.elapsed())}", style)
@@ -94,7 +87,6 @@ class PlainProgress(_Progress):
         print(for_terminal(text), file=self._stream, flush=True)
 
     def on_start(self, info: StartInfo) -> None:
-        """Implements :class:`Observer`."""
         super().on_start(info)
         self._last = time.perf_counter()
 
@@ -129,7 +121,6 @@ class RichProgress(_Progress):
         self._console.print(for_terminal(text), style=style)
 
     def on_start(self, info: StartInfo) -> None:
-        """Implements :class:`Observer`."""
         super().on_start(info)
         self._task_id = self._bar.add_task(
             for_terminal(info.name), total=info.num_steps, completed=info.first_step, text="",
@@ -143,17 +134,14 @@ class RichProgress(_Progress):
         self._bar.refresh()
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
         super().on_evaluation(record)
         self._bar.refresh()
 
     def on_length(self, num_steps: int) -> None:
-        """Implements :class:`Observer`."""
         super().on_length(num_steps)
         self._bar.update(self._task_id, total=num_steps)
 
     def on_end(self, status: str) -> None:
-        """Implements :class:`Observer`."""
         self._bar.stop()
         super().on_end(status)
 

@@ -40,7 +40,6 @@ class RunKeeper(Observer):
             self._note(record)
 
     def on_log(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
         self._folder.append("metrics.jsonl", record)
         self._note(record)
 
@@ -53,11 +52,9 @@ class RunKeeper(Observer):
             self.metrics.update({name: value for name, value in record.items() if name != "step"})
 
     def on_preview(self, record: dict[str, Any]) -> None:
-        """Implements :class:`Observer`."""
         self._folder.append("previews.jsonl", record)
 
     def on_notice(self, text: str) -> None:
-        """Implements :class:`Observer`."""
         if text not in self.notices:  # a resumed run says some things again
             self.notices.append(text)
 

@@ -98,7 +98,6 @@ class ClassifierSpec(ModelSpec):
 
     @classmethod
     def parsed(cls, fields: dict[str, Any]) -> Self:
-        """Implements :meth:`ModelSpec.parsed`."""
         if fields.get("pixel_range") is not None:
             low, high = map(float, fields["pixel_range"])
             fields["pixel_range"] = (low, high)

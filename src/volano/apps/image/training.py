@@ -289,7 +289,6 @@ class ImageTraining(Application):
 
     @classmethod
     def goal_of_study(cls, options: Mapping[str, Any]) -> tuple[str, str]:
-        """Implements :meth:`Application.goal_of_study`."""
         target = target_class(options.get("target"))
         return target.figure, "maximize" if target.more_is_better else "minimize"
 

@@ -92,7 +92,6 @@ class ImageModel(TrainedModel):
         return {**result, "notices": list(notices)}
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """Implements :meth:`TrainedModel.describe_evaluation`."""
         target = self.spec.answers
         more = [f"{target.picture}: {result['picture']}"] if target.picture else []
         return [*target.tables(result, "images"), *more]

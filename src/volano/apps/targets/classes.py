@@ -49,7 +49,6 @@ class OneClass(Target):
         return of_classes
 
     def head_solver(self, *, is_balanced: bool = False) -> HeadSolver:
-        """Implements :meth:`Target.head_solver`."""
         return SoftmaxHead(num_classes=len(self.names), is_balanced=is_balanced)
 
     def rows_to_solve(self, labels: np.ndarray) -> np.ndarray:
@@ -57,17 +56,14 @@ class OneClass(Target):
         return some_of_each(labels, len(self.names))
 
     def is_unsure(self, outputs: Tensor) -> Tensor:
-        """Implements :meth:`Target.is_unsure`."""
         return outputs.softmax(1).amax(1) < _SURE
 
     def predictions(
         self, outputs: Tensor, paths: Sequence[str], top_k: int
     ) -> list[ClassPrediction]:
-        """Implements :meth:`Target.predictions`."""
         return class_predictions(outputs, paths, self.names, top_k)
 
     def about_predictions(self, rows: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
-        """Implements :meth:`Target.about_predictions`."""
         return (("top_k", len(rows[0].top)),)
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -75,7 +71,6 @@ class OneClass(Target):
         return F.cross_entropy(outputs, labels, reduction="none")
 
     def in_words(self, outputs: Tensor, label: Tensor) -> tuple[str, str, float | None]:
-        """Implements :meth:`Target.in_words`."""
         probability, predicted = outputs.softmax(0).max(0)
         return self.names[int(label)], self.names[int(predicted)], float(probability)
 
@@ -127,7 +122,6 @@ class OneClass(Target):
         }
 
     def final_figures(self, scores: Mapping[str, Any]) -> dict[str, Any]:
-        """Implements :meth:`Target.final_figures`."""
         return {
             "test_accuracy": scores["accuracy"],
             "test_accuracy_interval": scores["accuracy_interval"],
@@ -136,7 +130,6 @@ class OneClass(Target):
         }
 
     def score(self, scores: Mapping[str, Any]) -> Score:
-        """Implements :meth:`Target.score`."""
         return Score(
             name="test accuracy",
             value=scores["accuracy"],
@@ -145,7 +138,6 @@ class OneClass(Target):
         )
 
     def tables(self, result: Mapping[str, Any], what: str) -> list[str | Table]:
-        """Implements :meth:`Target.tables`."""
         figures = ("precision", "recall", "f1")  # of a class without examples they are nothing
         rows = [
             (name, row["support"],
@@ -164,13 +156,11 @@ class OneClass(Target):
 
     @classmethod
     def summary(cls, metrics: Mapping[str, Any], what: str) -> list[str]:
-        """Implements :meth:`Target.summary`."""
         accuracy, num = metrics["test_accuracy"], metrics["num_test"]
         beside = _beside(accuracy, num, metrics["baseline_accuracy"])
         return [f"test accuracy {accuracy:.4f} on {num:,} {what}   {beside}"]
 
     def draw(self, scores: Mapping[str, Any], title: str, out: Path) -> None:
-        """Implements :meth:`Target.draw`."""
         title = f"{title}: accuracy {scores['accuracy']:.2%}"
         draw_confusion(scores["confusion"], scores["classes"], title, out)
 

@@ -83,7 +83,6 @@ class Labels(Target):
         return Loss(total=total, weight=len(wanted), metrics={"f1": f1})
 
     def head_solver(self, *, is_balanced: bool = False) -> HeadSolver:
-        """Implements :meth:`Target.head_solver`."""
         del is_balanced
         return SigmoidHead()
 
@@ -94,7 +93,6 @@ class Labels(Target):
     def predictions(
         self, outputs: Tensor, paths: Sequence[str], top_k: int
     ) -> list[LabelsPrediction]:
-        """Implements :meth:`Target.predictions`."""
         if top_k < 1:
             raise UsageError("`top_k` must be a whole number above 0", got=top_k)
         found = []
@@ -106,16 +104,13 @@ class Labels(Target):
         return found
 
     def about_predictions(self, rows: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
-        """Implements :meth:`Target.about_predictions`."""
         return (("top_k", len(rows[0].top)), ("threshold", THRESHOLD))
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Implements :meth:`Target.losses`."""
         each = F.binary_cross_entropy_with_logits(outputs, labels.float(), reduction="none")
         return each.sum(1)
 
     def in_words(self, outputs: Tensor, label: Tensor) -> tuple[str, str, float | None]:
-        """Implements :meth:`Target.in_words`."""
         true, named = (
             "; ".join(name for name, has in zip(self.names, row.tolist(), strict=True) if has)
             for row in (label > 0, outputs > 0)
@@ -123,7 +118,6 @@ class Labels(Target):
         return true or "no label", named or "no label", None
 
     def data_in_words(self, what: str, parts: Mapping[str, Any], *, is_held_out: bool) -> str:
-        """Implements :meth:`Target.data_in_words`."""
         read, train = numbers_of_parts(what, parts, is_held_out=is_held_out)
         counts, num_without = train.sum(0), int((train.sum(1) == 0).sum())
         if len(self.names) <= _MOST_NAMED:
@@ -190,7 +184,6 @@ class Labels(Target):
         }
 
     def final_figures(self, scores: Mapping[str, Any]) -> dict[str, Any]:
-        """Implements :meth:`Target.final_figures`."""
         own = ("mean_average_precision", "mean_average_precision_interval", "micro_f1", "macro_f1")
         trivial = ("baseline_mean_average_precision", "baseline_micro_f1")
         return {
@@ -200,7 +193,6 @@ class Labels(Target):
         }
 
     def score(self, scores: Mapping[str, Any]) -> Score:
-        """Implements :meth:`Target.score`."""
         return Score(
             name="mean average precision",
             value=scores["mean_average_precision"],
@@ -210,7 +202,6 @@ class Labels(Target):
         )
 
     def tables(self, result: Mapping[str, Any], what: str) -> list[str | Table]:
-        """Implements :meth:`Target.tables`."""
         figures = ("average_precision", "precision", "recall", "f1")
         rows = [
             (
@@ -237,7 +228,6 @@ class Labels(Target):
 
     @classmethod
     def summary(cls, metrics: Mapping[str, Any], what: str) -> list[str]:
-        """Implements :meth:`Target.summary`."""
         low, high = metrics["test_mean_average_precision_interval"]
         return [
             f"test mean average precision {metrics['test_mean_average_precision']:.4f} on "
@@ -248,7 +238,6 @@ class Labels(Target):
         ]
 
     def transformers_config(self) -> dict[str, Any]:
-        """Implements :meth:`Target.transformers_config`."""
         return {"problem_type": "multi_label_classification"}
 
 

@@ -133,7 +133,6 @@ class Numbers(Target):
         return Loss(total=total, weight=len(wanted), metrics={"mae": mae})
 
     def head_solver(self, *, is_balanced: bool = False) -> HeadSolver:
-        """Implements :meth:`Target.head_solver`."""
         del is_balanced
         return RidgeHead()
 
@@ -144,7 +143,6 @@ class Numbers(Target):
     def predictions(
         self, outputs: Tensor, paths: Sequence[str], top_k: int
     ) -> list[NumbersPrediction]:
-        """Implements :meth:`Target.predictions`."""
         del top_k
         return [
             NumbersPrediction(
@@ -159,7 +157,6 @@ class Numbers(Target):
         return (outputs - self.wanted(labels)).abs().mean(1)
 
     def in_words(self, outputs: Tensor, label: Tensor) -> tuple[str, str, float | None]:
-        """Implements :meth:`Target.in_words`."""
         true, predicted = (
             ", ".join(f"{value:.4g}" for value in row)
             for row in (label.tolist(), self.in_units(outputs).tolist())
@@ -167,7 +164,6 @@ class Numbers(Target):
         return true, predicted, None
 
     def data_in_words(self, what: str, parts: Mapping[str, Any], *, is_held_out: bool) -> str:
-        """Implements :meth:`Target.data_in_words`."""
         read, train = numbers_of_parts(what, parts, is_held_out=is_held_out)
         each = "; ".join(
             f"{name} from {column.min():.4g} to {column.max():.4g}, mean {column.mean():.4g}, "
@@ -217,7 +213,6 @@ class Numbers(Target):
         }
 
     def final_figures(self, scores: Mapping[str, Any]) -> dict[str, Any]:
-        """Implements :meth:`Target.final_figures`."""
         own = ("mae", "mae_interval", "r2", "rmse")
         return {
             **{f"test_{name}": scores[name] for name in own},
@@ -226,7 +221,6 @@ class Numbers(Target):
         }
 
     def score(self, scores: Mapping[str, Any]) -> Score:
-        """Implements :meth:`Target.score`."""
         low, high = scores["mae_interval"]
         return Score(
             name="mean absolute error",
@@ -240,7 +234,6 @@ class Numbers(Target):
         )
 
     def tables(self, result: Mapping[str, Any], what: str) -> list[str | Table]:
-        """Implements :meth:`Target.tables`."""
         rows = [
             (
                 name, _short(row["mae"]), _short(row["rmse"]), _short(row["r2"]),
@@ -263,7 +256,6 @@ class Numbers(Target):
 
     @classmethod
     def summary(cls, metrics: Mapping[str, Any], what: str) -> list[str]:
-        """Implements :meth:`Target.summary`."""
         low, high = metrics["test_mae_interval"]
         return [
             f"test MAE {_short(metrics['test_mae'])} on {metrics['num_test']:,} {what}   (95 %: "
@@ -277,12 +269,10 @@ class Numbers(Target):
         draw_scatter(pairs, f"{title}: MAE {_short(scores['mae'])}", out)
 
     def to_json(self) -> dict[str, Any]:
-        """Implements :meth:`Target.to_json`."""
         own = {"means": list(self.means), "deviations": list(self.deviations)}
         return {"kind": self.kind, "columns": list(self.columns), **own}
 
     def finished(self, module: nn.Module) -> nn.Module:
-        """Implements :meth:`Target.finished`."""
         return InUnits(module, self.means, self.deviations).train(module.training)
 
     def scale(self, outputs: Tensor) -> Tensor:
@@ -293,7 +283,6 @@ class Numbers(Target):
         return torch.maximum(deviations, 1e-3 * means.abs())
 
     def finish_head(self, head: nn.Linear) -> nn.Linear:
-        """Implements :meth:`Target.finish_head`."""
         deviations, means = torch.tensor(self.deviations), torch.tensor(self.means)
         with torch.no_grad():
             head.weight.mul_(deviations[:, None])
@@ -301,7 +290,6 @@ class Numbers(Target):
         return head
 
     def transformers_config(self) -> dict[str, Any]:
-        """Implements :meth:`Target.transformers_config`."""
         return {"problem_type": "regression"}
 
 

@@ -48,7 +48,6 @@ class TextSpec(ModelSpec):
 
     @classmethod
     def parsed(cls, fields: dict[str, Any]) -> Self:
-        """Implements :meth:`ModelSpec.parsed`."""
         fields["baselines"] = {name: float(bits) for name, bits in fields["baselines"].items()}
         return super().parsed(fields)
 

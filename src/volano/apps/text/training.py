@@ -170,7 +170,7 @@ class TextTraining(Application):
         """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.windows) // self.batch_size)))
 
-    def recipe(self, num_steps: int) -> TextRecipe:
+    def recipe_of(self, num_steps: int) -> TextRecipe:
         """The recipe of a run of so many steps."""
         epochs = num_steps * self.tokens_per_step / len(self.train)
         return choose_recipe(
@@ -187,13 +187,9 @@ class TextTraining(Application):
         whole = self.with_options(depth=depth, batch_size=batch_size)
         return dataclasses.replace(whole, spec=spec)
 
-    def recipe_of(self, num_steps: int) -> TextRecipe:
-        """Returns the same as :meth:`recipe`."""
-        return self.recipe(num_steps)
-
     def task(self, num_steps: int, recipe: TextRecipe | None = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
-        recipe = recipe or self.recipe(num_steps)
+        recipe = recipe or self.recipe_of(num_steps)
         ids, first, bytes_per_token = self._valid()
         return Task(
             name="text",
@@ -229,7 +225,6 @@ class TextTraining(Application):
         return self.spec.origin
 
     def goal(self) -> dict[str, Any]:
-        """Implements :meth:`Application.goal`."""
         return {"goal": LANGUAGE}
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
@@ -250,7 +245,7 @@ class TextTraining(Application):
         size = f"{count_text(num_steps, 'step')} of {self.tokens_per_step:,} tokens"
         return (
             f"depth {shape.depth} (width {shape.width}), {size}: {length}",
-            f"regime: {self.recipe(num_steps).regime}",
+            f"regime: {self.recipe_of(num_steps).regime}",
         )
 
     def fit_trial(

@@ -88,7 +88,6 @@ class TextModel(TrainedModel):
         return result
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """Implements :meth:`TrainedModel.describe_evaluation`."""
         return [
             result["origin"],
             *text_figures({**result, "num_test_bytes": result["num_bytes"]}, "bytes"),
@@ -123,7 +122,6 @@ class Generation(WrittenText):
             )
 
     def pieces(self) -> Iterator[str]:
-        """Implements :meth:`WrittenText.pieces`."""
         return stream_text(self._tokenizer, self._counted())
 
     def _counted(self) -> Iterator[int]:

@@ -36,7 +36,7 @@ def fit_into(application: VideoTraining, limit: TimeLimit) -> Fitted:
     if application_of is not whole:
         application, found = _fitted(application_of, limit)
     num_steps, effort = found.schedule.num_steps, found.schedule.more_share
-    views = num_steps * application.recipe(num_steps).batch_size
+    views = num_steps * application.recipe_of(num_steps).batch_size
     steps = count_text(num_steps, "step")
     length = f"{steps} ({views:,} clips seen) of the {found.network.name}"
     reasons = (reason, f"{length}: {found.pace(limit)}", *_said_of(effort))
@@ -50,15 +50,15 @@ def fit_into(application: VideoTraining, limit: TimeLimit) -> Fitted:
 def _fitted(application: VideoTraining, limit: TimeLimit) -> tuple[VideoTraining, FittedSize]:
     """Returns the application with the batch that suits the time, and what the time comes to."""
     choices = [application]
-    size = application.recipe(1).batch_size
+    size = application.recipe_of(1).batch_size
     while application.options.batch_size is None and size >= 2 * LEAST_BATCH:
         size //= 2
         choices.append(application.with_options(batch_size=size))
     sizes = [
         TrainingSize(
-            name=f"{some.spec.network} at {some.recipe(1).batch_size} clips a step",
+            name=f"{some.spec.network} at {some.recipe_of(1).batch_size} clips a step",
             task=lambda some=some: some.task(some.steps_in(1.0)),
-            cost=some.recipe(1).batch_size,
+            cost=some.recipe_of(1).batch_size,
             least_steps=STEPS_OF_WHOLE_BATCHES,
         )
         for some in choices

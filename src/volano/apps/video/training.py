@@ -144,7 +144,7 @@ class VideoTraining(Application):
         if self.sets.splits is not None:
             folder.write_json(SPLITS_NAME, self.sets.splits.to_json())
 
-    def recipe(self, num_steps: int) -> VideoRecipe:
+    def recipe_of(self, num_steps: int) -> VideoRecipe:
         """The recipe for so many steps."""
         return choose_recipe(
             num_train=len(self.sets.train),
@@ -155,7 +155,7 @@ class VideoTraining(Application):
 
     def steps_in(self, epochs: float) -> int:
         """Returns the optimizer steps in so many passes."""
-        return max(1, round(epochs * (len(self.sets.train) // self.recipe(1).batch_size)))
+        return max(1, round(epochs * (len(self.sets.train) // self.recipe_of(1).batch_size)))
 
     def with_network(self, network: str) -> Self:
         """The same with another network."""
@@ -164,13 +164,9 @@ class VideoTraining(Application):
             self, spec=dataclasses.replace(self.spec, network=network, **shape)
         )
 
-    def recipe_of(self, num_steps: int) -> VideoRecipe:
-        """Returns the same as :meth:`recipe`."""
-        return self.recipe(num_steps)
-
     def task(self, num_steps: int, recipe: VideoRecipe | None = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
-        spec, recipe, train = self.spec, recipe or self.recipe(num_steps), self.sets.train
+        spec, recipe, train = self.spec, recipe or self.recipe_of(num_steps), self.sets.train
         return Task(
             name="video",
             model=functools.partial(make_network, spec),
@@ -205,7 +201,7 @@ class VideoTraining(Application):
         """Returns the same with the network for a run of so many steps, and why it is that one."""
         if self.options.network is not None:
             return self, f"network={self.options.network}: as asked"
-        views = num_steps * self.recipe(num_steps).batch_size
+        views = num_steps * self.recipe_of(num_steps).batch_size
         if place.is_cpu:
             return self, "network=unet: on the CPU it learns motion soonest"
         if views < TRANSFORMER_FROM_VIEWS:

@@ -121,7 +121,6 @@ class VideoModel(TrainedModel):
         return {**result, **figures_of(result), "notices": [*notices, *more]}
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """Implements :meth:`TrainedModel.describe_evaluation`."""
         scored = {"model": result, **result["baselines"]}
         rows = [
             (

@@ -50,7 +50,6 @@ class AcceleratorChoices(TorchFunctionMode):
     accelerator."""
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Handles a function; see ``TorchFunctionMode``."""
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **kwargs)

@@ -323,7 +323,6 @@ class CopyableFakes(TorchFunctionMode):
     """Makes ``copy.deepcopy`` of fake tensors work, as constructors use it that repeat a layer."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Handles a function; see ``TorchFunctionMode``."""
         if func is not Tensor.__deepcopy__ or not isinstance(args[0], Tensor):
             return func(*args, **(kwargs or {}))
         tensor, known = args

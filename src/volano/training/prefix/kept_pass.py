@@ -121,12 +121,10 @@ class KeptPass(UnitPass):
                     rows[key] = len(rows)
 
     def note_use(self, values: list[FrozenValue], name: str) -> None:
-        """Implements :class:`Watcher`."""
         if not all(value.is_real for value in values):
             raise PrefixMismatchError(f"{name or 'something'} uses what nothing has used before")
 
     def call(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Implements :class:`UnitPass`."""
         place = self._next
         self._next += 1
         if place >= len(self._calls) or self._calls[place][0] != name:

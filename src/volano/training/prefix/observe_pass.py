@@ -130,20 +130,17 @@ class ObservePass(UnitPass):
         self.unsteady: dict[str, str] = {}
 
     def has_drawn(self) -> bool:
-        """Implements :class:`Watcher`."""
         before, self._states = self._states, self._device.generator_states()
         is_same = torch.equal(before[0], self._states[0])
         own = before[3] is None or torch.equal(before[3], self._states[3])
         return not (is_same and own) or self._device.has_drawn_elsewhere(before)
 
     def note_use(self, values: list[FrozenValue], name: str) -> None:  # noqa: ARG002
-        """Implements :class:`Watcher`."""
         for value in values:
             assert isinstance(value.region, _Region)
             value.region.used |= value.sources
 
     def call(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Implements :class:`UnitPass`."""
         number, inputs = len(self.calls), CallInputs(args, kwargs)
         made = _Call(name)
         self.calls.append(made)

@@ -96,7 +96,6 @@ class FeaturePass(UnitPass):
         """Implements :class:`Watcher`; no value is watched."""
 
     def call(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Implements :class:`UnitPass`."""
         place = len(self._made)
         if place >= len(self._calls) or self._calls[place][1] != name:
             raise PrefixMismatchError(f"{name} is called at another place than before")

@@ -193,7 +193,6 @@ class CausalTraining(Application):
         return self.num_held_bytes / int((self.held[:, 1:] != _FILLING).sum())
 
     def goal(self) -> dict[str, Any]:
-        """Implements :meth:`Application.goal`."""
         return {"goal": CAUSAL}
 
     def about(self) -> dict[str, Any]:

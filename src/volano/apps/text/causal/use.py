@@ -87,7 +87,6 @@ class CausalModel(TrainedModel):
         return KeptWindows(train=held[:0], held=held, num_held_bytes=num_bytes, origin=origin)
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """Implements :meth:`TrainedModel.describe_evaluation`."""
         return [
             f"bits per byte {result['bits_per_byte']:.4f} on {result['num_bytes']:,} bytes of "
             f"{result['origin']}; perplexity {result['perplexity']:.1f} a token"
@@ -145,7 +144,6 @@ class CausalGeneration(WrittenText):
         self._model, self._given = model, given
 
     def pieces(self) -> Iterator[str]:
-        """Implements :meth:`WrittenText.pieces`."""
         given, model, sampling = self._given, self._model, TokenSampling.of(self._given)
         generator = torch.Generator().manual_seed(given.seed)
         end, context = model.about["end_id"], model.about["context"]

@@ -161,7 +161,6 @@ class BagClassifier(nn.Module):
             nn.init.zeros_(self.table.weight)
 
     def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
-        """Runs the forward pass; see the class."""
         weights = weights * self.idf[ids.long()]
         # Each half by itself: texts are rich in pieces, poor in words.
         is_word = ids <= self.num_buckets // 2

@@ -43,7 +43,6 @@ class DecoderClassifier(nn.Module):
         nn.init.zeros_(self.classes.bias)
 
     def forward(self, tokens_NT: Tensor) -> Tensor:
-        """Runs the forward pass; see the class."""
         tokens_NT = tokens_NT.long()
         is_text = tokens_NT != SEPARATOR_ID
         is_text[:, 0] = True

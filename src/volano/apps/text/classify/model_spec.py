@@ -69,7 +69,6 @@ class ClassesSpec(ModelSpec):
 
     @classmethod
     def parsed(cls, fields: dict[str, Any]) -> Self:
-        """Implements :meth:`ModelSpec.parsed`."""
         # Null stands for a figure that is no number.
         fields["candidates"] = {
             name: math.nan if figure is None else float(figure)

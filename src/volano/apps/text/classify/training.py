@@ -318,7 +318,6 @@ class ClassifyTraining(Application):
         return (f"keep=best: the best by {len(self.choice):,} texts that are not trained on",)
 
     def goal(self) -> dict[str, Any]:
-        """Implements :meth:`Application.goal`."""
         return {"goal": GOAL}
 
     def spec_of(self, candidates: dict[str, float], head: ReadHead | None) -> ClassesSpec:

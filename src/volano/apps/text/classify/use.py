@@ -97,7 +97,6 @@ class ClassifyModel(TrainedModel):
         return result
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """Implements :meth:`TrainedModel.describe_evaluation`."""
         return self.spec.answers.tables(result, "texts")
 
     def predict(

@@ -49,7 +49,6 @@ class ClipClassifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Runs the forward pass; see the class."""
         x = self.scale.encode(frames)
         changes = x - torch.cat([x[:, :1], x[:, :-1]], 1)
         maps = self.trunk(torch.cat([x, changes], 2).flatten(0, 1))
@@ -68,7 +67,6 @@ class FrameTrunk(nn.Module):
         self.images = images
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Runs the forward pass; see the class."""
         features = self.images(frames.flatten(0, 1))
         return features.view(-1, frames.shape[1], features.shape[1]).mean(1)
 

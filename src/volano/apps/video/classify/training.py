@@ -174,7 +174,6 @@ class ClipClassifyTraining(Application):
         )
 
     def goal(self) -> dict[str, Any]:
-        """Implements :meth:`Application.goal`."""
         return {"goal": GOAL}
 
     def about_keeping(self) -> tuple[str, ...]:

@@ -97,7 +97,6 @@ class ClipClassifyModel(TrainedModel):
         return result
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """Implements :meth:`TrainedModel.describe_evaluation`."""
         return self.spec.answers.tables(result, "clips")
 
     def predict(self, clips: str | Path | Sequence[str | Path], *, top_k: int = 3) -> Predictions:

@@ -77,7 +77,6 @@ class Transformer(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, noisy: Tensor, levels: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Runs the forward pass; see the class."""
         frames = noisy.shape[1]
         tokens = self.embed_patch(_to_patches(noisy, self.patch))
         per_frame = tokens.shape[1] // frames

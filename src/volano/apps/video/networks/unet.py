@@ -62,7 +62,6 @@ class UNet(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, noisy: Tensor, levels: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Runs the forward pass; see the class."""
         batch, frames, channels, height, width = noisy.shape
         guess = linear_guess(noisy, levels)
         folded = F.pixel_unshuffle(guess.reshape(batch, frames * channels, height, width), _FOLD)

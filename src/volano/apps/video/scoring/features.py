@@ -50,7 +50,6 @@ class FeatureNet(nn.Module):
         return torch.tanh(self.compress(torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], 1)))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Runs the forward pass; see the class."""
         return self.answer(self.features(frames))
 
 
