@@ -78,7 +78,7 @@ def compare(precision: str) -> None:
     task = application.task(STEPS)
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(task, valid=None)
-    recipe = application.recipe(STEPS)
+    recipe = application.recipe_of(STEPS)
     pins = {"optimizer": "as_given", "memory_format": "contiguous", "precision": precision}
     plan = choose_plan(task, PlanRequest(device=device().name, pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision, recipe.matrix_lr, recipe.rest_lr))

@@ -40,7 +40,6 @@ def measure_kernels(device: Device, names: Collection[str] | None = None) -> dic
     is put back.
 
     Args:
-        device: the device.
         names: names among those of :func:`kernel_names`; None measures all.
 
     Returns:

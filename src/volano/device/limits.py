@@ -53,7 +53,6 @@ def measure_some_limits(device: Device, names: Collection[str]) -> dict[str, flo
     back.
 
     Args:
-        device: the device.
         names: fields of :class:`Limits`.
 
     Returns:

@@ -154,7 +154,6 @@ class PlanResult:
     """The plan of a run, found or given.
 
     Attributes:
-        plan: the plan.
         reasons: notices for the user about the plan.
         explanation: why this plan was chosen; None if the plan was given.
         step: measured seconds of a step under the plan; None if it was not measured.

@@ -79,7 +79,6 @@ class CausalNetwork:
     Attributes:
         reference: what names it.
         config: its configuration, by which it can be built again.
-        tokenizer: its tokenizer.
         end_id: the id behind each document; None if it has none.
         digest: of its weights and its tokenizer.
         module: with its weights.

@@ -81,7 +81,6 @@ def load_image_network(
     """Loads the network that a reference names; not that of a run.
 
     Args:
-        reference: the reference.
         text: the reference as a person wrote it.
         model: ``module:function`` of the network to which a file of weights belongs.
 

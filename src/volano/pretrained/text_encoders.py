@@ -221,7 +221,6 @@ class TextEncoder:
         config: its configuration, by which it can be built again.
         pooling, is_unit: see :class:`TextTrunk`.
         num_features: what it gives of each text.
-        tokenizer: its tokenizer.
         digest: of its weights and its tokenizer.
         trunk: with its weights.
         classes: names of the classes of its own head, if it has one; it is left out.

@@ -26,7 +26,6 @@ class Applied:
     """A plan in this process, and what has become of it.
 
     Attributes:
-        plan: the plan.
         has_finished_step: whether an optimizer has made a step.
     """
 

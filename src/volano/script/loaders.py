@@ -64,7 +64,6 @@ class TreatedLoaders:
     """Loaders that have a plan's settings from their first pass on.
 
     Args:
-        settings: the settings.
         notes: the hearer of what is done and left.
     """
 

@@ -112,7 +112,6 @@ class PreparedLoop:
     Iterating gives the loader's batches on the device; :meth:`step` makes an optimizer step of one.
 
     Attributes:
-        plan: the plan.
         num_steps: optimizer steps that were made.
     """
 

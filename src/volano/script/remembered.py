@@ -125,7 +125,6 @@ def remember(
 
     Args:
         script: the script and its arguments.
-        plan: the plan.
         on: the machine as the script's process saw it; None asks, and imports torch.
         figures: what led to it.
     """

@@ -155,7 +155,6 @@ class _Reading:
         classes in it.
 
         Args:
-            value: the value.
             used: the names in the code that reads it.
             depth: how deep it lies within others.
         """

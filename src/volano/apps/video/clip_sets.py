@@ -18,7 +18,6 @@ def read_clips(
     """Reads the clips that options name.
 
     Args:
-        options: the options.
         clip_format: the format of a run's clips; None is what the options want.
         size: the pixels a side that are wanted; None is as the clips have them.
         how: more for ``read_clip_folder``.

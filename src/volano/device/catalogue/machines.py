@@ -16,7 +16,6 @@ class KnownMachine:
     """A machine as one is bought or rented.
 
     Attributes:
-        name: its name.
         devices: the first words of the catalogue's names of its devices.
         per_node: devices of one machine.
         network: bytes per second from one machine to the others, of all its devices together, in

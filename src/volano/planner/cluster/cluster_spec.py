@@ -30,8 +30,6 @@ class ClusterSpec:
     """The devices of a cluster and the machines in which they are.
 
     Attributes:
-        device: the device.
-        machine: the machine.
         world_size: number of devices.
         per_node: devices of one machine.
         device_text: the device as the person wrote it.

@@ -29,7 +29,6 @@ class Findings:
         request: the request to the planner.
         profile: the task's profile on the device.
         space: the candidates.
-        cost_model: the cost model.
         race: the race; None if there was none.
         chosen: the plan that was taken.
         origin: see :class:`Explanation`.

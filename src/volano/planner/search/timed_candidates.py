@@ -36,14 +36,12 @@ class TimedCandidates:
         space: the task's candidates.
         fits: precision -> the ways in which its plans fit the memory; empty if everything surely
             fits.
-        cost_model: the cost model.
         time_budget: the seconds that may be spent.
         request: the request to the planner.
         share: the share of each batch on which candidates are timed.
 
     Attributes:
         space: the candidates, with the refusals that the race brought.
-        share: as given.
         has_ended_early: whether nothing was left that could be faster.
         why_not_compiled: why candidates were not compiled; None if there were none.
     """

@@ -42,7 +42,6 @@ def rates_of(device: Device, needed: Collection[str] | None = None) -> Rates:
     quarter of a second each.
 
     Args:
-        device: the device.
         needed: see :func:`volano.planner.time.roofline.rates_needed`; None needs all.
     """
     path = _path_of(device)

@@ -21,7 +21,6 @@ def draw_scatter(pairs: Mapping[str, Sequence[Sequence[float]]], title: str, out
 
     Args:
         pairs: true and predicted number of examples, by the numbers' names.
-        title: the title.
         out: the file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

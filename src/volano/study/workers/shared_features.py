@@ -100,7 +100,6 @@ class SharedFeatures:
         """Returns a task on features, or the task itself where there are none to be shared.
 
         Args:
-            task: the task.
             is_asked: whether that is done even if it saves little: for a trial that has begun so.
         """
         if self._num_refused >= _MOST_TRUNKS or self._why_not(task) is not None:

@@ -40,7 +40,6 @@ class CompiledFunction:
     of another backend is never used: hence a backend for each pair of them.
 
     Args:
-        function: the function.
         autotunes: whether kernels for products are timed against each other, which takes minutes.
     """
 

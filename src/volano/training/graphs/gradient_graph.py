@@ -53,8 +53,6 @@ class GradientGraph:
     ``failure`` says why.
 
     Args:
-        device: the device.
-        model: the model.
         parameters: those whose gradient is computed.
         compute: computes loss and metrics of a batch, and leaves the gradient in the parameters;
             it seeds nothing.

@@ -21,7 +21,6 @@ class BeforeStep:
 
     Args:
         model: the model, on its device.
-        device: the device.
         keeps_all: whether all buffers are copied, not only small ones and statistics.
     """
 

@@ -46,7 +46,6 @@ class OffloadedActivations(saved_tensors_hooks):
     needed first.
 
     Args:
-        device: the device.
         copies: the copies beside the computation; None makes them in it.
     """
 

@@ -72,7 +72,6 @@ class PassedWithPrefix:
     Args:
         objective: the task's.
         model: the model that is evaluated.
-        device: the device.
         capacity: examples of the set.
 
     Attributes:

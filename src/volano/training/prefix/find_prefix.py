@@ -74,7 +74,6 @@ def find_prefix(
         model: the model in training, on the device.
         objective: returns the loss of a batch, as a step computes it.
         batch: some examples, on the device.
-        device: the device.
 
     Random state and the model's buffers are put back.
     """

@@ -71,7 +71,6 @@ def find_boundary(
         model: the model in the mode of the pass.
         objective: makes the pass; called several times.
         count: examples of its batch.
-        device: the device.
     """
     opened: set[str] = set()
     reasons: dict[str, str] = {}

@@ -44,7 +44,6 @@ class FrozenPrefix:
 
     Args:
         model: the model, on its device, in the mode in which it is passed.
-        device: the device.
         capacity: examples that are expected.
 
     Attributes:
