@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,31 +62,25 @@ def _unwrapped(name: str) -> str:
     return name
 
 
-def load_fitting(
-    module: nn.Module, weights: Mapping[str, Tensor], *, whose: str, head: Collection[str] = ()
-) -> None:
-    """Loads weights into a network; those of its ``head`` are left out if their shapes differ.
+def load_fitting(module: nn.Module, weights: Mapping[str, Tensor], *, whose: str) -> None:
+    """Loads weights into a network.
 
     Raises:
         UsageError: they do not fit; it names tensors and shapes.
     """
     own = module.state_dict()
-    differing = [n for n, t in own.items() if n in weights and weights[n].shape != t.shape]
-    left_out = {name for name in head if name in differing or name not in weights}
-    left_out |= {name for name in own if name.endswith(_OPTIONAL) and name not in weights}
+    left_out = {name for name in own if name.endswith(_OPTIONAL) and name not in weights}
     problems = [
         *(f"{name} is missing" for name in own if name not in weights and name not in left_out),
         *(f"{name} is not of the network" for name in weights if name not in own),
         *(
-            f"{name} is {list(weights[name].shape)}, not {list(own[name].shape)}"
-            for name in differing
-            if name not in left_out
+            f"{name} is {list(weights[name].shape)}, not {list(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in weights and weights[name].shape != tensor.shape
         ),
     ]
     check_fits(problems, whose)
-    module.load_state_dict(
-        {name: tensor for name, tensor in weights.items() if name not in left_out}, strict=False
-    )
+    module.load_state_dict(weights, strict=not left_out)
 
 
 def check_fits(

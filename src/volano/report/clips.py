@@ -101,23 +101,21 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
     return "no mp4: this FFmpeg has no encoder for it"
 
 
-def write_grid(clips: np.ndarray, path: Path, *, most: int = MOST_IN_GRID) -> Path:
-    """Writes a still picture: a row for each of the first ``most`` clips, its frames from left to
+def write_grid(clips: np.ndarray, path: Path) -> Path:
+    """Writes a still picture: a row for each of the first clips, its frames from left to
     right."""
-    return _save_picture(_strip(clips[:most]), path)
+    return _save_picture(_strip(clips[:MOST_IN_GRID]), path)
 
 
-def write_predictions(
-    real: np.ndarray, predicted: np.ndarray, path: Path, *, most: int = 4
-) -> Path:
-    """Writes a still picture: real frames above those predicted from the first ones, which stand
-    again at the left.
+def write_predictions(real: np.ndarray, predicted: np.ndarray, path: Path) -> Path:
+    """Writes a still picture of four clips: real frames above those predicted from the first ones,
+    which stand again at the left.
 
     real uint8 [N, T, C, S, S]; predicted uint8 [N, T - K, C, S, S].
     """
     context = real.shape[1] - predicted.shape[1]
     whole = np.concatenate([real[:, :context], predicted], axis=1)
-    pairs = np.stack([real[:most], whole[:most]], axis=1).reshape(-1, *real.shape[1:])
+    pairs = np.stack([real[:4], whole[:4]], axis=1).reshape(-1, *real.shape[1:])
     return _save_picture(_strip(pairs, gap_before=context, gap_every=2), path)
 
 

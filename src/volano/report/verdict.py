@@ -136,11 +136,11 @@ def wilson_interval(share: float, num_examples: int) -> tuple[float, float]:
 
 
 def normal_interval(
-    value: float, deviation: float, *, at_least: float = -math.inf, at_most: float = math.inf
+    value: float, deviation: float, *, at_most: float = math.inf
 ) -> tuple[float, float]:
-    """Returns the 95 % interval of a figure of normal errors with that standard deviation, within
-    the bounds that it has."""
-    return max(at_least, value - _Z * deviation), min(at_most, value + _Z * deviation)
+    """Returns the 95 % interval of a figure of normal errors with that standard deviation; it is
+    not below 0, nor above ``at_most``."""
+    return max(0.0, value - _Z * deviation), min(at_most, value + _Z * deviation)
 
 
 def interval_text(share: float, num_examples: int) -> str:

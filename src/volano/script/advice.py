@@ -133,9 +133,9 @@ class _Writer:
             self._argue(call, values, settings)
         loaders = {name: str(left.pop(name)) for name in OF_LOADERS if name in left}
         if loaders:
-            self._each("torch", ("DataLoader",), loaders, tuple(loaders))
+            self._each(("DataLoader",), loaders, tuple(loaders))
         if left.pop("fused", None):
-            self._each("torch", _FUSED, {"fused": "True"}, ("fused",))
+            self._each(_FUSED, {"fused": "True"}, ("fused",))
         if left.pop("non_blocking", None):
             for call in self._copies():
                 self._argue(call, {"non_blocking": "True"}, ("non_blocking",))
@@ -157,9 +157,10 @@ class _Writer:
         return told, settings
 
     def _each(
-        self, package: str, names: Iterable[str], values: dict[str, str], settings: tuple[str, ...]
+        self, names: Iterable[str], values: dict[str, str], settings: tuple[str, ...]
     ) -> None:
-        calls = [call for call in self._calls if call.package == package and call.name in names]
+        """Has each call of those classes of torch's give arguments."""
+        calls = [call for call in self._calls if call.package == "torch" and call.name in names]
         taken = [(call, self._taken_values(call, values)) for call in calls]
         for call, own in taken:
             if own:

@@ -71,7 +71,6 @@ class Labels(Target):
     kind: ClassVar[str] = LABELS
     figure: ClassVar[str] = "f1"
     final: ClassVar[str] = "test_mean_average_precision"
-    head_figure: ClassVar[str] = "mean average precision"
 
     def loss(self, outputs: Tensor, wanted: Tensor) -> Loss:
         """Implements :meth:`Target.loss`: the sum of binary cross-entropies of labels uint8
@@ -250,7 +249,7 @@ def _interval(value: float, deviation: float, num_examples: int) -> tuple[float,
     wrong), it is that of a share of so many examples."""
     if deviation == 0:
         return wilson_interval(value, num_examples)
-    return normal_interval(value, deviation, at_least=0.0, at_most=1.0)
+    return normal_interval(value, deviation, at_most=1.0)
 
 
 def _known_mean(values: np.ndarray) -> float:

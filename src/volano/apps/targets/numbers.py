@@ -96,7 +96,6 @@ class Numbers(Target):
     final: ClassVar[str] = "test_mae"
     picture: ClassVar[str] = "predicted over true"
     more_is_better: ClassVar[bool] = False
-    head_figure: ClassVar[str] = "R2"
     # The bag's features have a squared length of 2, and a bias: the curvature is up to 3, and does
     # not fall with what is learned as a cross-entropy's does. With a momentum of 0.9 a rate of 1 is
     # stable; one of 4 was seen not to be.
@@ -189,7 +188,7 @@ class Numbers(Target):
         return {
             "num_examples": len(true),
             "mae": value,
-            "mae_interval": list(normal_interval(value, deviation, at_least=0.0)),
+            "mae_interval": list(normal_interval(value, deviation)),
             "rmse": float(np.sqrt(((errors / units) ** 2).mean())),
             "r2": float(np.mean(known)) if known else None,
             "baseline_mae": float((trivial / units).mean()),

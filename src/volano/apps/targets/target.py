@@ -45,7 +45,6 @@ class Target(ABC):
         kind: its name in options and folders.
         figure: the metric of an evaluation by which trainings are compared.
         more_is_better: whether a larger one is.
-        head_figure: what the cross-validated figure of a solved head is, in words.
         rate: multiple of the learning rates that suit a cross-entropy of classes.
         output: name of what the network gives.
         final: the first of its figures in ``run.json``, by which its runs are known.
@@ -59,7 +58,6 @@ class Target(ABC):
     kind: ClassVar[str]
     figure: ClassVar[str]
     more_is_better: ClassVar[bool] = True
-    head_figure: ClassVar[str] = "accuracy"
     rate: ClassVar[float] = 1.0
     output: ClassVar[str] = "logits"
     final: ClassVar[str]

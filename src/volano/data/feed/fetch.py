@@ -177,18 +177,17 @@ class Fetcher:
             ) from error
 
 
-def first_batches(task: Task, *, most: int = 4, seconds: float = 0.5) -> tuple[Batch, ...]:
-    """Returns some of a run's first global batches on the host, the one with the most bytes first.
+def first_batches(task: Task, *, seconds: float = 0.5) -> tuple[Batch, ...]:
+    """Returns a run's first four global batches on the host, the one with the most bytes first.
 
     Padded batches differ in size, and a step that fits the largest fits the others. There are fewer
-    than ``most`` if they take more than ``seconds`` to make. A corrupt example is replaced, as in
-    the run.
+    if they take more than ``seconds`` to make. A corrupt example is replaced, as in the run.
     """
     order = Order.of(task)
     order = dataclasses.replace(order, batch_size=min(order.batch_size, order.num_examples))
     fetcher, batches = Fetcher(task.data, task.collate, task.order_seed), []
     end = time.perf_counter() + seconds
-    for key in order.keys(0, min(most, task.num_steps)):
+    for key in order.keys(0, min(4, task.num_steps)):
         batches.append(fetcher(key).batch)
         if time.perf_counter() > end:
             break

@@ -30,7 +30,7 @@ def available_host_bytes() -> int | None:
 
 def resident_bytes() -> int | None:
     """Returns the bytes of this process that lie in RAM."""
-    pages = _pages("/proc/self/statm", 1)
+    pages = _pages(1)
     return None if pages is None else pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -100,13 +100,13 @@ def _left_in_limits() -> Iterator[int]:
         return
     # The columns of proc(5)'s statm: the whole address space, and data with stack.
     for kind, column in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
-        limit, pages = resource.getrlimit(kind)[0], _pages("/proc/self/statm", column)
+        limit, pages = resource.getrlimit(kind)[0], _pages(column)
         if limit != resource.RLIM_INFINITY and pages is not None:
             yield limit - pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _pages(path: str, column: int) -> int | None:
-    for line in _lines(Path(path)):
+def _pages(column: int) -> int | None:
+    for line in _lines(Path("/proc/self/statm")):
         return int(line.split()[column])
     return None
 

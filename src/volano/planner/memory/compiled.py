@@ -63,19 +63,16 @@ class GraphCapture:
     Attributes:
         has_randomness: whether a graph holds random operations, which a partitioner must not
             compute again (pytorch#190758).
-        num_graphs: number of graphs, forward and backward ones.
     """
 
     def __init__(self) -> None:
         self.has_randomness = False
-        self.num_graphs = 0
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns ``function`` as ``torch.compile`` would make it. Its first call compiles."""
         return torch.compile(function, backend=aot_backend(self._kept))
 
     def _kept(self, graph: GraphModule, _inputs: Any) -> Callable[[list[Any]], Any]:
-        self.num_graphs += 1
         self.has_randomness |= any(_is_random(node.target) for node in graph.graph.nodes)
 
         def run(values: list[Any]) -> Any:

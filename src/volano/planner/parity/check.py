@@ -97,7 +97,6 @@ def check_parity(
     plan: Plan,
     *,
     reference: Reference | None = None,
-    step: int = 0,
     seconds: float = 60.0,
 ) -> Parity:
     """Compares a plan with the reference on one batch of the task, through the engine that would
@@ -107,7 +106,6 @@ def check_parity(
         task: the task that is trained.
         plan: the candidate.
         reference: the reference of the same task and device; made here if there is none.
-        step: the step whose batch and random numbers are compared, for a reference made here.
         seconds: about how long the passes may take, for a reference made here.
 
     Random state, settings and every object of the task's maker are as before. A plan that fails to
@@ -117,7 +115,7 @@ def check_parity(
     figures: dict[str, float] = {}
     said: list[str] = []
     try:
-        reference = reference or Reference(task, plan.device, seconds=seconds, step=step)
+        reference = reference or Reference(task, plan.device, seconds=seconds)
         _Check(reference, plan, figures, said).run()
         summary = (
             f"the gradient is off by {figures['error']:.1e} of its norm, eager's by "

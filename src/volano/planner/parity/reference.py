@@ -67,7 +67,6 @@ class Reference:
         device: the device on which the candidates run.
         seconds: about how long the passes that one candidate costs may take; the batch is cut until
             they do. 8 of its examples, or all if there are fewer, are always looked at.
-        step: the step whose batch and random numbers are looked at.
         most_examples: limit of the examples that are looked at, if memory is tight; None for no
             limit.
 
@@ -88,11 +87,10 @@ class Reference:
         device: str = "cpu",
         *,
         seconds: float = 60.0,
-        step: int = 0,
         most_examples: int | None = None,
     ) -> None:
         started = time.perf_counter()
-        self.device, self.step = Device(device), step
+        self.device = Device(device)
         self.baseline = Plan.baseline(device)
         self._exact: dict[Any, Gradient] = {}
         self._outcomes: dict[Any, StepOutcome] = {}
@@ -100,8 +98,7 @@ class Reference:
         self.why_not_float64: str | None = None
         self.ran_out = self.plain_attention = False
         with self.kept(self.baseline):
-            whole = take_probe_batch(task, self.device, step=step)
-            self._whole = whole
+            self._whole = whole = take_probe_batch(task, self.device)
             self.probe_batch, self.num_draws = self._affordable(whole, seconds, most_examples)
             self.num_draws_without_dropout = (
                 self._count_draws(dropout=False) if self.num_draws else 0

@@ -93,7 +93,6 @@ class ScriptRunner:
         *,
         limits: dict[str, float],
         seconds: float,
-        least_steps: int = 1,
         is_reference: bool = False,
     ) -> WatchedRun:
         """Runs the script under a plan until enough steps were seen.
@@ -102,7 +101,6 @@ class ScriptRunner:
             plan: an empty one is the script as it is.
             limits: see :class:`~volano.script.watch.observe.ObservationLimits`.
             seconds: the most that the child may take.
-            least_steps: measured steps below which there is nothing to say.
             is_reference: whether models compute in float64.
 
         Raises:
@@ -127,7 +125,7 @@ class ScriptRunner:
         # What a plan breaks is no mistake of the person's: the last line of it is enough.
         is_own = plan.is_empty and not is_reference and not self._is_quiet
         errors = folder / "errors.txt" if is_own else None
-        self._check(record, code, folder, seconds, least_steps, errors)
+        self._check(record, code, folder, seconds, errors)
         assert record is not None
         measured = sum(record["each_step_seconds"]) + record["evaluation_seconds"]
         return WatchedRun(
@@ -168,7 +166,7 @@ class ScriptRunner:
 
     def _check(
         self, record: dict[str, Any] | None, code: int | None, folder: Path, seconds: float,
-        least_steps: int, errors: Path | None,
+        errors: Path | None,
     ) -> None:  # fmt: skip
         name = self.script.words
         if record is None and code is not None:
@@ -198,9 +196,9 @@ class ScriptRunner:
                 got=f"exit code {code}" + ("" if errors else _last_line(folder / "errors.txt")),
                 exit_code=code or 1,
             )  # fmt: skip
-        self._check_steps(record, least_steps)
+        self._check_steps(record)
 
-    def _check_steps(self, record: dict[str, Any], least_steps: int) -> None:
+    def _check_steps(self, record: dict[str, Any]) -> None:
         name, hint = self.script.words, None
         if record["starts_processes"]:
             hint = "It has started processes of its own; training is seen in the first one only"
@@ -213,7 +211,7 @@ class ScriptRunner:
             raise ScriptError(
                 f"{name} must step an optimizer of torch's", got=f"{found} without one", remedy=hint
             )
-        if record["num_steps"] < least_steps:
+        if not record["num_steps"]:
             raise ScriptError(
                 f"{name} must make some steps after the first, which are slower than others",
                 got=f"its end after {num_steps}",

@@ -80,11 +80,6 @@ class Judge:
         self._references = train[: NUM_REFERENCES * count].split(max(1, count))[:NUM_REFERENCES]
         self._real = [features_of(net, part, device) for part in self._references]
 
-    @property
-    def num_compared(self) -> int:
-        """The number of clips in each set that is compared with the test clips."""
-        return len(self._references[0])
-
     def ratio(self, clips: Tensor, distance: Callable[[Tensor, Tensor], float]) -> float:
         """Returns ``D(clips, test) / D(train, test)``, the latter a mean over sets of real clips;
         clips uint8 [N, T, ...]."""
