@@ -133,7 +133,8 @@ class ExplainGroup(GroupByFirst):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts a script's name before Volano's options, which stand first there."""
-        valued = {flag for option in _script_command("").params for flag in _valued(option)}
+        options = [p for p in _script_command("").params if not getattr(p, "is_flag", True)]
+        valued = {flag for option in options for flag in option.opts}
         return super().parse_args(ctx, name_first(args, valued))
 
     def named(self, name: str) -> Any:
@@ -167,11 +168,6 @@ def _script_command(name: str) -> Any:
     help = "Say where the time of a script's steps goes. Its own arguments stand behind its name."
     function = functools.partial(_explain_script, name)
     return command_of(function, parameters_from(_script_options), name=name, help=help)
-
-
-def _valued(option: Any) -> list[str]:
-    """Returns the flags of an option that takes a value."""
-    return [] if getattr(option, "is_flag", True) else option.opts
 
 
 def first_answer() -> Observer:

@@ -44,7 +44,10 @@ def from_trainer(trainer: Any, *, leave_out: Collection[str] = (), **options: An
     with needs_package("This needs the extra `transformers`", "'volano[transformers]'"):
         import transformers
     kind, arguments = type(trainer), trainer.args
-    own = [name for name in _LOOP if _is_own(kind, name, transformers.Trainer)]
+    own = [
+        name for name in _LOOP
+        if getattr(kind, name, None) is not getattr(transformers.Trainer, name, None)
+    ]  # fmt: skip
     refuse_hooks(own, leave_out, kind.__name__)
     refuse_hooks(_callbacks(trainer), leave_out, "callbacks")
     for name, neutral in _NEUTRAL.items():
@@ -86,10 +89,6 @@ class _TrainerObjective:
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Returns the mean loss of a batch."""
         return self._trainer.compute_loss(model, dict(batch))  # it takes labels out of it
-
-
-def _is_own(kind: type, name: str, base: type) -> bool:
-    return getattr(kind, name, None) is not getattr(base, name, None)
 
 
 def _callbacks(trainer: Any) -> list[str]:

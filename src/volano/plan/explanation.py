@@ -225,7 +225,7 @@ class Explanation:
             "seconds": dict(self.seconds),
             "memory": None
             if memory is None
-            else {**memory.categories, **_without_categories(memory)},
+            else {**memory.categories, **{name: getattr(memory, name) for name in _MEMORY_FIELDS}},
             "time": None
             if self.time is None
             else {**asdict(self.time), "bounds": dict(self.time.bounds)},
@@ -320,10 +320,6 @@ _PLAIN_FIELDS = (
     "planning_seconds", "verdict", "budget", "needed", "measured",
 )  # fmt: skip
 _MEMORY_FIELDS = ("peak", "lower", "upper", "operator", "host", "origin")
-
-
-def _without_categories(memory: MemoryPrediction) -> dict[str, Any]:
-    return {name: getattr(memory, name) for name in _MEMORY_FIELDS}
 
 
 def _memory(value: dict[str, Any]) -> MemoryPrediction:

@@ -130,7 +130,8 @@ def _figure_rows(records: Sequence[RunRecord]) -> list[Row]:
             and len(known) == len(values)
             and len(set(known)) > 1
         )
-        best = _places(values, (max if direction else min)(known)) if can_be_best else ()
+        bar = (max if direction else min)(known) if can_be_best else None
+        best = tuple(n for n, value in enumerate(values) if can_be_best and value == bar)
         rows.append(
             Row(
                 name=capital(title_of(name)),
@@ -243,7 +244,3 @@ def _surroundings(record: RunRecord) -> dict[str, str]:
         "python": machine.get("python"),
     }
     return {**{name: str(value) for name, value in facts.items() if value is not None}, **versions}
-
-
-def _places(values: Sequence[float | None], value: float) -> tuple[int, ...]:
-    return tuple(place for place, candidate in enumerate(values) if candidate == value)

@@ -135,7 +135,7 @@ class StudyStorage:
         return self._journal is None
 
     def _warn_of_cost(self) -> None:
-        backend = _backend_of(self._storage)
+        backend = getattr(self._storage, "_backend", self._storage)  # behind Optuna's cache of one
         if isinstance(backend, RDBStorage) and backend.url.startswith("sqlite"):
             self.notices.append(
                 "SQLite takes about 40 ms a trial, and 10 ms for each value reported; "
@@ -259,11 +259,6 @@ def running_trial(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> optun
     # nothing.
     study.sampler = optuna.samplers.RandomSampler()
     return optuna.Trial(study, trial._trial_id)
-
-
-def _backend_of(storage: BaseStorage) -> BaseStorage:
-    """Returns the storage behind Optuna's cache of one."""
-    return getattr(storage, "_backend", storage)
 
 
 @contextlib.contextmanager

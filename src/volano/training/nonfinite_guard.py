@@ -81,7 +81,8 @@ class NonfiniteGuard:
             self._flag.zero_()
         looked_at = [] if self._is_cpu else scalars
         if not has_all:
-            looked_at = [*looked_at, *self._gradients()]
+            gradients = [_dense(local(p.grad)) for p in self._parameters if p.grad is not None]
+            looked_at = [*looked_at, *gradients]
         self._look_at_all(looked_at)
         if self._share is not None and not has_all:
             self._share(self._flag)
@@ -95,9 +96,6 @@ class NonfiniteGuard:
         """Returns how many of the last steps are behind a raised flag that is still on the device,
         if the guard defers."""
         return self._num_flagged if self.is_deferred else 0
-
-    def _gradients(self) -> list[Tensor]:
-        return [_dense(local(p.grad)) for p in self._parameters if p.grad is not None]
 
     def _look_at_all(self, tensors: list[Tensor]) -> None:
         """Looks at tensors with one launch for each type: loss and norm go with the gradients."""

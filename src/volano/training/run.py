@@ -268,10 +268,9 @@ class _Training:
             with contextlib.suppress(RunError):
                 self._folder.check_held()
                 step = 0 if self._session is None else self._session.step
-                self._folder.update_run(
-                    status="failed", reason=_reason_of(error), step=step,
-                    notices=self._keeper.notices,
-                )  # fmt: skip
+                reason = "interrupted" if isinstance(error, KeyboardInterrupt) else in_words(error)
+                notices = self._keeper.notices
+                self._folder.update_run(status="failed", reason=reason, step=step, notices=notices)
         self._everyone.on_end("failed")
 
     def _ended(self, session: Session, status: str, model: nn.Module) -> Run:
@@ -308,10 +307,6 @@ def _taken_up(session: Session, folder: RunFolder) -> dict[str, Any]:
             "saved_seconds": round(use.saved_seconds + before.get("saved_seconds", 0.0), 3),
         }
     }
-
-
-def _reason_of(error: BaseException) -> str:
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else in_words(error)
 
 
 def _start_info(session: Session, folder: RunFolder) -> StartInfo:

@@ -192,12 +192,13 @@ class Labels(Target):
         }
 
     def score(self, scores: Mapping[str, Any]) -> Score:
+        low, high = scores["mean_average_precision_interval"]
         return Score(
             name="mean average precision",
             value=scores["mean_average_precision"],
             trivial={"label frequencies": scores["baseline_mean_average_precision"]},
             num_examples=scores["num_examples"],
-            interval=_pair(scores["mean_average_precision_interval"]),
+            interval=(low, high),
         )
 
     def tables(self, result: Mapping[str, Any], what: str) -> list[str | Table]:
@@ -238,10 +239,6 @@ class Labels(Target):
 
     def transformers_config(self) -> dict[str, Any]:
         return {"problem_type": "multi_label_classification"}
-
-
-def _pair(value: Sequence[float]) -> tuple[float, float]:
-    return value[0], value[1]
 
 
 def _interval(value: float, deviation: float, num_examples: int) -> tuple[float, float]:

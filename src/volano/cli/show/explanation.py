@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from volano.plan.explanation import Explanation
-    from volano.report.planning import CandidateRow, PlanningFigures, TimeBar
+    from volano.report.planning import PlanningFigures, TimeBar
 
 MOST_COLUMNS = 100
 _FEWEST_COLUMNS = (
@@ -288,7 +288,7 @@ def _candidates(planning: PlanningFigures, page: _Page) -> Iterator[RenderableTy
     rows = planning.candidates
     if not rows:
         return
-    cells = [_figures_of(row) for row in rows]
+    cells = [(row.predicted, row.measured, row.startup, row.total, row.memory) for row in rows]
     has_figures = any(word != NOTHING for words in cells for word in words)
     beside = "predicted and measured in ms a step" if has_figures else "nothing was measured"
     yield from page.heading(f"Candidates ({len(rows)})", beside)
@@ -312,10 +312,6 @@ def _candidates(planning: PlanningFigures, page: _Page) -> Iterator[RenderableTy
         yield page.inset(words, 2 * _INDENT)
     if planning.accuracy:
         yield page.inset(page.text(planning.accuracy, "dim"))
-
-
-def _figures_of(row: CandidateRow) -> tuple[str, ...]:
-    return row.predicted, row.measured, row.startup, row.total, row.memory
 
 
 def _candidate_line(

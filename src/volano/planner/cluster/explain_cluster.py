@@ -241,11 +241,8 @@ class _OnCluster:
             verdict=verdict(Prediction(memory=memory, target="accelerator"), self._budget),
             examples_per_second=rate,
             tokens_per_second=None if tokens is None else rate * tokens,
-            device_hours=world_size * self._hours(step.step),
+            device_hours=world_size * (step.step * self._task.num_steps / 3600),
         )
-
-    def _hours(self, step: float) -> float:
-        return step * self._task.num_steps / 3600
 
     def _tokens_per_example(self) -> float | None:
         """Returns the indices of an example, if the batch is a table of them."""

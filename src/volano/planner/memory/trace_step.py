@@ -147,9 +147,11 @@ class _Capture:
         step = self._step(size, micro_batch)
         if self._graphs is not None:  # compiled beforehand: compiling computes nothing of the step
             step(fake_batch(batch), 0)
+        # Whether the next batch is on its way to the device already; see RingFeed.
+        is_ahead = not self._is_cpu and self._plan.feed == "ring"
         with tracker:
             self._adopt_model()
-            ahead = self._arrived(batch, "data") if self._is_ahead() else None
+            ahead = self._arrived(batch, "data") if is_ahead else None
             now = self._arrived(batch, "batch")
             # This step makes the gradients' and the optimizer's tensors; the next one is steady.
             step(now, 0)
@@ -230,10 +232,6 @@ class _Capture:
         made = fake_batch(batch)
         self._tracker.adopt(tensors_of(made), category)
         return made
-
-    def _is_ahead(self) -> bool:
-        """Checks whether the next batch is on its way to the device already; see RingFeed."""
-        return not self._is_cpu and self._plan.feed == "ring"
 
     def _result(self, batch: Batch, size: int, micro_batch: int) -> TracedStep:
         peak = self._tracker.peak()

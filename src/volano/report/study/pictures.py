@@ -210,7 +210,7 @@ def _draw_parallel(
     colours = colormaps["viridis"]
     darkest, lightest = _SHADES[look["ink"]]
     goodness = [
-        1 - place if not record.is_maximized else place for place in map(_some, axes[-1].places)
+        (place or 0.0) if record.is_maximized else 1 - (place or 0.0) for place in axes[-1].places
     ]
     best = record.find_best()
     # The worst first, so that the better ones lie above them.
@@ -243,10 +243,6 @@ def _draw_axis(plot: Any, across: int, axis: Axis, look: dict[str, str]) -> None
             across + 0.045, height, _text(label, 14), va="center", color=look["ink"], fontsize=7.5,
             zorder=6, bbox=behind,
         )  # fmt: skip
-
-
-def _some(place: float | None) -> float:
-    return 0.0 if place is None else place
 
 
 def _segments(axes: Sequence[Axis], trial: int) -> list[list[tuple[float, float]]]:

@@ -151,13 +151,14 @@ class ScriptRace:
         verdict = self._guard.check(plan, _computed(seen))
         if not verdict.passed and plan.semantics() != "exact" and self._refer():
             verdict = self._guard.check(plan, _computed(seen))
+        startup = min(base.startup_seconds for base in self._base)
         self._note(
             ScriptCandidate(
                 plan=plan,
                 status="measured" if verdict.passed else "struck",
                 seconds=seen.step_seconds,
                 gain=self.base_seconds / seen.step_seconds,
-                startup_seconds=seen.startup_seconds - self._startup_seconds(),
+                startup_seconds=seen.startup_seconds - startup,
                 reason=verdict.reason,
             )
         )
@@ -225,9 +226,6 @@ class ScriptRace:
         if self._has_time(num_children=2):
             with contextlib.suppress(ScriptError):  # what was found stands
                 self._base.append(self._seen(ScriptPlan()))
-
-    def _startup_seconds(self) -> float:
-        return min(seen.startup_seconds for seen in self._base)
 
     def _has_time(self, num_children: int) -> bool:
         needed = num_children * (self._base[-1].startup_seconds + self._limits["seconds"])

@@ -172,7 +172,8 @@ class ScriptRunner:
         if record is None and code is not None:
             _show(errors)
             end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise ScriptError(f"{name} must run by itself", got=end, exit_code=_shell_code(code))
+            shell_code = 128 - code if code < 0 else code or 1
+            raise ScriptError(f"{name} must run by itself", got=end, exit_code=shell_code)
         if record is None:
             raise ScriptError(
                 f"{name} must step an optimizer within `seconds`",
@@ -296,10 +297,6 @@ def _where(path: Path) -> str:
             if "site-packages" not in file and file.startswith(here):
                 return f"; it was at {os.path.relpath(file, here)}:{line}"
     return ""
-
-
-def _shell_code(code: int) -> int:
-    return 128 - code if code < 0 else code or 1
 
 
 def check_single_process() -> None:

@@ -89,7 +89,8 @@ class GradientGraph:
         computed eagerly. Generators are seeded by the caller, before."""
         if self.failure is not None:
             return None
-        shapes = _shapes(batch)
+        # The numbers of a batch that are no tensors are part of what is recorded.
+        shapes = repr(map_tensors(lambda t: (tuple(t.shape), t.dtype, t.stride()), batch))
         if shapes != self._seen:
             if self._graph is None:
                 self._seen = shapes
@@ -165,11 +166,6 @@ def check_recorded(graph: GradientGraph | None) -> None:
 def generators_of(task: Task, generator: torch.Generator) -> tuple[torch.Generator, ...]:
     """Returns the generators that a task's step draws from, besides the device's default one."""
     return () if task.augment is None else (generator,)
-
-
-def _shapes(batch: Batch) -> str:
-    # The numbers of a batch that are no tensors are part of what is recorded.
-    return repr(map_tensors(lambda t: (tuple(t.shape), t.dtype, t.stride()), batch))
 
 
 def _plain_values(model: nn.Module) -> list[dict[str, Any]]:

@@ -139,7 +139,10 @@ class _Finder:
         change = max(changes)
         if again.num_new or not change <= allowed_difference(self._device):
             return f"loss and gradient change by {change:.1e} if its output is kept"
-        layers = [m for m in self._model.modules() if _has_own(m)]
+        layers = [
+            module for module in self._model.modules()
+            if any(value is not None for value in parameters_of(module).values())
+        ]  # fmt: skip
         inside = {id(m) for unit in boundary.kept_units.values() for m in unit.modules()}
         return FrozenPrefixFacts(
             boundary=boundary,
@@ -194,10 +197,6 @@ class _Finder:
                 else:
                     bad[region] = "what it computes of an example depends on the others of a batch"
         return bad, worst
-
-
-def _has_own(module: nn.Module) -> bool:
-    return any(value is not None for value in parameters_of(module).values())
 
 
 def _until_known(objective: Callable[[], Any], passed: KeptPass) -> None:

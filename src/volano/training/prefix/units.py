@@ -42,7 +42,8 @@ def frozen_units(model: nn.Module, opened: Collection[str] = ()) -> dict[str, nn
             return
         seen.add(id(module))
         is_open = not name or name in opened or isinstance(module, _CONTAINERS)
-        if not is_open and not _trains(module) and all(map(_is_settled, module.modules())):
+        trains = any(parameter.requires_grad for parameter in module.parameters())
+        if not (is_open or trains) and all(map(_is_settled, module.modules())):
             found[name] = module
             seen.update(map(id, module.modules()))
             return
@@ -56,10 +57,6 @@ def frozen_units(model: nn.Module, opened: Collection[str] = ()) -> dict[str, nn
 def has_parameters(module: nn.Module) -> bool:
     """Returns whether a module or a part of it has parameters."""
     return any(True for _ in module.parameters())
-
-
-def _trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _is_settled(module: nn.Module) -> bool:
