@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import multiprocessing
 import pickle
+import signal
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,18 @@ def pickled(value: Any) -> bytes:
     return content.getvalue()
 
 
+def begin_as_child(ends: Sequence[Connection]) -> None:
+    """Begins the work of a process that a run has started: closes the ends of connections that it
+    inherited and that are not its own, and leaves Ctrl-C and a hangup, which reach the whole group
+    of processes, to the one that started it. SIGTERM ends it."""
+    for end in ends:
+        end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def end_processes(processes: Sequence[BaseProcess], patience: float) -> None:
     """Ends processes that were asked to end: waits ``patience`` seconds for all together, then
     terminates those that are left, then kills them. What the kernel holds fast outlives even that,
@@ -44,6 +58,15 @@ def end_processes(processes: Sequence[BaseProcess], patience: float) -> None:
             if not process.is_alive():
                 process.close()
         left = [process for process in left if is_open(process) and process.is_alive()]
+
+
+def how_it_ended(process: BaseProcess, patience: float) -> str:
+    """Waits for the end of a process, and says how it ended: ``was ended by SIGKILL``."""
+    process.join(patience)
+    code = process.exitcode
+    if code is not None and code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
 
 
 def is_open(process: BaseProcess) -> bool:

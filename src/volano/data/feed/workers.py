@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import pickle
 import queue
-import signal
 import tempfile
 import threading
 import time
@@ -29,7 +28,13 @@ import torch
 from volano.data.feed.fetch import Fault, Fetcher
 from volano.data.feed.slots import Slots, SlotWriter, map_slots
 from volano.data.order import Key
-from volano.device.processes import end_processes, pickled, start_method
+from volano.device.processes import (
+    begin_as_child,
+    end_processes,
+    how_it_ended,
+    pickled,
+    start_method,
+)
 from volano.errors import DataError, VolanoError
 from volano.task import Batch
 
@@ -300,12 +305,7 @@ class _Worker:
         return self._process
 
     def _how_it_ended(self) -> str:
-        self._process.join(_PATIENCE_SECONDS)
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
-        else:
-            how = f"ended with exit code {code}"
+        how = how_it_ended(self._process, _PATIENCE_SECONDS)
         self._crashes.seek(0)
         stack = self._crashes.read().decode(errors="replace").strip()
         return f"(pid {self._process.pid}) {how}" + (f":\n{stack}\n" if stack else "")
@@ -323,14 +323,7 @@ def _end(workers: list[_Worker]) -> None:
 def _work(
     there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: int | None, parent: int
 ) -> None:
-    for end in ends:
-        end.close()
-    # Ctrl-C reaches the whole process group; the step in flight still needs its batch. SIGTERM must
-    # end a worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    begin_as_child(ends)  # the step in flight still needs its batch
     # Torchrun signals a rank's whole group; it needs us to the end.
     with contextlib.suppress(OSError, AttributeError):
         os.setpgid(0, 0)

@@ -28,7 +28,14 @@ from typing import Any
 
 import torch
 
-from volano.device.processes import cpu_ticks, end_processes, pickled, start_method
+from volano.device.processes import (
+    begin_as_child,
+    cpu_ticks,
+    end_processes,
+    how_it_ended,
+    pickled,
+    start_method,
+)
 from volano.errors import RunError, UsageError, VolanoError
 from volano.study.workers.executor import Executor, Make, answer_of, defect_of, report_in
 from volano.study.workers.messages import Assignment, Lost, Report
@@ -258,15 +265,9 @@ class _Process:
 
     def how_it_ended(self) -> str:
         """Describes how it ended, in words."""
-        self._process.join(_PATIENCE_SECONDS)
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            hint = ", often for want of memory" if -code == signal.SIGKILL else ""
-            return (
-                f"worker process {self._process.pid} was ended by "
-                f"{signal.Signals(-code).name}{hint}"
-            )
-        return f"worker process {self._process.pid} ended with exit code {code}"
+        how = how_it_ended(self._process, _PATIENCE_SECONDS)
+        hint = ", often for want of memory" if self._process.exitcode == -signal.SIGKILL else ""
+        return f"worker process {self._process.pid} {how}{hint}"
 
     def dismiss(self) -> None:
         """Asks it to end."""
@@ -283,14 +284,7 @@ class _Process:
 
 
 def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) -> None:
-    for end in ends:
-        end.close()
-    # Ctrl-C reaches the whole process group; the driver decides what becomes of the study. SIGTERM
-    # must end a worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    begin_as_child(ends)  # the driver decides what becomes of the study
     if _CAN_HOLD:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     if ends:
