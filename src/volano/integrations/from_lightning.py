@@ -14,7 +14,7 @@ from volano.errors import TaskError, needs_package
 from volano.integrations.foreign import refuse_hooks, set_of, tabulated
 from volano.task import Batch, Duration, Loss, Task, num_examples
 from volano.task.loss import TAKEN_NAMES
-from volano.training.optim.make import make_again
+from volano.training.optim.make_optimizer import make_again
 
 # Methods of a module that say what a Task says too, or what it does not need.
 _TAKEN = {

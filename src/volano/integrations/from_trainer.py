@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from volano.errors import TaskError, needs_package
 from volano.integrations.foreign import refuse_hooks, set_of, tabulated
 from volano.task import Batch, Task
-from volano.training.optim.make import make_again
+from volano.training.optim.make_optimizer import make_again
 
 # Methods of the Trainer's loop that a Task does not call.
 _LOOP = (

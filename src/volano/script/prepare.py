@@ -36,7 +36,7 @@ from volano.training import choose_implementation
 from volano.training.graphs.compiling import CompiledFunction
 from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
 from volano.training.memory.out_of_memory import OutOfMemoryFallback, attempt
-from volano.training.optim.make import make_again, with_own_marks
+from volano.training.optim.make_optimizer import make_again, with_own_marks
 
 
 def advise(

@@ -18,7 +18,7 @@ from volano.training.health.length_revision import LengthRule
 from volano.training.memory.out_of_memory import is_out_of_memory
 from volano.training.memory.recompute import blocks_of
 from volano.training.observe import Observer, Observers, StartInfo
-from volano.training.optim.make import choose_implementation, make_optimizer
+from volano.training.optim.make_optimizer import choose_implementation, make_optimizer
 from volano.training.optim.muon import MuonAdamW
 from volano.training.progress import PlainProgress, RichProgress, make_progress
 from volano.training.run import Run, load_run, prepare_run, run_task

@@ -38,7 +38,7 @@ from volano.training.graphs.gradient_graph import why_not_graph
 from volano.training.memory.activations import Activations
 from volano.training.memory.offload import OffloadedState, why_not_offloaded
 from volano.training.memory.out_of_memory import MaySplit, OutOfMemoryFallback
-from volano.training.optim.make import set_mode
+from volano.training.optim.make_optimizer import set_mode
 from volano.training.prefix.apply import PassedWithPrefix, training_prefix
 from volano.training.state import make_state
 from volano.training.step import Step, takes_whole_batch

@@ -14,7 +14,7 @@ from volano.device import Device
 from volano.plan import Plan
 from volano.task import Task
 from volano.training.optim.ema import Ema
-from volano.training.optim.make import (
+from volano.training.optim.make_optimizer import (
     choose_implementation,
     left_out,
     make_optimizer,

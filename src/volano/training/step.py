@@ -44,8 +44,8 @@ from volano.training.memory.out_of_memory import (
     update_failed,
 )
 from volano.training.nonfinite_guard import NonfiniteGuard
-from volano.training.optim.make import closure_needed, set_learning_rates
-from volano.training.prefix.prefix import NOT_ALIKE, FrozenPrefix
+from volano.training.optim.make_optimizer import closure_needed, set_learning_rates
+from volano.training.prefix.frozen_prefix import NOT_ALIKE, FrozenPrefix
 from volano.training.state import TrainState
 
 AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is for

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from volano.packing.member import MemberState
 from volano.packing.optim.fused_steps import FusedSteps
 from volano.task import progress_at
-from volano.training.optim.make import set_learning_rates
+from volano.training.optim.make_optimizer import set_learning_rates
 
 # name -> the gradient of each member
 _Slices = Mapping[str, Sequence[Tensor]]

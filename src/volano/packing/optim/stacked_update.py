@@ -21,7 +21,7 @@ from volano.packing.member import MemberState
 from volano.packing.optim.formulas import FORMULAS, Formula, Vector
 from volano.packing.optim.per_member import multiplier_at
 from volano.training import MuonAdamW
-from volano.training.optim.make import set_learning_rates
+from volano.training.optim.make_optimizer import set_learning_rates
 
 _CLASSES = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, MuonAdamW)
 _FLAGS = ("amsgrad", "maximize", "capturable", "differentiable")

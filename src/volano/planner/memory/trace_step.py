@@ -31,7 +31,7 @@ from volano.device.torch_private import (
 from volano.errors import ObjectiveError, reason_of
 from volano.plan import Plan
 from volano.plan.prediction import Operation
-from volano.planner.memory.accelerator import AcceleratorChoices
+from volano.planner.memory.accelerator_choices import AcceleratorChoices
 from volano.planner.memory.compiled import GraphCapture, activation_budget
 from volano.planner.memory.cpu_workspace import (
     reserve_on_accelerator,

@@ -28,14 +28,14 @@ from volano.training.prefix.find_prefix import (
     has_frozen_layers,
     off,
 )
-from volano.training.prefix.on_features import (
+from volano.training.prefix.row_digests import RowDigests
+from volano.training.prefix.task_on_features import (
     FeaturePass,
     FeaturePlan,
     GivenFeatures,
     on_features,
     without_units,
 )
-from volano.training.prefix.row_digests import RowDigests
 from volano.training.prefix.units import PrefixMismatchError
 
 # Examples with which a task on features is compared with the task itself.

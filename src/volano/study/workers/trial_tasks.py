@@ -12,7 +12,7 @@ from volano.packing import Member
 from volano.study.workers.messages import Assignment, Trial, TrialOutcome
 from volano.study.workers.same_data import check_same_data
 from volano.study.workers.shared_features import SharedFeatures
-from volano.study.workers.structures import BuiltTask, StructureIndex
+from volano.study.workers.structure_index import BuiltTask, StructureIndex
 from volano.task import Duration, Task, describe_data
 
 Build = Callable[[Any], Task]

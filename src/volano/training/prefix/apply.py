@@ -11,7 +11,7 @@ from volano.device import Device
 from volano.errors import DataError
 from volano.plan import Plan
 from volano.task import Batch, Task
-from volano.training.prefix.prefix import NOT_ALIKE, FrozenPrefix
+from volano.training.prefix.frozen_prefix import NOT_ALIKE, FrozenPrefix
 
 
 def why_not_cached(task: Task, plan: Plan, world_size: int) -> str | None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from volano import Plan
-from volano.planner.memory.accelerator import AcceleratorChoices
+from volano.planner.memory.accelerator_choices import AcceleratorChoices
 from volano.planner.memory.predict import predict
 
 

@@ -11,7 +11,7 @@ from volano import Plan
 from volano.device import Device
 from volano.errors import TaskError
 from volano.training import Session
-from volano.training.optim.make import (
+from volano.training.optim.make_optimizer import (
     choose_implementation,
     left_out,
     make_again,

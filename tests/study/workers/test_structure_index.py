@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from study.standin import task
-from volano.study.workers.structures import BuiltTask, StructureIndex
+from volano.study.workers.structure_index import BuiltTask, StructureIndex
 
 
 def built(width, lr=0.1):

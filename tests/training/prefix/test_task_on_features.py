@@ -9,14 +9,14 @@ from training.prefix.frozen_nets import Frozen, Many, Pieces, Trunk
 from volano.device import Device
 from volano.training import Session
 from volano.training.prefix.find_prefix import find_prefix
-from volano.training.prefix.on_features import (
+from volano.training.prefix.row_digests import RowDigests
+from volano.training.prefix.task_on_features import (
     FeaturePass,
     GivenFeatures,
     OnFeatures,
     on_features,
     without_units,
 )
-from volano.training.prefix.row_digests import RowDigests
 from volano.training.prefix.units import PrefixMismatchError
 
 
