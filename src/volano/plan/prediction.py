@@ -79,9 +79,9 @@ class MemoryPrediction:
     host: int = 0
     origin: Origin = "prior"
 
-    def with_data(self, num_bytes: int) -> MemoryPrediction:
-        """Returns the prediction with so many more bytes of data."""
-        more = {"data": self.categories.get("data", 0) + num_bytes}
+    def with_more(self, category: str, num_bytes: int) -> MemoryPrediction:
+        """Returns the prediction with so many more bytes of a category."""
+        more = {category: self.categories.get(category, 0) + num_bytes}
         return dataclasses.replace(
             self,
             peak=self.peak + num_bytes,

@@ -279,7 +279,7 @@ class CostModel:
             return prediction
         room = FeatureRoom.of(self.profile.device, self._given_budget)
         kept = room.in_memory(int(facts.row_bytes * len(self._task.data)))
-        return dataclasses.replace(prediction, memory=prediction.memory.with_data(kept))
+        return dataclasses.replace(prediction, memory=prediction.memory.with_more("data", kept))
 
     def _capture_eager(self, plan: Plan) -> Prediction | None:
         # Fusion is estimated from the eager step's operations.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -13,10 +13,9 @@ from optuna.trial import FixedTrial
 from volano.errors import ExploreError, UsageError, reason_of
 from volano.study.optuna_storage import is_of_storage, num_grid_points, storage_errors
 from volano.study.sampler import RungSampler, default_sampler
-from volano.study.workers.trial_tasks import step_of_rung
+from volano.study.workers.trial_tasks import Build, check_task, step_of_rung
 from volano.task import Task
 
-Build = Callable[[Any], Task]
 # A trial; if its task cannot be made, how it has ended and why.
 Asked = tuple[optuna.Trial, str | None, str | None]
 # So many failures from the first one on are no accident of the sampler's choice.
@@ -151,18 +150,6 @@ def check_choices(distributions: Mapping[str, Any]) -> None:
                     remedy=f"Suggest names of them: {{'a': {choice!r}, "
                     f"...}}[trial.suggest_categorical({name!r}, ...)]",
                 )
-
-
-def check_task(task: Any) -> None:
-    """Raises UsageError unless trials that build such a thing can be compared at rungs."""
-    if not isinstance(task, Task):
-        raise UsageError("build(trial) must return a volano.Task", got=type(task).__name__)
-    if task.valid is None:
-        raise UsageError(
-            "The tasks of a study must have a validation set: rungs compare its figures",
-            got="valid=None",
-            remedy="Give `valid`",
-        )
 
 
 def check_space(

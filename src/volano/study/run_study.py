@@ -19,7 +19,7 @@ from volano.errors import CheckpointError, RunError, UsageError, in_words
 from volano.record.study import read_trials
 from volano.record.study_folder import JOURNAL, STUDY, StudyFolder
 from volano.report.study.rank_noise import rank_notices
-from volano.study.ask_trials import Build, TrialSource, check_space
+from volano.study.ask_trials import TrialSource, check_space
 from volano.study.observe import StudyInfo, StudyObserver
 from volano.study.optuna_storage import StudyStorage, storage_errors
 from volano.study.sampler import name_of_sampler
@@ -29,6 +29,7 @@ from volano.study.study_loop import StudyLoop
 from volano.study.successive_halving import SuccessiveHalving
 from volano.study.trial_ledger import TrialLedger
 from volano.study.workers.executor import Executor
+from volano.study.workers.trial_tasks import Build
 
 # Trials of before whose tasks are built again to see whether the space is the same.
 _NUM_CHECKED = 3

@@ -104,14 +104,7 @@ def _with_gradients(memory: MemoryPrediction, gradient_bytes: int) -> MemoryPred
     """Returns the memory with whole gradients: they stay between passes, and in the pieces in which
     ranks sum them."""
     added = max(0, gradient_bytes - memory.categories.get("gradients", 0))
-    gradients = {"gradients": memory.categories.get("gradients", 0) + added}
-    return dataclasses.replace(
-        memory,
-        peak=memory.peak + added,
-        lower=memory.lower + added,
-        upper=memory.upper + added,
-        categories={**memory.categories, **gradients},
-    )
+    return memory.with_more("gradients", added)
 
 
 def _between(low: StepCosts, high: StepCosts, share: float) -> StepCosts:

@@ -16,10 +16,20 @@ from volano.study.workers.structure_index import BuiltTask, StructureIndex
 from volano.task import Duration, Task, describe_data
 
 Build = Callable[[Any], Task]
-
-
 # Models that are in memory at once while their tasks are compared.
 _MOST_SPECIMENS = 32
+
+
+def check_task(task: Any) -> None:
+    """Raises TaskError unless trials that build such a thing can be compared at rungs."""
+    if not isinstance(task, Task):
+        raise TaskError("build(trial) must return a volano.Task", got=type(task).__name__)
+    if task.valid is None:
+        raise TaskError(
+            "The tasks of a study must have a validation set: rungs compare its figures",
+            got="a task without valid",
+            remedy="Give `valid`",
+        )
 
 
 class _Made(NamedTuple):
@@ -173,14 +183,7 @@ class TrialTasks:
         import optuna
 
         task = self._build(optuna.trial.FixedTrial(dict(trial.params), number=trial.number))
-        if not isinstance(task, Task):
-            raise TaskError("build(trial) must return a volano.Task", got=type(task).__name__)
-        if task.valid is None:
-            raise TaskError(
-                "The trials of a study must be evaluated, since they are compared by that",
-                got="a task without valid",
-                remedy="Give valid",
-            )
+        check_task(task)
         if task.keep == "best":
             raise TaskError(
                 "The trials of a study must keep their last weights, by which they are compared",
