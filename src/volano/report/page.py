@@ -35,7 +35,7 @@ from volano.report.text import compression_of, previews_of, text_figures
 from volano.report.verdict import Verdict
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
 
-_KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
+KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
 _CLASSIFIERS = {"text": "text classifier", "video": "clip classifier"}
 _MOST_ROWS = 100  # of a list of examples or steps; the rest stands in its file
 # What a piece of a folder that other hands have changed can do to the code that shows it.
@@ -184,7 +184,7 @@ def save_page(text: str, path: Path) -> Path:
 
 def _kind_in_words(record: RunRecord) -> str:
     goal = mapping(record.run.get("source")).get("goal")
-    kinds = {**_KINDS, **_CLASSIFIERS} if goal == "classes" else _KINDS
+    kinds = {**KINDS, **_CLASSIFIERS} if goal == "classes" else KINDS
     return kinds.get(record.kind, str(record.run.get("name") or "task"))
 
 

@@ -23,7 +23,7 @@ from volano.record.run_folder import PAGE
 from volano.record.study import BestTrial, StudyRecord, TrialResult, read_study
 from volano.report.experiment import setting_text
 from volano.report.figures import Figure
-from volano.report.page import Pieces, render, save_page
+from volano.report.page import KINDS, Pieces, render, save_page
 from volano.report.study.packs import UNIT, packing_of
 from volano.report.study.pictures import parallel_coordinates, rung_curves
 
@@ -33,7 +33,6 @@ _LONGEST = 120  # characters of a value in the table
 # Below this many trials an importance says nothing: Optuna's own first trials, drawn at random, are
 # 10.
 LEAST_TRIALS = 10
-_SOURCES = {"image": "image classifier", "text": "text model", "video": "video model"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +128,10 @@ def render_study(record: StudyRecord, importances: Importances | None = None) ->
 def _lede(record: StudyRecord) -> str:
     source = mapping(record.facts.get("source"))
     kind = str(source.get("kind") or "")
-    made_by = _SOURCES.get(kind) or source.get("reference")
+    made_by = KINDS.get(kind) or source.get("reference")
     goal = "the largest" if record.is_maximized else "the smallest"
     of = (
-        f" of {'an ' if kind == 'image' else 'a ' if kind in _SOURCES else ''}{made_by}"
+        f" of {'an ' if kind == 'image' else 'a ' if kind in KINDS else ''}{made_by}"
         if made_by
         else ""
     )
