@@ -382,6 +382,15 @@ class TrainedModel:
             "This run's application has no test", got=f"evaluate({str(path)!r}) of {self.path}"
         )
 
+    def _evaluated(
+        self, name: str, origin: str, figures: Mapping[str, Any], faults: Sequence[Fault] = ()
+    ) -> dict[str, Any]:
+        """Writes an evaluation into the run's folder as ``eval-NAME.json``, and returns it."""
+        result = {"run": str(self.path), "origin": origin, **figures}
+        result["unreadable"] = [dataclasses.asdict(fault) for fault in faults]
+        self.folder.write_json(f"eval-{name}.json", result)
+        return result
+
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         """Puts what :meth:`evaluate` returned into words and tables for a person."""
         figures = {name: value for name, value in result.items() if isinstance(value, int | float)}

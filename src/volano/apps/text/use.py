@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -74,18 +73,12 @@ class TextModel(TrainedModel):
         else:
             name = evaluation_name(path)
             result, unreadable = _score_source(self, Path(path))
-        result = {
-            "run": str(self.path),
-            "notices": (),
-            **result,
-            "unreadable": [asdict(fault) for fault in unreadable],
-        }
-        result |= {
+        compressed = {
             f"bits_per_byte_{compressor}": value
             for compressor, value in result["baselines"].items()
         }
-        self.folder.write_json(f"eval-{name}.json", result)
-        return result
+        figures = {"notices": (), **result, **compressed}
+        return self._evaluated(name, result["origin"], figures, unreadable)
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         return [

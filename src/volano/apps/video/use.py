@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -115,9 +114,7 @@ class VideoModel(TrainedModel):
         )
         picture = self.path / ("predictions.png" if path is None else f"predictions-{name}.png")
         draw_predictions(self.module, spec, test, self.device, picture)
-        result = {"run": str(self.path), "origin": origin, **result, "picture": str(picture)}
-        result["unreadable"] = [asdict(fault) for fault in faults]
-        self.folder.write_json(f"eval-{name}.json", result)
+        result = self._evaluated(name, origin, {**result, "picture": str(picture)}, faults)
         return {**result, **figures_of(result), "notices": [*notices, *more]}
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:

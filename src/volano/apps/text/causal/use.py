@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -67,7 +66,7 @@ class CausalModel(TrainedModel):
             See :func:`held_out_figures`. The same stands in the run's folder as
             ``eval-NAME.json``.
         """
-        name, more = "test", {}
+        name, notices, faults = "test", (), []
         if path is None:
             kept = KeptWindows.of_run(self.folder)
             origin = f"{kept.origin}, held out"
@@ -75,11 +74,9 @@ class CausalModel(TrainedModel):
             name = evaluation_name(path)
             source, texts, faults = texts_to_evaluate(Path(path))
             kept, origin = self._windows_of(texts, source.origin), source.origin
-            more = {"notices": source.notices, "unreadable": [asdict(one) for one in faults]}
-        result = held_out_figures(self.module, kept, self.device)
-        result = {"run": str(self.path), "origin": origin, **result, **more}
-        self.folder.write_json(f"eval-{name}.json", result)
-        return result
+            notices = source.notices
+        figures = held_out_figures(self.module, kept, self.device)
+        return self._evaluated(name, origin, {**figures, "notices": notices}, faults)
 
     def _windows_of(self, texts: Sequence[str], origin: str) -> KeptWindows:
         held = windows_of(texts, self.tokenizer, self.about["end_id"], self.about["context"])

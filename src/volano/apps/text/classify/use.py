@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,17 +83,8 @@ class ClassifyModel(TrainedModel):
             self.module, spec, test.texts, self.device, self._tokenizer, said=cut
         )
         scores = spec.answers.scores(logits, torch.from_numpy(test.labels))
-        result = {
-            "run": str(self.path),
-            "origin": origin,
-            **scores,
-            "candidates": spec.candidates,
-            "kept": spec.kept,
-        }
-        result["unreadable"] = [asdict(fault) for fault in faults]
-        result["notices"] = [*notices, *cut]
-        self.folder.write_json(f"eval-{name}.json", result)
-        return result
+        choice = {"candidates": spec.candidates, "kept": spec.kept, "notices": [*notices, *cut]}
+        return self._evaluated(name, origin, {**scores, **choice}, faults)
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         return self.spec.answers.tables(result, "texts")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,11 +89,7 @@ class ClipClassifyModel(TrainedModel):
                 notices += record.trained_on(files, "clips")
         logits = predict_frames(self.module, looked_at(test.frames), self.device)
         scores = spec.answers.scores(logits, test.labels)
-        result = {"run": str(self.path), "origin": origin, **scores}
-        result["unreadable"] = [asdict(fault) for fault in faults]
-        result["notices"] = list(notices)
-        self.folder.write_json(f"eval-{name}.json", result)
-        return result
+        return self._evaluated(name, origin, {**scores, "notices": list(notices)}, faults)
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         return self.spec.answers.tables(result, "clips")
