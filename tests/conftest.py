@@ -223,6 +223,19 @@ class Quiet(volano.Observer):
         self.ends.append(status)
 
 
+class StopAt(Quiet):
+    """Sends itself a signal when a step has been logged."""
+
+    def __init__(self, step: int, name: signal.Signals = signal.SIGTERM) -> None:
+        super().__init__()
+        self.step, self.name = step, name
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        super().on_log(record)
+        if record["step"] == self.step:
+            os.kill(os.getpid(), self.name)
+
+
 @pytest.fixture
 def quiet() -> Quiet:
     """An observer that prints nothing."""

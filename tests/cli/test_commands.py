@@ -1,8 +1,6 @@
 """The command line, as a person meets it: in process where it prints, in a child where signals and
 exits count."""
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -19,24 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from children import PATIENCE_SECONDS, Forked, as_command
-from volano.cli import commands
-from volano.cli.main import app, run
+from cli.printing import trained
 
 FAST = ["--epochs", "2", "--batch-size", "128", "--size", "tiny"]
-
-
-@pytest.fixture
-def volano(capsys, monkeypatch, tmp_path):
-    """``volano("train", ...)`` -> exit code, lines of standard output, text of standard error."""
-    commands.register(app)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err
-
-    return call
 
 
 def make_folder(root, num=14, classes=("left", "middle", "right"), side=16, mode="RGB"):
@@ -51,23 +34,11 @@ def make_folder(root, num=14, classes=("left", "middle", "right"), side=16, mode
     return root
 
 
-def trained(*arguments):
-    """The lines of standard output and the text of standard error of ``volano train image``."""
-    commands.register(app)
-    torch.set_num_threads(1)
-    with (
-        contextlib.redirect_stdout(io.StringIO()) as out,
-        contextlib.redirect_stderr(io.StringIO()) as err,
-    ):
-        assert run(["train", "image", *map(str, arguments)]) == 0
-    return out.getvalue().splitlines(), err.getvalue()
-
-
 @pytest.fixture(scope="session")
 def said_of_digits(tmp_path_factory):
     """A finished run on the embedded digits, and what its training said."""
     path = tmp_path_factory.mktemp("runs") / "digits"
-    return path, *trained("--epochs", "3", "--out", path)
+    return path, *trained("image", "--epochs", "3", "--out", path)
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +53,7 @@ def said_of_photos(tmp_path_factory):
     folder = make_folder(root / "photos", num=30, classes=("left", "middle"))
     for path in sorted((folder / "middle").iterdir())[4:]:
         path.unlink()
-    return root / "run", *trained(folder, *FAST, "--out", root / "run")
+    return root / "run", *trained("image", folder, *FAST, "--out", root / "run")
 
 
 class TestTrainImage:

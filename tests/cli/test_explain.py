@@ -11,29 +11,19 @@ import pytest
 from cli.printing import printed
 from report.explanations import make_explanation
 from report.folders import make_run, write
-from volano.cli import commands
 from volano.cli.explain import is_script, name_first
-from volano.cli.main import app, run
+from volano.cli.main import run
 from volano.errors import UsageError
 from volano.script.plan import ScriptPlan
 from volano.script.search.explanation import ScriptExplanation
 
 
 @pytest.fixture
-def volano(capsys, monkeypatch, tmp_path):
-    """``volano("explain", ...)`` -> exit code, standard output and error; plans are remembered in
-    ``tmp_path``."""
-    commands.register(app)
-    monkeypatch.chdir(tmp_path)
+def volano(command, monkeypatch, tmp_path):
+    """``volano("explain", ...)``; plans are remembered in ``tmp_path``."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return command
 
 
 class TestCommand:

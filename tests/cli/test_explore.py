@@ -5,23 +5,14 @@ import json
 import pytest
 
 from volano.cli import commands
-from volano.cli.main import app, in_flags, run
+from volano.cli.main import app, in_flags
 
 BUILD = "study.builds:digits_mlp"
 
 
 @pytest.fixture
-def volano(capsys, monkeypatch, tmp_path):
-    """``volano("explore", ...)`` -> exit code, standard output, standard error."""
-    commands.register(app)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = run(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def volano(command):
+    return command
 
 
 def test_a_study_from_the_first_command_to_the_training_of_its_best(volano, tmp_path):

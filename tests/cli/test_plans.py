@@ -8,8 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from report.explanations import make_explanation
-from volano.cli import commands, plans
-from volano.cli.main import app, run
+from volano.cli import plans
 from volano.cli.show.explanation import print_explanation
 from volano.planner.cache import store
 from volano.script.plan import ScriptPlan
@@ -19,19 +18,11 @@ FIRST, SECOND = "ab12cd34" + "0" * 56, "ff00ee11" + "1" * 56
 
 
 @pytest.fixture
-def volano(capsys, monkeypatch, tmp_path):
-    """``volano("plans", ...)`` -> exit code, standard output, standard error; the cache is a folder
-    of the test's."""
-    commands.register(app)
+def volano(command, monkeypatch, tmp_path):
+    """``volano("plans", ...)``; the cache is a folder of the test's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments):
-        code = run(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return command
 
 
 @pytest.fixture

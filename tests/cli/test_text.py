@@ -1,7 +1,5 @@
 """The text application on the command line, as a person meets it."""
 
-import contextlib
-import io
 import json
 import re
 import shutil
@@ -13,8 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import volano as volano_package
-from volano.cli import commands
-from volano.cli.main import app, run
+from cli.printing import trained
 from volano.data.sources import find_texts
 from volano.errors import PlanError
 from volano.running.processes import Processes
@@ -28,20 +25,6 @@ FASTER = [*FAST, "--epochs", "0.3"]
 OF_IMAGES = Path(__file__).parents[1] / "earlier" / "v0_1" / "image"
 
 
-@pytest.fixture
-def volano(capsys, monkeypatch, tmp_path):
-    """``volano("train", ...)`` -> exit code, lines of standard output, text of standard error."""
-    commands.register(app)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     """A folder of some modules of the standard library: 0.12 MB."""
@@ -51,23 +34,11 @@ def texts(tmp_path_factory):
     return folder
 
 
-def trained(*arguments):
-    """The lines of standard output and the text of standard error of ``volano train text``."""
-    commands.register(app)
-    torch.set_num_threads(1)
-    with (
-        contextlib.redirect_stdout(io.StringIO()) as out,
-        contextlib.redirect_stderr(io.StringIO()) as err,
-    ):
-        assert run(["train", "text", *map(str, arguments)]) == 0, err.getvalue()
-    return out.getvalue().splitlines(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def said_of_texts(tmp_path_factory, texts):
     """A finished run on them, and what its training said."""
     path = tmp_path_factory.mktemp("runs") / "text"
-    return path, *trained(texts, *FAST, "--out", path)
+    return path, *trained("text", texts, *FAST, "--out", path)
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +328,7 @@ def said_of_bag(tmp_path_factory):
     """A finished run on that table, and what its training said."""
     root = tmp_path_factory.mktemp("bag")
     words = (write_table(root / "table.csv"), "--classify", "--minutes", "0.05")
-    return root / "run", *trained(*words, "--out", root / "run")
+    return root / "run", *trained("text", *words, "--out", root / "run")
 
 
 class TestClasses:

@@ -1,7 +1,5 @@
 """The video application on the command line, as a person meets it."""
 
-import contextlib
-import io
 import json
 import shutil
 import time
@@ -15,31 +13,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from children import PATIENCE_SECONDS
+from cli.printing import trained
 from clips import moving_square, write_clip
 from volano.apps.video import recipe
 from volano.apps.video.scoring import figures, judge
-from volano.cli import commands
-from volano.cli.main import app, run
 from volano.errors import RunError
 from volano.training.signals import StopRequest
 
 SMALL = ["--epochs", "1", "--frames", "6", "--batch-size", "4"]
 # A run of another application.
 OF_IMAGES = Path(__file__).parents[1] / "earlier" / "v0_1" / "image"
-
-
-@pytest.fixture
-def volano(capsys, monkeypatch, tmp_path):
-    """``volano("train", ...)`` -> exit code, lines of standard output, text of standard error."""
-    commands.register(app)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err
-
-    return call
 
 
 def class_folders(root, num=5):
@@ -52,24 +35,12 @@ def class_folders(root, num=5):
     return root
 
 
-def trained(*arguments):
-    """The lines of standard output and the text of standard error of ``volano train video``."""
-    commands.register(app)
-    torch.set_num_threads(1)
-    with (
-        contextlib.redirect_stdout(io.StringIO()) as out,
-        contextlib.redirect_stderr(io.StringIO()) as err,
-    ):
-        assert run(["train", "video", *map(str, arguments)]) == 0
-    return out.getvalue().splitlines(), err.getvalue()
-
-
 @pytest.fixture(scope="session")
 def said_of_classes(tmp_path_factory):
     """A finished run on clips in two class folders, and what its training said."""
     folder = tmp_path_factory.mktemp("classes")
     class_folders(folder / "clips")
-    return folder / "run", *trained(folder / "clips", *SMALL, "--out", folder / "run")
+    return folder / "run", *trained("video", folder / "clips", *SMALL, "--out", folder / "run")
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +60,7 @@ def said_of_sample(tmp_path_factory):
     path = tmp_path_factory.mktemp("sample") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "_UNET_WIDTH", 16)
-        out, _ = trained("--epochs", "0.05", "--frames", "8", "--out", path, "--json")
+        out, _ = trained("video", "--epochs", "0.05", "--frames", "8", "--out", path, "--json")
     return path, out
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import threading
 
@@ -13,7 +12,8 @@ import torch
 from torch import nn
 
 import volano
-from conftest import Quiet, classification, experiment_records
+from conftest import Quiet, StopAt, classification, experiment_records
+from training.damage import DAMAGES, flip
 from volano.errors import CheckpointError, UsageError
 from volano.record import files
 from volano.training import RunFolder, Safety
@@ -25,17 +25,6 @@ from volano.training.checkpoints.checkpoint import (
 )
 
 EVERY_STEP = Safety(save_every="1st")
-
-
-class StopAt(Quiet):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_log(self, record):
-        super().on_log(record)
-        if record["step"] == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +54,6 @@ def stopped(stopped_once, tmp_path):
 def assert_same_weights(one, other):
     for got, expected in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(got, expected)
-
-
-def flip(path, where=0.5):
-    content = bytearray(path.read_bytes())
-    content[int(where * (len(content) - 1))] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-DAMAGES = {
-    "flipped bit": flip,
-    "cut": cut,
-    "emptied": lambda path: path.write_bytes(b""),
-    "missing": lambda path: path.unlink(),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "another's": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(range(256)) * 10),
-}
 
 
 class TestDamage:

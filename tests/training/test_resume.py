@@ -10,6 +10,7 @@ import torch
 import volano
 from conftest import (
     Quiet,
+    StopAt,
     assert_same_runs,
     classification,
     experiment_records,
@@ -22,20 +23,6 @@ from volano.training import RunFolder
 from volano.training.checkpoints.checkpoint import (
     load_latest,
 )
-
-
-class StopAt(Quiet):
-    """Sends itself a signal when a step has been logged."""
-
-    def __init__(self, step, name=signal.SIGTERM):
-        super().__init__()
-        self.step, self.name = step, name
-
-    def on_log(self, record):
-        super().on_log(record)
-        if record["step"] == self.step:
-            os.kill(os.getpid(), self.name)
-
 
 EVERY_STEP = volano.Safety(save_every="1st")
 

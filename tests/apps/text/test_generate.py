@@ -1,27 +1,12 @@
-import sysconfig
-from pathlib import Path
-
 import pytest
 import torch
 
 from volano.apps.text.generate import TokenSampling, generate_ids, prompt_ids, stream_text
-from volano.apps.text.network import Decoder, DecoderShape
-from volano.apps.text.tokenizer import train_tokenizer
+from volano.apps.text.network import Decoder
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(
-        [(Path(sysconfig.get_paths()["stdlib"]) / "argparse.py").read_text()], 512
-    )
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = Decoder(DecoderShape(vocab_size=512, context=32, depth=2))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+def model(model):
     return model.eval()
 
 

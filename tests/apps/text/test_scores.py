@@ -1,31 +1,11 @@
 import math
-import sysconfig
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from volano.apps.text.network import Decoder, DecoderShape
 from volano.apps.text.scores import score_tokens
-from volano.apps.text.tokenizer import train_tokenizer
 from volano.device import Device
-
-STDLIB = Path(sysconfig.get_paths()["stdlib"])
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer([(STDLIB / "argparse.py").read_text(encoding="utf-8")], 512)
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = Decoder(DecoderShape(vocab_size=512, context=32, depth=2))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return model
 
 
 def direct_nats(model, tokens, context):

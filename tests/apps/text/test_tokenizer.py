@@ -1,6 +1,4 @@
 import os
-import sysconfig
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +8,6 @@ from hypothesis import strategies as st
 from volano.apps.text.tokenizer import SEPARATOR, choose_vocab_size, load_tokenizer, train_tokenizer
 from volano.data import open_tokens
 from volano.errors import CheckpointError
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    text = (Path(sysconfig.get_paths()["stdlib"]) / "argparse.py").read_text(encoding="utf-8")
-    return train_tokenizer([text], 512)
 
 
 @settings(max_examples=200, deadline=None)

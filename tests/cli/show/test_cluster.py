@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from volano.cli import commands
-from volano.cli.main import app, run
-
 TASK = """
 import functools, torch, volano
 from torch import nn
@@ -29,19 +26,12 @@ task = volano.Task(
 
 
 @pytest.fixture
-def volano(capsys, monkeypatch, tmp_path):
-    commands.register(app)
-    monkeypatch.chdir(tmp_path)
+def volano(command, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     Path("on_paper.py").write_text(TASK)
     sys.modules.pop("on_paper", None)
 
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield call
+    yield command
     sys.modules.pop("on_paper", None)
 
 

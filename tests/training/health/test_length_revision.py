@@ -1,28 +1,14 @@
 """A run whose number of steps is revised, once, and resumed as the same experiment."""
 
-import os
-import signal
-
 import pytest
 
 import volano
-from conftest import Quiet, assert_same_runs
+from conftest import Quiet, StopAt, assert_same_runs
 from training.tasks import full_task
 from volano import Plan
 from volano.errors import CheckpointError
 from volano.training import LengthRule, RunFolder, run_task
 from volano.training.health.length_revision import LengthRevision
-
-
-class StopAt(Quiet):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_log(self, record):
-        super().on_log(record)
-        if record["step"] == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(task, path, length, observer=None):

@@ -1,43 +1,16 @@
 """A step that went wrong is run again, and says which module it was."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
 import volano
 from conftest import assert_same, classification, make_mlp
+from training.nonfinite import Explodes, InfiniteGradient, Overflows, state_of
 from volano import Plan
 from volano.errors import NumericsError
 from volano.training import Session
 from volano.training.health.nonfinite_origin import Diagnosis, diagnose
-
-
-def state_of(session):
-    return copy.deepcopy((session.model.state_dict(), session.optimizer.state_dict()))
-
-
-class InfiniteGradient(torch.autograd.Function):
-    """The identity, whose gradient is infinite: a finite loss with a gradient that is not."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * float("inf")
-
-
-class Explodes(nn.Module):
-    def forward(self, x):
-        return InfiniteGradient.apply(x)
-
-
-class Overflows(nn.Module):
-    def forward(self, x):
-        return x.exp() * 1e30 * 1e30
 
 
 class TestDiagnosis:

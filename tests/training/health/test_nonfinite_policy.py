@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import volano
-from conftest import Quiet, assert_same, classification, classification_with_accuracy
+from conftest import StopAt, assert_same, classification, classification_with_accuracy
+from training.nonfinite import Explodes, Overflows, state_of
 from volano import Plan
 from volano.errors import NumericsError
 from volano.training import RunFolder, Safety, Session
@@ -51,32 +52,6 @@ def bad_at(*steps, base=classification, factor=float("nan")):
 
 def records(path):
     return [json.loads(line) for line in (path / "numerics.jsonl").read_text().splitlines()]
-
-
-def state_of(session):
-    return copy.deepcopy((session.model.state_dict(), session.optimizer.state_dict()))
-
-
-class InfiniteGradient(torch.autograd.Function):
-    """The identity, whose gradient is infinite: a finite loss with a gradient that is not."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * float("inf")
-
-
-class Explodes(nn.Module):
-    def forward(self, x):
-        return InfiniteGradient.apply(x)
-
-
-class Overflows(nn.Module):
-    def forward(self, x):
-        return x.exp() * 1e30 * 1e30
 
 
 class TestStop:
@@ -256,18 +231,10 @@ class TestSkip:
         assert [record["suspects"] for record in records(run.path)] == [[100], [100]]
 
     def test_a_resumed_run_knows_how_many_were_left_out(self, make_task, quiet, tmp_path):
-        class StopAt(Quiet):
-            def on_log(self, record):
-                if record["step"] == 8:
-                    import os
-                    import signal
-
-                    os.kill(os.getpid(), signal.SIGTERM)
-
         objective = bad_at(5, 9)
         task = objective.prepare(make_task(objective=objective))
         run = volano.train(
-            task, out=tmp_path / "run", observer=StopAt(), safety=Safety(skip_bad_steps=1)
+            task, out=tmp_path / "run", observer=StopAt(8), safety=Safety(skip_bad_steps=1)
         )
         assert run.status == "stopped"
         with pytest.raises(NumericsError, match="after 1 that were left out"):
