@@ -226,11 +226,11 @@ class ClassifyTraining(Application):
         """The Task of the bag; ``num_steps``: fewer than its ten epochs, if they take too long.
 
         Ten epochs of 256 texts, SGD with Nesterov momentum 0.9, lr 16 (inputs have norm 1, so
-        curvature is small) with linear decay, and the L2 penalty of a logistic regression with C =
-        4. Measured on 8,000 descriptions of Debian packages in 10 sections, 2,000 held out (0.9
-           points of standard error): lr 2: 0.771, 8: 0.7985, 16: 0.8015,
-        32: 0.803; AdamW with several rates and decays 0.746 to 0.7825: its steps of equal size for
-        rare and common n-grams learn the rare ones by heart.
+        curvature is small) with linear decay, and the L2 penalty of a logistic regression of C = 4.
+        Measured on 8,000 descriptions of Debian packages in 10 sections, 2,000 held out (0.9 points
+        of standard error): lr 2: 0.771, 8: 0.7985, 16: 0.8015, 32: 0.803; AdamW with several rates
+        and decays 0.746 to 0.7825: its steps of equal size for rare and common n-grams learn the
+        rare ones by heart.
         """
 
         def bag_of(rows: np.ndarray) -> BagDataset:
