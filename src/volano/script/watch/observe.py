@@ -79,6 +79,7 @@ class StepRecorder:
         is_complete: whether enough was seen.
         synchronize: called before a part's end is read, if a device computes asynchronously.
         num_steps: steps so far, warm-up included.
+        training_loaders: the loaders whose batches were trained on.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class StepRecorder:
         self._first_step: float | None = None
         self._window: _Window | None = None
         self._free_step_seconds: float | None = None
-        self._training_loaders: set[int] = set()
+        self.training_loaders: set[int] = set()
         self.num_steps = 0
         self.is_active = True
         self.is_complete = False
@@ -131,12 +132,10 @@ class StepRecorder:
     def enter(self, part: str, place: Place | None) -> None:
         """Begins a part of a step, for which :meth:`takes` was asked."""
         now = self._clock()
+        self._charge_enclosing(now, place)
         if part == "data" and self._unit.has_forward:
-            self._charge_enclosing(now, place)
             self._units.append(self._unit)
             self._unit = _Unit()
-        else:
-            self._charge_enclosing(now, place)
         self._unit.has_forward |= part in ("forward", EVALUATION)
         self._unit.has_backward |= part == "backward"
         self._stack.append((part, place))
@@ -203,11 +202,6 @@ class StepRecorder:
         """The number of optimizers that have stepped."""
         return len(self._steps_of)
 
-    @property
-    def training_loaders(self) -> set[int]:
-        """The loaders whose batches were trained on."""
-        return self._training_loaders
-
     def to_json(self) -> dict[str, Any]:
         """Returns the figures of the measured steps: seconds a step by part and place."""
         window = self._window or _Window(self._clock())
@@ -265,7 +259,7 @@ class StepRecorder:
         self._mark = now
         for unit in (*self._units, self._unit):
             if not unit.is_evaluation:
-                self._training_loaders |= unit.loaders
+                self.training_loaders |= unit.loaders
         if self._window is not None:
             self._window.add((*self._units, self._unit))
         # What follows the step until the next fetch (a loss that is printed) is training too.
