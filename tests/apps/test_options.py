@@ -12,13 +12,7 @@ import pytest
 
 from volano.apps.image.options import SIZES, ImageOptions
 from volano.apps.kinds import APPLICATIONS
-from volano.apps.options import (
-    DeclaredOptions,
-    Options,
-    option,
-    table_of,
-    takes_options,
-)
+from volano.apps.options import DeclaredOptions, Options, option, table_of, takes_options
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.options import TextGenerationOptions, TextOptions
 from volano.apps.video.options import VideoGenerationOptions, VideoOptions

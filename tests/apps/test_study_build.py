@@ -12,13 +12,7 @@ import pytest
 import torch
 
 import volano
-from volano.apps.options import (
-    Setting,
-    not_tried,
-    tried_around,
-    tried_between,
-    tried_up_to_twice,
-)
+from volano.apps.options import Setting, not_tried, tried_around, tried_between, tried_up_to_twice
 from volano.apps.study_build import ApplicationBuild, application_build, build_of
 from volano.errors import UsageError
 from volano.packing import Member, Pack

@@ -8,12 +8,7 @@ import volano
 from volano.errors import CheckpointError, TaskError
 from volano.planner import PlanRequest
 from volano.running import minutes
-from volano.running.minutes import (
-    fit_minutes,
-    is_in_minutes,
-    with_probe_steps,
-    with_steps_of,
-)
+from volano.running.minutes import fit_minutes, is_in_minutes, with_probe_steps, with_steps_of
 from volano.training import RunFolder
 
 

@@ -5,12 +5,7 @@ import sys
 import pytest
 
 from volano.errors import UsageError
-from volano.running.references import (
-    load_reference,
-    load_task,
-    task_again,
-    training_at_import,
-)
+from volano.running.references import load_reference, load_task, task_again, training_at_import
 
 MODULE = """
 import dataclasses

@@ -20,9 +20,7 @@ from training.tasks import full_task
 from volano import Plan
 from volano.errors import CheckpointError, UsageError
 from volano.training import RunFolder
-from volano.training.checkpoints.checkpoint import (
-    load_latest,
-)
+from volano.training.checkpoints.checkpoint import load_latest
 
 EVERY_STEP = volano.Safety(save_every="1st")
 

@@ -12,13 +12,7 @@ from volano.data.datasets.tokens import (
     scoring_windows,
     write_tokens,
 )
-from volano.data.feed.feed import (
-    Feed,
-    RingFeed,
-    can_be_resident,
-    make_feed,
-    why_streamed,
-)
+from volano.data.feed.feed import Feed, RingFeed, can_be_resident, make_feed, why_streamed
 from volano.data.feed.fetch import Fault, Fetcher, first_batches
 from volano.data.feed.quarantine import Quarantine, check_readable, fault_notices
 from volano.data.feed.worker_count import WorkerChoice, choose_workers

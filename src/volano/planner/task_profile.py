@@ -27,11 +27,7 @@ from volano.training import Session, blocks_of, choose_implementation, make_opti
 from volano.training.graphs.compiling import num_repeats
 from volano.training.network_parts import network_parts
 from volano.training.prefix.apply import why_not_cached
-from volano.training.prefix.find_prefix import (
-    FrozenPrefixFacts,
-    find_prefix,
-    has_frozen_layers,
-)
+from volano.training.prefix.find_prefix import FrozenPrefixFacts, find_prefix, has_frozen_layers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,12 +26,7 @@ from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.step import seed_of_augmentation
 from volano.training.step_timing import StepTime, StepTimer, measure_step_time
-from volano.training.throwaway import (
-    QuickRun,
-    run_trial,
-    throwaway_session,
-    throwaway_settings,
-)
+from volano.training.throwaway import QuickRun, run_trial, throwaway_session, throwaway_settings
 
 __all__ = [
     "PREPARED",

@@ -8,13 +8,7 @@ from PIL import Image
 
 from apps.video.specs import SPEC, woken
 from volano.apps.video.model_spec import VideoSpec
-from volano.apps.video.use import (
-    VideoModel,
-    _check_out,
-    _first_frames,
-    _label_of,
-    _make_folder,
-)
+from volano.apps.video.use import VideoModel, _check_out, _first_frames, _label_of, _make_folder
 from volano.errors import DataError, UsageError
 from volano.training import RunFolder, save_weights
 

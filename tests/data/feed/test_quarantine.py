@@ -4,14 +4,7 @@ import pytest
 import torch
 
 from data.feed.test_feed import Corrupt, run
-from volano.data import (
-    Fault,
-    Fetcher,
-    Order,
-    Quarantine,
-    check_readable,
-    fault_notices,
-)
+from volano.data import Fault, Fetcher, Order, Quarantine, check_readable, fault_notices
 from volano.errors import DataError
 
 

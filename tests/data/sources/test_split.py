@@ -5,12 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volano.data.sources import (
-    LabelledImages,
-    content_key,
-    hold_out,
-    hold_out_rows,
-)
+from volano.data.sources import LabelledImages, content_key, hold_out, hold_out_rows
 from volano.errors import DataError
 
 

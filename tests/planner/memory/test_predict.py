@@ -12,13 +12,7 @@ from volano import Plan
 from volano.device import Device
 from volano.device.isolated import IsolatedError
 from volano.plan.prediction import CATEGORIES, MemoryPrediction
-from volano.planner.memory.predict import (
-    Prediction,
-    measure,
-    needed_bytes,
-    predict,
-    verdict,
-)
+from volano.planner.memory.predict import Prediction, measure, needed_bytes, predict, verdict
 
 
 def make_net():

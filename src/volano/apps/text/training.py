@@ -31,14 +31,7 @@ from volano.apps.text.recipe import (
 )
 from volano.apps.text.scores import score_tokens
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
-from volano.data import (
-    Arrays,
-    Fault,
-    TokenWindows,
-    fault_notices,
-    open_tokens,
-    scoring_windows,
-)
+from volano.data import Arrays, Fault, TokenWindows, fault_notices, open_tokens, scoring_windows
 from volano.data.sources import find_texts
 from volano.device import Device
 from volano.errors import DataError

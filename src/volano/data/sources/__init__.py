@@ -14,18 +14,8 @@ from volano.data.sources.image.decoding import (
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.image.image_names import is_image, listed
 from volano.data.sources.image.image_sets import ImageSets, read_image_sets
-from volano.data.sources.image.images import (
-    LabelledImages,
-    decode_all,
-    leave_in_files,
-    picked,
-)
-from volano.data.sources.split import (
-    BY_CONTENT,
-    BY_PLACE,
-    hold_out,
-    hold_out_rows,
-)
+from volano.data.sources.image.images import LabelledImages, decode_all, leave_in_files, picked
+from volano.data.sources.split import BY_CONTENT, BY_PLACE, hold_out, hold_out_rows
 from volano.data.sources.split_record import (
     SPLITS_NAME,
     TEST,
@@ -39,13 +29,7 @@ from volano.data.sources.split_record import (
     file_key,
     pick,
 )
-from volano.data.sources.targets import (
-    CLASSES,
-    LABELS,
-    NUMBERS,
-    TargetFormat,
-    check_trained,
-)
+from volano.data.sources.targets import CLASSES, LABELS, NUMBERS, TargetFormat, check_trained
 from volano.data.sources.text.labelled_texts import (
     LabelledTexts,
     LabelledTextSets,

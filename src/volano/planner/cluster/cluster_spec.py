@@ -6,13 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from volano.device.catalogue import (
-    KnownDevice,
-    KnownMachine,
-    find_device,
-    find_machine,
-    machine_of,
-)
+from volano.device.catalogue import KnownDevice, KnownMachine, find_device, find_machine, machine_of
 from volano.errors import UsageError
 from volano.planner.cluster.sharded_step import ClusterLayout
 

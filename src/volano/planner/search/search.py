@@ -41,12 +41,7 @@ from volano.planner.search.reuse import recalled
 from volano.planner.search.time_budget import TimeBudget
 from volano.planner.search.timed_candidates import GUARD_STEPS
 from volano.planner.search.timing import Timing
-from volano.planner.task_profile import (
-    filling_steps,
-    network_figures,
-    profile_task,
-    said_of_prefix,
-)
+from volano.planner.task_profile import filling_steps, network_figures, profile_task, said_of_prefix
 from volano.record.format import count_text
 from volano.task import Task
 

@@ -21,16 +21,7 @@ from volano.device import Device, Ranks
 from volano.device.torch_private import buffers_of, foreach_copy_
 from volano.errors import ObjectiveError, PlanError
 from volano.plan import Plan
-from volano.task import (
-    Batch,
-    Loss,
-    Task,
-    as_loss,
-    map_tensors,
-    metric_sums,
-    num_examples,
-    split,
-)
+from volano.task import Batch, Loss, Task, as_loss, map_tensors, metric_sums, num_examples, split
 from volano.training.distributed.sync_batchnorm import SharedBatchNorm, share_batch_statistics
 
 

@@ -10,12 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.device import Device
-from volano.device.torch_private import (
-    AnyTrackingNorm,
-    tree_flatten,
-    tree_unflatten,
-    version_of,
-)
+from volano.device.torch_private import AnyTrackingNorm, tree_flatten, tree_unflatten, version_of
 from volano.training.prefix.frozen_value import FrozenValue, Source, marked
 from volano.training.prefix.units import (
     CallInputs,

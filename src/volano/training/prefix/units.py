@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from volano.device.torch_private import (
-    AnyDropout,
-    AnyTrackingNorm,
-    tree_flatten,
-    tree_map_only,
-)
+from volano.device.torch_private import AnyDropout, AnyTrackingNorm, tree_flatten, tree_map_only
 from volano.task import Loss
 from volano.training.memory.recompute import forwards_replaced
 from volano.training.prefix.frozen_value import FrozenValue, Watcher, unmarked

@@ -8,11 +8,7 @@ import torch
 
 import volano
 from pretrained_networks import save_small_vit
-from volano.apps.image.fine_tuning.network import (
-    fresh_classifier,
-    load_classifier,
-    network_of,
-)
+from volano.apps.image.fine_tuning.network import fresh_classifier, load_classifier, network_of
 from volano.apps.image.options import ImageOptions
 from volano.errors import CheckpointError, UsageError
 from volano.running import trust

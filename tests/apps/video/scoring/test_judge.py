@@ -6,9 +6,7 @@ import torch
 from volano.apps.video.pixels import PixelScale
 from volano.apps.video.scoring import judge as judge_module
 from volano.apps.video.scoring.distances import frechet_distance
-from volano.apps.video.scoring.features import (
-    FeatureNet,
-)
+from volano.apps.video.scoring.features import FeatureNet
 from volano.apps.video.scoring.judge import Judge, memorization
 from volano.apps.video.scoring.scores import generation_scores
 

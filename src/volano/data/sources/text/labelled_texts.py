@@ -32,13 +32,7 @@ from volano.data.sources.tables import (
     split_of_row,
     with_columns,
 )
-from volano.data.sources.targets import (
-    CLASSES,
-    TargetFormat,
-    Targets,
-    read_targets,
-    target_texts,
-)
+from volano.data.sources.targets import CLASSES, TargetFormat, Targets, read_targets, target_texts
 from volano.data.sources.text.text_tables import whole_characters
 from volano.data.sources.text.texts import find_texts, is_text, texts_below
 from volano.errors import DataError, UsageError
