@@ -123,7 +123,7 @@ def largest_difference(got: Tensor, expected: Tensor, target: Target) -> float:
     """
     differences = (got - expected).abs()
     difference = differences.max().item()
-    if not (differences <= _TOLERANCE * target.scale(expected)).all():
+    if not (differences <= _TOLERANCE * target.spread(expected)).all():
         raise RunError(
             "An exported model must predict what the run's model does",
             got=f"logits that differ by {difference}",

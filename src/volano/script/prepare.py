@@ -35,7 +35,7 @@ from volano.task import (
 from volano.training import choose_implementation
 from volano.training.graphs.compiling import CompiledFunction
 from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
-from volano.training.memory.out_of_memory import OutOfMemoryFallback, attempt
+from volano.training.memory.out_of_memory import OutOfMemoryFallback, repeated
 from volano.training.optim.make_optimizer import make_again, with_own_marks
 
 
@@ -232,8 +232,8 @@ class PreparedLoop:
         self._uncopied.note()
         versions = [(tensor, version_of(tensor)) for tensor in tensors_of(batch)]
         states = self._device.generator_states()
-        result, reason = attempt(lambda: self._attempt(batch))
-        while result is None:
+
+        def relieve(reason: str) -> None:
             self._optimizer.zero_grad(set_to_none=True)
             gc.collect()
             self._device.release_memory()
@@ -250,7 +250,8 @@ class PreparedLoop:
                 f"step {self.num_steps} ran out of memory ({reason}): from here on in parts of "
                 f"{self._split.micro_batch} examples, with the same gradient"
             )
-            result, reason = attempt(lambda: self._attempt(batch))
+
+        result = repeated(lambda: self._attempt(batch), relieve)
         self._uncopied.settle()
         return result
 

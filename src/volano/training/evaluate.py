@@ -15,7 +15,7 @@ from volano.device import Device, Ranks
 from volano.errors import RunError
 from volano.task import Task, as_loss, num_examples, split
 from volano.task.calls import called
-from volano.training.memory.out_of_memory import attempt
+from volano.training.memory.out_of_memory import repeated
 
 EVALUATION = 13  # first counter of the seeds of objectives that draw noise
 
@@ -141,16 +141,17 @@ class _Passes:
         number of examples of the batch, which need not lie along a dimension of it."""
         if not self._may_split:
             return self._rows(batch, index, count)
-        found, reason = attempt(lambda: self._rows(batch, index, count))
-        while found is None:
-            size = min(self._size or count, count)
-            if size == 1:
-                raise RunError("An example must fit into the memory in evaluation", got=reason,
-                               remedy="Train a smaller model, or on a larger device")  # fmt: skip
-            self._size = size // 2
-            self._device.release_memory()
-            found, reason = attempt(lambda: self._rows(batch, index, count))
-        return found
+        return repeated(
+            lambda: self._rows(batch, index, count), lambda reason: self._relieve(count, reason)
+        )
+
+    def _relieve(self, count: int, reason: str) -> None:
+        size = min(self._size or count, count)
+        if size == 1:
+            raise RunError("An example must fit into the memory in evaluation", got=reason,
+                           remedy="Train a smaller model, or on a larger device")  # fmt: skip
+        self._size = size // 2
+        self._device.release_memory()
 
     def _rows(self, batch: Any, index: int, count: int) -> list[tuple[Any, Any, Mapping[str, Any]]]:
         self._device.seed(counter_hash(EVALUATION, self._task.seed, index))

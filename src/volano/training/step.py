@@ -39,8 +39,8 @@ from volano.training.memory.before_step import BeforeStep
 from volano.training.memory.offload import OffloadedState
 from volano.training.memory.out_of_memory import (
     OutOfMemoryFallback,
-    attempt,
     is_out_of_memory,
+    repeated,
     update_failed,
 )
 from volano.training.nonfinite_guard import NonfiniteGuard
@@ -164,7 +164,12 @@ class Step:
         if self._relief is None or self.on_relief is None:
             result = self._whole_gradients(batch, step)
         else:
-            result = self._relieved(self._relief, self.on_relief, batch, step)
+            self._before.note(batch)
+            result = repeated(
+                functools.partial(self._whole_gradients, batch, step),
+                functools.partial(self._relieve, self._relief, self.on_relief, batch, step),
+            )
+            self._before.settle()
         # The first loss is read at once, so that a task that is wrong from the start fails at its
         # first step; later ones are the guard's.
         if not self._is_checked:
@@ -274,36 +279,31 @@ class Step:
             foreach_mul_(gradients, count / weight)
         return total / weight, metrics
 
-    def _relieved(
+    def _relieve(
         self,
         relief: OutOfMemoryFallback,
         on_relief: Callable[[Plan, str, int], None],
         batch: Batch,
         step: int,
-    ) -> StepResult:
-        """The gradients, in smaller parts if there is not enough memory; nothing of a failed
-        attempt remains."""
-        self._before.note(batch)
-        result, reason = attempt(lambda: self._whole_gradients(batch, step))
-        while result is None:
-            # What the failed attempt left is freed before anything is copied back: gradients,
-            # graphs in cycles, and blocks that the allocator keeps.
-            self._optimizer.zero_grad(set_to_none=True)
-            gc.collect()
-            self._device.release_memory()
-            reason += self._before.undo()
-            own = num_examples(batch)
-            # With most augmentations this rank has the batch of all ranks.
-            if takes_whole_batch(self._task):
-                own //= self._ranks.world_size
-            self._plan = relief.after(self._plan, own, reason)
-            self.graph = None  # of a whole batch
-            if self._prefix is not None and self._plan.recompute != "none":
-                self._prefix.stop("blocks are computed again for want of memory")
-            on_relief(self._plan, reason, step)
-            result, reason = attempt(lambda: self._whole_gradients(batch, step))
-        self._before.settle()
-        return result
+        reason: str,
+    ) -> None:
+        """Makes the parts smaller, since there is not enough memory; nothing of the failed attempt
+        remains."""
+        # What it left is freed before anything is copied back: gradients, graphs in cycles, and
+        # blocks that the allocator keeps.
+        self._optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        self._device.release_memory()
+        reason += self._before.undo()
+        own = num_examples(batch)
+        # With most augmentations this rank has the batch of all ranks.
+        if takes_whole_batch(self._task):
+            own //= self._ranks.world_size
+        self._plan = relief.after(self._plan, own, reason)
+        self.graph = None  # of a whole batch
+        if self._prefix is not None and self._plan.recompute != "none":
+            self._prefix.stop("blocks are computed again for want of memory")
+        on_relief(self._plan, reason, step)
 
     def _seed(self, step: int, number: int) -> None:
         self._device.seed(counter_hash(MODEL, self._task.seed, step, number))

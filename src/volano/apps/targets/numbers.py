@@ -274,8 +274,8 @@ class Numbers(Target):
     def finished(self, module: nn.Module) -> nn.Module:
         return InUnits(module, self.means, self.deviations).train(module.training)
 
-    def scale(self, outputs: Tensor) -> Tensor:
-        """Implements :meth:`Target.scale`: deviations, or what fp32 can tell apart of numbers far
+    def spread(self, outputs: Tensor) -> Tensor:
+        """Implements :meth:`Target.spread`: deviations, or what fp32 can tell apart of numbers far
         from zero."""
         del outputs
         means, deviations = torch.tensor(self.means), torch.tensor(self.deviations)

@@ -162,7 +162,7 @@ class Target(ABC):
         """Returns the network for other programs, in the units of the data."""
         return module
 
-    def scale(self, outputs: Tensor) -> Tensor:
+    def spread(self, outputs: Tensor) -> Tensor:
         """Returns by how much outputs of :meth:`finished` differ, for a program to be held against
         them."""
         return outputs.abs().max().clamp(min=1.0)

@@ -70,6 +70,19 @@ def attempt(work: Callable[[], _Result]) -> tuple[_Result | None, str]:
         return None, first_line(error)
 
 
+def repeated(work: Callable[[], _Result], relieve: Callable[[str], None]) -> _Result:
+    """Returns the result of ``work``, which is done again as often as it runs out of memory.
+
+    ``relieve`` is called before that with the first line of the error: what was left is to be freed
+    and less to be asked for, or an error raised if there is nothing less.
+    """
+    result, reason = attempt(work)
+    while result is None:
+        relieve(reason)
+        result, reason = attempt(work)
+    return result
+
+
 class OutOfMemoryFallback:
     """Finds the next plan that takes less memory and leaves the experiment as it is.
 
