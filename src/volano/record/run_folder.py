@@ -150,9 +150,13 @@ class RunFolder:
         """The command that resumes a run, to be pasted."""
         return f"volano resume {quoted(str(self.path))}"
 
+    def _has_begun(self) -> bool:
+        """Returns whether it holds anything that would be lost."""
+        return any((self.path / self.inner).glob("step-*"))
+
     def _is_stillborn(self) -> bool:
         """Returns whether what it is of was killed, or failed, before it had begun."""
-        if any((self.path / self.inner).glob("step-*")):  # something would be lost
+        if self._has_begun():
             return False
         if not (self.path / self.main).is_file():  # killed as soon as the folder was made
             names = (
