@@ -66,10 +66,10 @@ def test_a_script_that_is_over_before_it_can_be_measured(here):
         ScriptRunner(Script(target="train.py")) as runner,
         pytest.raises(ScriptError, match="its end after 1. Give it arguments with which it"),
     ):
-        runner._check_steps(record, 1)
+        runner._check_steps(record)
     by_hand = {**record, "num_warmup_steps": 0, "num_backward": 300}
     with pytest.raises(ScriptError, match="of torch's; got 300 backward passes without one"):
-        runner._check_steps(by_hand, 1)
+        runner._check_steps(by_hand)
 
 
 def test_a_script_that_needs_the_network(here, capfd):
