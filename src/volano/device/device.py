@@ -201,8 +201,9 @@ class Device(Generators):
         if self.is_cpu:
             return self.synchronize
         event: Any = self._ask(lambda _: self.event())
-        if event is not None:
-            event.record(self.current_stream())
+        if event is None:
+            return self.synchronize
+        event.record(self.current_stream())
 
         def wait() -> None:
             try:

@@ -116,7 +116,7 @@ class RunFolder:
             # Replaced in one go, and last: whoever is killed here leaves what can be started again.
             self.write_json(self.main, {"schema_version": SCHEMA_VERSION, "status": "starting"})
         except OSError as error:
-            raise self._unmakable(error.strerror) from error
+            raise self._unmakable(error.strerror or str(error)) from error
 
     def _check_can_be_made(self) -> None:
         """Raises UsageError if a folder cannot be made here, as far as that shows: planning, which

@@ -70,6 +70,7 @@ class Labels(Target):
 
     kind: ClassVar[str] = LABELS
     figure: ClassVar[str] = "f1"
+    head_figure: ClassVar[str] = "mean average precision"
     final: ClassVar[str] = "test_mean_average_precision"
 
     def loss(self, outputs: Tensor, wanted: Tensor) -> Loss:

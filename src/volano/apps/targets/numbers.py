@@ -93,6 +93,7 @@ class Numbers(Target):
 
     kind: ClassVar[str] = NUMBERS
     figure: ClassVar[str] = "mae"
+    head_figure: ClassVar[str] = "R2"
     final: ClassVar[str] = "test_mae"
     picture: ClassVar[str] = "predicted over true"
     more_is_better: ClassVar[bool] = False

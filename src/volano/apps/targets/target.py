@@ -48,6 +48,7 @@ class Target(ABC):
         rate: multiple of the learning rates that suit a cross-entropy of classes.
         output: name of what the network gives.
         final: the first of its figures in ``run.json``, by which its runs are known.
+        head_figure: what the cross-validated figure of a solved head is, in words.
         picture: what :meth:`draw` draws, in words; empty if it draws nothing.
 
     Attributes:
@@ -58,6 +59,7 @@ class Target(ABC):
     kind: ClassVar[str]
     figure: ClassVar[str]
     more_is_better: ClassVar[bool] = True
+    head_figure: ClassVar[str] = "accuracy"
     rate: ClassVar[float] = 1.0
     output: ClassVar[str] = "logits"
     final: ClassVar[str]
