@@ -129,7 +129,8 @@ def measure_step_time(
         begun = time.perf_counter()
         session = Session(task, plan)
         keys = session.order.keys(0, task.num_steps)
-        if is_later and plan.prefix == "cached":
+        is_known = is_later and plan.prefix == "cached"  # from the first step on
+        if is_known:
             keys = itertools.repeat(next(keys), task.num_steps)
         batches = session.feed.batches(keys)
 
@@ -144,7 +145,7 @@ def measure_step_time(
         timer = StepTimer(make_step, session.device.synchronize, begun=begun + built)
         with contextlib.suppress(StopIteration):  # the task has no more steps
             timer.make_first()
-            if not is_late():
+            if is_known or not is_late():
                 timer.make_first()
             if not is_late():
                 timer.run(seconds)

@@ -116,3 +116,20 @@ def test_a_few_steps_are_begun_with_however_short_the_time_is(application, limit
     assert found.num_steps == 6
     assert found.reasons[-1].startswith("warning: too short a time to learn from: 6 steps of the")
     assert found.length.num_steps(2, 5.0) == 3  # it ends as soon as its own steps say so
+
+
+@pytest.mark.parametrize(("tune", "epochs"), [("head", 10), ("all", 1)])
+def test_a_frozen_trunk_is_planned_for_examples_that_come_again(monkeypatch, tune, epochs):
+    options = ImageOptions(from_="pretrained_networks:small", tune=tune, flip="no")
+    application = ImageApplication.read(options)
+    planned = []
+
+    def stop(limit, sizes, *_, **__):
+        planned.extend(size.task() for size in sizes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "fit_time", stop)
+    limit = TimeLimit(planning=PlanRequest(), started=0.0, seconds=60.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit.fit_into(application, limit)
+    assert planned[0].num_steps == epochs * planned[0].steps_per_epoch

@@ -37,11 +37,13 @@ def fit_into(application: ImageTraining, limit: TimeLimit) -> Fitted:
     """Finds the size of network, the batch, the plan and the number of steps, from steps and
     predictions timed here."""
     most_epochs = _most_epochs(application, limit)
+    # What a frozen trunk computes is kept only if examples come again.
+    planned_epochs = most_epochs if application.is_solved else 1.0
     choices = _choices(application)
     sizes = [
         TrainingSize(
             name=some.size_in_words,
-            task=lambda some=some: some.task(some.steps_in(1.0)),
+            task=lambda some=some: some.task(some.steps_in(planned_epochs)),
             cost=cost * some.recipe(1.0).batch_size,
             example_cost=cost,
             least_steps=least,
@@ -54,11 +56,11 @@ def fit_into(application: ImageTraining, limit: TimeLimit) -> Fitted:
         some = choices[number][0]
         forward = _forward_seconds(some, plan)
         test = forward * len(some.test)
+        filling = forward * len(some.train) if plan.prefix == "cached" else 0.0
         return EvaluationCosts(
-            evaluation=forward * len(some.valid),
-            test=test,
+            evaluation=forward * len(some.valid), test=test + filling,  # both once
             more=_VIEWS_COST * test if some.has_views else 0.0,
-        )
+        )  # fmt: skip
 
     found = fit_time(
         limit, sizes, evaluation_costs, num_evaluations=_MOST_EVALUATIONS,

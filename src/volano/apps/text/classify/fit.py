@@ -132,13 +132,14 @@ def fit_encoder(
     if start.probe.accuracy is not None:
         candidates[ENCODER] = round(start.probe.accuracy, 4)
     application = dataclasses.replace(application, kept=application.spec_of(candidates, None))
-    task = application.task(1000)
+    num_steps = application.steps_in(epochs or MOST_EPOCHS[found.tune])
+    task = application.task(num_steps)
     chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)
     check_plan(task, chosen.plan)
     limit.check(task, chosen.plan)
-    num_steps = application.steps_in(epochs or MOST_EPOCHS[found.tune])
     if epochs is None:
-        left = max(0.0, _left(limit) - start.example_seconds * len(application.test))
+        num_once = len(application.test) + (num_texts if chosen.plan.prefix == "cached" else 0)
+        left = max(0.0, _left(limit) - start.example_seconds * num_once)
         num_steps = _affordable(limit, task, chosen.plan, left, most=num_steps)
     trainable = trainable_in_words(task, chosen.plan)
     passes = num_steps / application.steps_in(1.0)

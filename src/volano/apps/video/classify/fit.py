@@ -29,18 +29,20 @@ def fit_into(application: ClipClassifyTraining, limit: TimeLimit) -> Fitted:
     """Finds the plan and the number of steps; a pretrained network's head is solved first."""
     application, said = begun_on(application, limit.planning.place)
     most = MOST_EPOCHS if application.network is None else MOST_FINE_TUNING_EPOCHS[HEAD]
+    # What a frozen trunk computes is kept only if clips come again.
+    planned = 1.0 if application.network is None else most
     size = TrainingSize(
         name=application.network_in_words,
-        task=lambda: application.task(application.steps_in(1.0)),
+        task=lambda: application.task(application.steps_in(planned)),
         least_steps=LEAST_STEPS if application.network is None else 1,  # a solved head needs none
         most_steps=application.steps_in(most),
     )
 
     def evaluation_costs(number: int, plan: Plan) -> EvaluationCosts:  # noqa: ARG001 - one size
         seconds = _forward_seconds(application, plan)
-        return EvaluationCosts(
-            evaluation=seconds * len(application.valid), test=seconds * len(application.test)
-        )
+        num_once = len(application.test)
+        num_once += len(application.train) if plan.prefix == "cached" else 0
+        return EvaluationCosts(evaluation=seconds * len(application.valid), test=seconds * num_once)
 
     found = fit_time(
         limit, [size], evaluation_costs, num_evaluations=_MOST_EVALUATIONS,
