@@ -129,7 +129,7 @@ class DescribedNetwork(Protocol):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Texts that a person should read."""
+        """The texts that a person should read."""
         ...
 
     def in_words(self) -> str:

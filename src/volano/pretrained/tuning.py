@@ -1,5 +1,5 @@
-"""What fine-tuning trains, and at which rates: the fields of a Task that every application's
-pretrained network has."""
+"""The optimizer, the rates and the schedule of fine-tuning: the fields of a Task that every
+application's pretrained network has."""
 
 from __future__ import annotations
 

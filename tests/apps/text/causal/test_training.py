@@ -88,7 +88,7 @@ def test_what_cannot_be_is_refused(folders, tmp_path):
         CausalTraining.read(TextOptions(path=folders[0], from_="timm:x"))
     (tmp_path / "run.json").touch()
     (tmp_path / WINDOWS).touch()
-    with pytest.raises(UsageError, match="Export it, .*: volano export .* --to hf"):
+    with pytest.raises(UsageError, match="Export it to hf, and name the folder"):
         CausalTraining.read(TextOptions(path=folders[0], from_=str(tmp_path)))
     with pytest.raises(UsageError, match="`depth` together with `from_`"):
         TextOptions(path=folders[0], from_=folders[1], depth=4)

@@ -26,7 +26,6 @@ from volano.pretrained.fine_tuned import HEAD, LORA
 from volano.pretrained.references import NetworkReference
 from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer
 from volano.record.files import write_bytes
-from volano.record.shell import command
 from volano.task import Loss, Task, cosine
 from volano.training import RunFolder, load_tensors, save_tensors
 
@@ -258,11 +257,10 @@ def _network(options: TextOptions) -> CausalNetwork:
     found = NetworkReference.parse(options.from_)
     if found.kind != "transformers":
         is_own = found.kind == "run" and (Path(found.name) / WINDOWS).is_file()
-        export = command(["volano", "export", options.from_, "--to", "hf"])
         raise UsageError(
             "A language model to begin with must be one of transformers: hf:NAME or its folder",
             got=options.from_,
-            remedy=f"Export it, and name the folder that is written: {export}" if is_own else None,
+            remedy="Export it to hf, and name the folder that is written" if is_own else None,
         )
     return load_causal_network(found.name, options.from_)
 
