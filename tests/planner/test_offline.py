@@ -94,6 +94,12 @@ def test_a_request_for_a_device_is_planned_and_timed_there():
     assert chosen.explanation.num_steps == int(60.0 / eager.predicted.step)
 
 
+def test_without_a_race_it_is_the_plan_that_needs_no_measuring():
+    chosen = absent_plan(task(), PlanRequest(on="H100 80GB", is_raced=False))
+    assert (chosen.plan.precision, chosen.plan.compile) == ("fp32", False)
+    assert chosen.step > 0
+
+
 def test_what_cannot_be_predicted_there_is_said():
     def objective(model, batch):
         loss = nn.functional.cross_entropy(model(batch[0]), batch[1])

@@ -49,12 +49,18 @@ class NotPredictedError(Exception):
 
 def absent_plan(task: Task, request: PlanRequest) -> PlanResult:
     """Returns the plan that would be chosen on the device that a request names, with the predicted
-    seconds of a step; see :func:`explain_absent`.
+    seconds of a step; see :func:`explain_absent`. If nothing may be raced, it is the one that a run
+    there would take without measuring.
 
     Raises:
         NotPredictedError: nothing is predicted of the task.
     """
     assert request.on is not None
+    if request.is_raced is False:
+        absent = _Absent(task, find_device(request.on), request.on, request)
+        if (predicted := absent.time(absent.safe)) is None:
+            raise NotPredictedError
+        return PlanResult(plan=absent.safe, step=predicted.step, startup=predicted.startup)
     found = explain_absent(task, request.on, request)
     best = found.candidates[0]
     if best.predicted is None:
@@ -147,6 +153,11 @@ class _Absent:
         )
         network = network_figures(self._task, self._profile, found)
         return dataclasses.replace(found, network=network)
+
+    @property
+    def safe(self) -> Plan:
+        """The plan of the choices that need no measuring."""
+        return self._space.safe
 
     def time(self, plan: Plan) -> TimePrediction | None:
         """Returns the predicted seconds of a step; None if it cannot be captured."""

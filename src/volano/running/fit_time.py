@@ -226,10 +226,6 @@ class _TimeFitting:
 
     def _settled(self, number: int, quick: PlanResult) -> PlanResult:
         """Returns the plan of the size that is taken, and times its steps under it."""
-        if self._limit.planning.on is not None:  # what is chosen is planned for that device later
-            if number not in self._timed:
-                self._time(number, quick.plan)
-            return quick
         is_open = self._limit.planning.plan is None
         is_raced = is_open and self._limit.planning_left(self._begun) >= _LEAST_RACE_SECONDS
         if number == len(self._sizes) - 1 and not is_raced:
