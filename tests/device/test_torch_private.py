@@ -230,6 +230,9 @@ class TestDispatch:
         )
         assert told == [True]
         assert not private.is_batchedtensor(torch.ones(2))
+        torch.func.grad(lambda x: told.append(private.is_transformed()) or x)(torch.ones(()))
+        assert told[-1]
+        assert not private.is_transformed()
 
 
 class TestAutograd:

@@ -32,6 +32,23 @@ def test_channels_last_holds_inside_and_losses_differ_by_rounding():
     assert result.deeds == ("Net in channels_last",)
 
 
+def test_models_inside_of_transforms_and_under_other_parameters_are_left():
+    net, image = nn.Conv2d(1, 2, 3), torch.randn(2, 1, 8, 8)
+    own = {name: value.detach() for name, value in net.named_parameters()}
+
+    def loss(values):
+        return torch.func.functional_call(net, values, (image,)).sum()
+
+    expected = torch.func.grad(loss)(own)
+    with applied(LAST) as result:
+        assert torch.equal(torch.func.grad(loss)(own)["weight"], expected["weight"])
+        loss({name: value.requires_grad_() for name, value in own.items()}).backward()
+        torch.func.vmap(net)(image)
+        assert not result.deeds
+        net(image)
+    assert result.deeds == ("Conv2d in channels_last",)
+
+
 def test_channels_last_is_saved_as_ever(tmp_path):
     net = Net()
     with applied(LAST):

@@ -27,7 +27,7 @@ from torch import _fused_adamw_ as fused_adamw_
 from torch._C import DisableTorchFunctionSubclass
 from torch._C import _current_autograd_node as current_autograd_node
 from torch._C import _current_graph_task_id as current_graph_task_id
-from torch._C._functorch import is_batchedtensor
+from torch._C._functorch import is_batchedtensor, peek_interpreter_stack
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -80,6 +80,11 @@ def indices_of(tensor: Tensor) -> Tensor:
 def values_of(tensor: Tensor) -> Tensor:
     """Returns the values of a sparse COO tensor as they are, coalesced or not."""
     return tensor._values()
+
+
+def is_transformed() -> bool:
+    """Returns whether code runs now inside of a transform of torch.func: ``grad``, ``vmap``."""
+    return peek_interpreter_stack() is not None
 
 
 def plain_functions() -> Any:

@@ -23,7 +23,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from volano.device import Device
-from volano.device.torch_private import current_graph_task_id, is_compiled, load_compiler
+from volano.device.torch_private import (
+    current_graph_task_id,
+    is_compiled,
+    is_transformed,
+    load_compiler,
+)
 from volano.script.loss_scaling import LossScaling
 from volano.script.main_program import after_import
 from volano.script.notes import Notes
@@ -160,6 +165,8 @@ class _Roots:
         kwargs: dict[str, Any],
     ) -> Any:
         """Calls an outermost module under the settings."""
+        if is_transformed():  # where nothing of a module can be changed
+            return original(module, *args, **kwargs)
         root = self._known[module] if module in self._known else self._prepare(module)
         if root is None:
             return original(module, *args, **kwargs)
@@ -184,8 +191,10 @@ class _Roots:
         if is_computed_again():
             return None
         parameters = list(module.parameters())
-        if any(is_lazy(parameter) for parameter in parameters):
-            return None  # asked again at its next call, when it has its shapes
+        # Asked again at its next call: a lazy one has its shapes then, and torch.func's
+        # functional_call has put others in the place of its parameters.
+        if any(is_lazy(one) or not isinstance(one, nn.Parameter) for one in parameters):
+            return None
         root = self._known[module] = self._root_of(module, parameters)
         if root is not None:
             self._say(module, root)
@@ -200,13 +209,16 @@ class _Roots:
         if any(p.dtype != torch.float32 for p in trained if p.is_floating_point()):
             self._notes.left(f"{name} has parameters in another type than fp32: left as it is")
             return None
+        # Said before it is done: what fails in it is a failure of the plan.
         if self._settings.is_channels_last:
+            self._notes.did(f"{name} in channels_last")
             module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         compiled = None
         if self._settings.compile is not None:
             if any(map(is_compiled, module.modules())):
                 self._notes.left(f"{name} is compiled by the script")
             else:
+                self._notes.did(f"{name} compiled")
                 load_compiler()
                 compiled = torch.compile(module, mode=self._settings.compile)
         device, precision = trained[0].device, self._settings.precision
@@ -216,11 +228,7 @@ class _Roots:
         return _Root(device.type, precision, compiled)
 
     def _say(self, module: nn.Module, root: _Root) -> None:
-        name, settings = type(module).__name__, self._settings
-        if settings.is_channels_last:
-            self._notes.did(f"{name} in channels_last")
-        if root.compiled is not None:
-            self._notes.did(f"{name} compiled")
+        name = type(module).__name__
         if root.precision is not None:
             if torch.is_autocast_enabled(root.device):
                 self._notes.left(f"{name} has the script's own autocast")
