@@ -179,6 +179,17 @@ def test_a_closures_gradient_is_the_first_one():
     assert len(hooks.first_steps._gradients) == len(hooks.first_steps._updates) > 0
 
 
+def test_planes_of_one_channel_are_not_taken_for_channels_last():
+    hooks, _ = make_hooks(steps=1000)
+    with hooks.installed():
+        nn.Conv2d(1, 4, 3)(torch.ones(1, 1, 8, 8))
+        assert not hooks.facts["is_channels_last"]
+    hooks, _ = make_hooks(steps=1000)
+    with hooks.installed():
+        nn.Conv2d(2, 4, 3).to(memory_format=torch.channels_last)(torch.ones(1, 2, 8, 8))
+        assert hooks.facts["is_channels_last"]
+
+
 def test_a_teacher_is_a_part_of_the_steps_and_an_evaluation_none():
     hooks, recorder = make_hooks(steps=1000)
     student, teacher, x = nn.Linear(4, 4), nn.Linear(4, 4).eval(), torch.ones(2, 4)

@@ -312,7 +312,8 @@ def describe_choice(explanation: ScriptExplanation) -> list[str]:
     it = explanation
     lines = [""]
     if it.chosen.is_empty:
-        lines.append("nothing that was tried is faster and computes the same")
+        found = "nothing that was tried is faster and computes the same"
+        lines.append(found if it.candidates else "no plan was tried")
     else:
         lines += textwrap.wrap(f"chosen: {it.chosen.in_words()}", _WIDTH)
         lines.append(f"  {it.gain:.2f} times as fast; write:")

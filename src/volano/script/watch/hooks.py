@@ -434,7 +434,8 @@ def _facts_of_model(module: nn.Module) -> dict[str, Any]:
         else None,
         "has_convolutions": bool(planes),
         "is_channels_last": bool(planes)
-        and all(plane.is_contiguous(memory_format=torch.channels_last) for plane in planes),
+        and all(plane.is_contiguous(memory_format=torch.channels_last) for plane in planes)
+        and not all(plane.is_contiguous() for plane in planes),  # of one channel it is both
         "is_training": module.training,
         "threads": torch.get_num_threads(),
     }
