@@ -8,7 +8,13 @@ from volano import Plan
 from volano.apps.targets.kinds import target_class
 from volano.apps.targets.numbers import Numbers
 from volano.apps.text.classify import fit
-from volano.apps.text.classify.fit import _affordable, _better, _head_plan, _try_head
+from volano.apps.text.classify.fit import (
+    _affordable,
+    _better,
+    _head_plan,
+    _try_bag,
+    _try_head,
+)
 from volano.apps.text.classify.model_spec import BAG, HEAD
 from volano.planner import PlanRequest
 from volano.running.time_limit import TimeLimit
@@ -55,3 +61,13 @@ def test_a_pin_holds_for_the_head_too():
     assert _head_plan(plan, {}).optimizer == "as_given"
     pinned = _head_plan(plan, {"feed": "ring", "optimizer": None})
     assert (pinned.feed, pinned.optimizer) == ("ring", "as_given")
+
+
+def test_a_bag_that_has_no_time_makes_one_step(monkeypatch):
+    def bag_task(*, everything, num_steps=None):
+        return SimpleNamespace(num_steps=num_steps or (400 if everything else 420))
+
+    trial = SimpleNamespace(seconds=0.1, metrics={"accuracy": 0.5})
+    monkeypatch.setattr(fit, "run_trial", lambda task, plan: trial)
+    application = SimpleNamespace(bag_task=bag_task, target=SimpleNamespace(figure="accuracy"))
+    assert _try_bag(application, None, limit_of(9.0)).num_steps == 1

@@ -160,7 +160,7 @@ def _try_bag(application: ClassifyTraining, plan: Plan, limit: TimeLimit) -> _Tr
     num_steps = _affordable(limit, task, plan, _BAG_SHARE * _left(limit), most=task.num_steps)
     trial = run_trial(application.bag_task(everything=False, num_steps=num_steps), plan)
     return _Tried(
-        head=None, num_steps=whole.num_steps * num_steps // task.num_steps,
+        head=None, num_steps=max(1, whole.num_steps * num_steps // task.num_steps),
         step=trial.seconds / num_steps, figure=trial.metrics[application.target.figure],
         notices=trial.notices,
     )  # fmt: skip
