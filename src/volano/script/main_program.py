@@ -21,7 +21,7 @@ _OWN = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 class NoSuchModuleError(UsageError):
-    """There is no module of the name that is to be run."""
+    """The refusal of a name that no module has."""
 
 
 def run_as_main(script: Script) -> None:
