@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from volano.device import Device, num_cores
-from volano.device.processes import start_method
+from volano.device.processes import signal_name, start_method
 from volano.device.random_state import random_state_kept
 from volano.errors import RunError, reason_of
 
@@ -205,7 +205,7 @@ def _how_it_died(status: int | None) -> str:
     if status is None:
         return "the process ended without an answer"
     if os.WIFSIGNALED(status):
-        return f"the process died with {signal.Signals(os.WTERMSIG(status)).name}"
+        return f"the process died with {signal_name(os.WTERMSIG(status))}"
     return f"the process ended with exit code {os.waitstatus_to_exitcode(status)} and no answer"
 
 

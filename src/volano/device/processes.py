@@ -65,8 +65,16 @@ def how_it_ended(process: BaseProcess, patience: float) -> str:
     process.join(patience)
     code = process.exitcode
     if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by {signal_name(-code)}"
     return f"ended with exit code {code}"
+
+
+def signal_name(number: int) -> str:
+    """Returns the name of a signal; real-time ones have none of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def is_open(process: BaseProcess) -> bool:
