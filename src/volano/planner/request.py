@@ -138,7 +138,8 @@ class PlanRequest:
     def quick(self) -> PlanRequest:
         """Returns a quick form of the request, for deciding what to explain: the same device,
         nothing measured and nothing refused."""
-        return PlanRequest(device=self.device, on=self.on, is_raced=False)
+        # Predictions take little, and are all that is to be had of a device that is not here.
+        return PlanRequest(device=self.device, on=self.on, is_raced=self.on is not None)
 
     def preferring(self, **knobs: Any) -> PlanRequest:
         """Returns the request with more knobs pinned, if the user has left them open."""
