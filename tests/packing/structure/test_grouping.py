@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -250,19 +249,6 @@ def test_steps_that_follow_from_the_batch_size_are_no_reason_of_their_own() -> N
     assert grouped(plain_task(**one), plain_task(**other))[0].reasons == ("batch_size: 4, 8",)
     longer = grouped(plain_task(**one), plain_task(**{**other, "duration": "6ep"}))
     assert [reason.split(":")[0] for reason in longer[0].reasons] == ["batch_size", "num_steps"]
-
-
-def _scripted() -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.script(nn.Sequential(nn.Linear(6, 3)))  # pyright: ignore[reportReturnType]
-
-
-def test_a_model_that_cannot_be_looked_into_stands_alone() -> None:
-    groups = grouped(*(plain_task(model=_scripted) for _ in range(2)))
-    assert [group.indices for group in groups] == [(0,), (1,)]
-    kind = "RecursiveScriptModule"
-    assert groups[0].reasons[0] == f"model: {kind}, which cannot be compared, another {kind}"
 
 
 def test_code_splits() -> None:

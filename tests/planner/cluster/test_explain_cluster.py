@@ -113,23 +113,21 @@ def test_devices_that_do_not_divide_the_batch_are_refused():
         explain_cluster(decoder_task(), "H100 x 48", PlanRequest())
 
 
+def net_with_statistics():
+    return nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Linear(32, 10))
+
+
 def test_a_large_batch_with_statistics_stays_whole(monkeypatch):
     monkeypatch.setattr("volano.planner.cluster.explain_cluster._LOOKED_AT_FLOPS", 0)
-    model = functools.partial(
-        nn.Sequential, nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Linear(32, 10)
-    )
-    found = explain_cluster(make_task(model=model), "A100 x 2", PlanRequest())
+    found = explain_cluster(make_task(model=net_with_statistics), "A100 x 2", PlanRequest())
     assert {c.passes for c in found.candidates} == {1}
     assert any("takes statistics of it" in notice for notice in found.notices)
 
 
 def test_a_batch_with_statistics_is_looked_at():
-    model = functools.partial(
-        nn.Sequential, nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Linear(32, 10)
-    )
-    found = explain_cluster(make_task(model=model), "A100 x 8", PlanRequest())
+    found = explain_cluster(make_task(model=net_with_statistics), "A100 x 8", PlanRequest())
     assert {c.passes for c in found.candidates} == {1}
-    exact = dataclasses.replace(make_task(model=model), tolerance="exact")
+    exact = dataclasses.replace(make_task(model=net_with_statistics), tolerance="exact")
     found = explain_cluster(exact, "A100 x 8", PlanRequest())
     assert {c.plan.sharding for c in found.candidates} == {"none"}
     assert found.best.plan.precision == "fp32"

@@ -168,11 +168,12 @@ class TestBlocks:
 
     def test_a_whole_training_goes_on_uncompiled_and_says_so(self, graphs, monkeypatch, make_task):
         monkeypatch.setattr(compiling, "_MOST_VARIANTS", 2)
-        blocks = [Block(2 + width) for width in range(4)]
-        task = make_task(
-            model=lambda: nn.Sequential(nn.Linear(64, 8), *blocks, nn.Linear(8, 10)),
-            duration="1st", valid=None,
-        )  # fmt: skip
+
+        def model():
+            blocks = [Block(2 + width) for width in range(4)]
+            return nn.Sequential(nn.Linear(64, 8), *blocks, nn.Linear(8, 10))
+
+        task = make_task(model=model, duration="1st", valid=None)
         plan = Plan(compile=True, compile_mode="blocks")
         with torch._dynamo.config.patch(recompile_limit=2):
             trial = run_trial(task, plan)
