@@ -255,3 +255,9 @@ def test_the_function_of_a_task_that_raised_is_named(monkeypatch, capsys):
     monkeypatch.setattr(commands, "register", lambda _: None)
     assert run(["train"]) == 1
     assert "It was raised by the task's optimizer; --debug" in capsys.readouterr().err
+
+
+def test_an_empty_word_is_not_the_current_folder(capsys):
+    for words in (["eval", ""], ["report", "--out", ""]):
+        assert run(words) == 2
+        assert "A path must have a name" in capsys.readouterr().err

@@ -55,6 +55,8 @@ def test_any_damaged_file_is_told_in_words(tmp_path):
 
 def test_names_and_counts_of_other_versions_are_taken(tmp_path):
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    weights = {f"_orig_mod.{n}": t for n, t in network.state_dict().items() if "num_" not in n}
+    weights = {
+        f"_orig_mod.module.{n}": t for n, t in network.state_dict().items() if "num_" not in n
+    }
     torch.save(weights, tmp_path / "compiled.pt")  # as torch before 0.4.1 wrote BatchNorm
     load_fitting(network, read_weights(tmp_path / "compiled.pt"), whose="x")

@@ -123,6 +123,13 @@ def test_evaluations_cost_what_is_measured_on_the_size_that_is_taken():
     assert found.schedule.more_share == 1.0
 
 
+def test_what_is_computed_once_is_no_part_of_a_test_that_is_cut():
+    costs = EvaluationCosts(test=4.0, once=20.0)
+    found, _ = fitted(lambda *_: 0.05, costs=lambda *_: costs)
+    assert (found.network.test, found.network.startup) == (4.0, 20.0)
+    assert (found.schedule.startup, found.schedule.test_share) == (20.0, 1.0)
+
+
 def test_without_measured_costs_an_example_is_a_third_of_its_share_of_a_step():
     size = sizes(("net", 1.0, 30))[0]
     task = SimpleNamespace(name="net", valid=range(30), batch_size=10)

@@ -82,7 +82,7 @@ def train(
     if warning is not None:
         observer = observer or make_progress()
         observer.on_notice(warning)
-    pins = {"deterministic": deterministic or None, **(pins or {})}
+    pins = {**(pins or {}), **({"deterministic": True} if deterministic else {})}
     planning = _request(device=device, pins=pins, forbid=forbid, budget=budget, plan=plan)
     settings = TrainingRequest.of(
         planning=planning, out=out, safety=safety, processes=processes, observer=observer

@@ -29,6 +29,7 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
         if isinstance(value, int | float | str)
     ]
     dials = mapping(source.get("dials"))
+    said = [] if verdict is None else map(str.strip, verdict.lines())
     lines = [
         "---", "library_name: transformers", "---", "",
         f"# {name}", "",
@@ -36,7 +37,7 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
         *([f"{_GIVES[str(dials.get('target'))]}", ""] if dials.get("target") in _GIVES else []),
         "## Data", f"{source.get('origin')}; the figures below are of examples that were held out.",
         "", "## Figures", "| figure | value |", "|---|---|", *rows, "",
-        *([] if verdict is None else [f"The run {'; '.join(verdict.lines())}.", ""]),
+        *([] if verdict is None else [f"The run {'; '.join(said)}.", ""]),
         "## How it was trained", f"{record.get('num_steps')} steps. What was said of it:", "",
         *(f"- {text}" for text in record.get("notices") or ()), "",
         "## Limits",

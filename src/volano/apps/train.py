@@ -117,7 +117,7 @@ def task_to_plan(
     the request with the steps that were timed to choose it; and what was chosen for a device that
     is not here, in words."""
     observer, started, quick = planning.observer, time.perf_counter(), planning.quick()
-    here = dataclasses.replace(quick, on=None)
+    here = dataclasses.replace(quick, on=None, is_raced=False)
     limits = [
         _time_limit(application_type, options, asked, started, None)
         for asked in ([here] if quick.on is None else [quick, here])

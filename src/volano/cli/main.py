@@ -21,7 +21,7 @@ import volano
 from volano.cli import output
 from volano.cli.generated import PlainGroup, flag_of, flags_of
 from volano.cli.interrupts import enter, say_interrupted
-from volano.errors import RunError, VolanoError, noted_caller
+from volano.errors import RunError, UsageError, VolanoError, noted_caller
 from volano.record.format import parameters_worded
 
 _TYPER_INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt in a command
@@ -99,6 +99,7 @@ def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda:
     commands.register(app)
     try:
         with parameters_worded(lambda text: in_flags(text, arguments)):
+            _check_words(arguments)
             code = int(app(args=arguments, prog_name="volano", standalone_mode=False) or 0)
         return say_interrupted(arguments) if code == _TYPER_INTERRUPTED else code
     except KeyboardInterrupt:
@@ -121,6 +122,20 @@ def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda:
         text = in_flags(str(said), arguments)
         _report(f"error: {text}", arguments, {"error": text, "kind": type(said).__name__})
         return said.exit_code
+
+
+def _check_words(arguments: list[str]) -> None:
+    """Refuses an empty word where a path stands: as a path it would be the current folder. A
+    script's own words are its own."""
+    for before, word in zip([*arguments[:1], *arguments], arguments, strict=False):
+        is_value = before.startswith("-") and before not in ("--out", "--csv", "--from", "--code")
+        if word or is_value or arguments[0] in ("run", "explain"):
+            continue
+        raise UsageError(
+            "A path must have a name",
+            got="an empty one",
+            remedy="A variable of the shell may not be set; the current folder is called .",
+        )
 
 
 def _place_of_own(error: BaseException) -> str | None:

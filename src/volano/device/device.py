@@ -193,7 +193,7 @@ class Device(Generators):
         """Returns a tensor of the host on this device. If the device can, the host does not wait
         for what is queued there, as it would with a copy from pageable memory."""
         tensor = tensor.pin_memory() if self.can_pin else tensor
-        return tensor.to(self.torch_device, non_blocking=True)
+        return tensor.to(self.torch_device, non_blocking=self.can_pin)
 
     def mark(self) -> Callable[[], object]:
         """Returns a function that waits until all has run that is queued now; if the device has no

@@ -137,7 +137,8 @@ class PlanRequest:
 
     def quick(self) -> PlanRequest:
         """Returns a quick form of the request, for deciding what to explain: the same device,
-        nothing measured and nothing refused."""
+        nothing measured and nothing refused; for a device that is not here all candidates are
+        predicted."""
         # Predictions take little, and are all that is to be had of a device that is not here.
         return PlanRequest(device=self.device, on=self.on, is_raced=self.on is not None)
 

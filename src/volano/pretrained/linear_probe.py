@@ -84,7 +84,7 @@ class LinearProbe:
     def in_words(self) -> str:
         """Returns what is to be expected, in words."""
         if self.accuracy is None or self.spread is None:
-            return f"{self.figure} to expect: not known, a class has one example only"
+            return f"{self.figure} to expect: not known, a class has no two different examples"
         return (
             f"{self.figure} to expect of a linear head: {self.accuracy:.3f} +- {self.spread:.3f} "
             f"({self.num_folds} folds of {self.num_examples:,} training examples, C={self.c:g})"

@@ -57,8 +57,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(name: str) -> str:
-    for prefix in _WRAPPERS:
-        name = name.removeprefix(prefix)
+    while name.startswith(_WRAPPERS):
+        name = name.partition(".")[2]
     return name
 
 

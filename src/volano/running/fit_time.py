@@ -58,17 +58,20 @@ class TrainingSize:
 @dataclass(frozen=True, kw_only=True)
 class EvaluationCosts:
     """The seconds of an evaluation of all validation examples, of the cheapest final test of all
-    test examples, and of what the wanted final test does beyond that."""
+    test examples, of what the wanted final test does beyond that, and of what is computed once,
+    whatever is tested."""
 
     evaluation: float = 0.0
     test: float = 0.0
     more: float = 0.0
+    once: float = 0.0
 
     def times(self, factor: float) -> EvaluationCosts:
         """Returns the costs of a network whose predictions cost ``factor`` times as much."""
         return EvaluationCosts(
-            evaluation=factor * self.evaluation, test=factor * self.test, more=factor * self.more
-        )
+            evaluation=factor * self.evaluation, test=factor * self.test, more=factor * self.more,
+            once=factor * self.once,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,7 @@ class _TimeFitting:
             self._time(number, quick.plan)
             number = self._schedule().network
         chosen = self._settled(number, quick)
-        if number != self._evaluated[0]:
+        if number != self._evaluated[0] or chosen.plan.prefix != quick.plan.prefix:
             self._evaluate(number, chosen.plan)
         schedule = make_schedule(self._costs([number]), self._limit.seconds)
         network = self._network(number)
@@ -214,11 +217,12 @@ class _TimeFitting:
         step = self._timed[near].step * size.cost / self._sizes[near].cost
         place, costs = self._evaluated
         costs = costs.times(size.example_cost / self._sizes[place].example_cost)
+        own = dataclasses.asdict(costs)
         return NetworkCosts(
             name=size.name,
             step=step,
-            startup=self._timed[near].startup,
-            **dataclasses.asdict(costs),
+            startup=self._timed[near].startup + own.pop("once"),
+            **own,
             evaluating=costs.evaluation / (size.evaluation_interval or math.inf),
             least_steps=size.least_steps,
             most_steps=size.most_steps,

@@ -9,7 +9,7 @@ from volano.device import Device
 from volano.errors import PlanError, UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest, PlanResult, absent_plan, find_plan
-from volano.planner.parity.batch_split import said_of_split
+from volano.planner.parity.batch_split import is_divisible, said_of_split
 from volano.planner.parity.guard import ParityGuard
 from volano.task import Task
 from volano.training import check_plan
@@ -62,10 +62,18 @@ def _as_given(task: Task, plan: Plan) -> PlanResult:
     return PlanResult(plan=plan, reasons=reasons, may_split=found.yes)
 
 
-def split_when_needed(task: Task, plan: Plan) -> Callable[[], bool]:
+def split_when_needed(task: Task, plan: Plan) -> Callable[[], bool | None]:
     """Returns the function that finds out whether a task's batch may be split, of which planning
-    had no need: for a step that runs out of memory all the same."""
-    return lambda: ParityGuard(task, Device(plan.device), lambda: 0.0).divisible.yes
+    had no need: for a step that runs out of memory all the same. It gives None if that cannot be
+    looked at, for want of memory say."""
+
+    def ask() -> bool | None:
+        try:
+            return is_divisible(task, Device(plan.device)).yes
+        except Exception:  # noqa: BLE001 - a person's code, without memory
+            return None
+
+    return ask
 
 
 def check_given(task: Task, plan: Plan) -> None:

@@ -183,8 +183,8 @@ class _Roots:
             args, kwargs = map_tensors(self.scaling.entering, (args, kwargs))
         with torch.autocast(root.device, dtype=_DTYPES[root.precision]):
             result = function(*own, *args, **kwargs)
-        result = _map_output(_widened, result)
-        return result if self.scaling is None else _map_output(self.scaling.leaving, result)
+        result = map_output(_widened, result)
+        return result if self.scaling is None else map_output(self.scaling.leaving, result)
 
     def _prepare(self, module: nn.Module) -> _Root | None:
         """Looks at an outermost module, and brings it into the memory format."""
@@ -236,7 +236,7 @@ class _Roots:
                 self._notes.did(f"{name} in {root.precision}")
 
 
-def _map_output(function: Callable[[Tensor], Any], output: Any) -> Any:
+def map_output(function: Callable[[Tensor], Any], output: Any) -> Any:
     """Returns what a model gives with a function applied to every tensor, those in the fields of a
     dataclass of the script's too."""
     if not dataclasses.is_dataclass(output) or isinstance(output, type) or is_mapping(output):

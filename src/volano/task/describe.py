@@ -106,7 +106,9 @@ def describe_data(data: Any) -> dict[str, Any]:
     text: dict[str, Any] = {"class": type(data).__name__, "num_examples": len(data)}
     fingerprint = getattr(data, "fingerprint", None)
     if callable(fingerprint):
-        text["content_digest"] = str(fingerprint())
+        found = fingerprint()
+        is_plain = found is None or isinstance(found, str | int | float | list | dict)
+        text["content_digest"] = found if is_plain else str(found)
     elif isinstance(data, torch.utils.data.Subset):
         text["rows_digest"], text["of"] = _digest_rows(data.indices), describe_data(data.dataset)
     elif isinstance(data, torch.utils.data.TensorDataset):

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from numbers import Real
 from typing import Literal
 
 from volano.errors import TaskError
@@ -29,7 +30,7 @@ class Duration:
                 "The unit of a duration must be 'ep' (epochs), 'st' (steps) or 'min' (minutes)",
                 got=repr(self.unit),
             )
-        is_number = isinstance(self.amount, int | float) and not isinstance(self.amount, bool)
+        is_number = isinstance(self.amount, Real) and not isinstance(self.amount, bool)
         if not (is_number and 0 < self.amount <= _MOST):
             got = f"{self.amount!r} {self.unit}"
             raise TaskError(f"A duration must be above 0, and at most {_MOST:g}", got=got)

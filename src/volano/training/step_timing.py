@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from volano.plan import Plan
 from volano.task import Task
+from volano.training.prefix.apply import announced
 from volano.training.session import Session
 from volano.training.throwaway import throwaway_settings
 
@@ -132,7 +133,7 @@ def measure_step_time(
         is_known = is_later and plan.prefix == "cached"  # from the first step on
         if is_known:
             keys = itertools.repeat(next(keys), task.num_steps)
-        batches = session.feed.batches(keys)
+        batches = announced(session.feed.batches(keys), session.prefix, session.device)
 
         def make_step() -> None:
             session.step_once(next(batches), session.step)

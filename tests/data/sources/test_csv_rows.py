@@ -74,4 +74,4 @@ def test_zero_bytes_at_the_end_are_a_fault_of_one_line(tmp_path):
 def test_of_two_columns_of_one_name_the_first_is_read_and_that_is_said(tmp_path):
     rows, faults = read(tmp_path / "t.csv", "label,note,LABEL,note,text\nx,1,y,2,one\n")
     assert rows == [(2, {"label": "x", "note": "1", "LABEL": "y", "text": "one"})]
-    assert faults == [(1, "several columns are named label: the first is read")]
+    assert faults == [(1, "all columns named label but the first")]

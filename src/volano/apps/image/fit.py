@@ -58,7 +58,7 @@ def fit_into(application: ImageTraining, limit: TimeLimit) -> Fitted:
         test = forward * len(some.test)
         filling = forward * len(some.train) if plan.prefix == "cached" else 0.0
         return EvaluationCosts(
-            evaluation=forward * len(some.valid), test=test + filling,  # both once
+            evaluation=forward * len(some.valid), test=test, once=filling,
             more=_VIEWS_COST * test if some.has_views else 0.0,
         )  # fmt: skip
 

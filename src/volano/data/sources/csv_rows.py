@@ -52,7 +52,7 @@ def csv_rows(
             header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
             for name in sorted(known):
                 if [one.lower() for one in header].count(name) > 1:
-                    on_fault(f"{path}:1", f"several columns are named {name}: the first is read")
+                    on_fault(f"{path}:1", f"all columns named {name} but the first")
             yield from _rows(lines, header, delimiter, path, on_fault)
     except csv.Error as error:
         raise DataError("A .csv file must be a table", got=f"{path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Finds the folders of the splits in a source's folder, by one rule for images and clips."""
+"""Finds the folders of the splits in a source's folder, by one rule for all kinds of data."""
 
 from __future__ import annotations
 

@@ -227,8 +227,8 @@ def contradictions(members: Sequence[SplitMember], what: str) -> tuple[str, ...]
     if not torn:
         return ()
     return (
-        f"{len(torn):,} of the {len(members):,} {what} to train on have the same content as one of "
-        f"another class: nothing can tell them apart{_named(torn)}",
+        f"{len(torn):,} of the {len(members):,} {what} to train on have the same content as one "
+        f"with another target: nothing can tell them apart{_named(torn)}",
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from volano.script.model_calls import is_computed_again, outermost_calls
+from volano.device.torch_private import is_transformed
+from volano.script.model_calls import is_computed_again, map_output, outermost_calls
 from volano.task import map_tensors
 
 
@@ -23,6 +24,8 @@ def computed_in_float64() -> Iterator[None]:
     wide: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
     def treat(module: nn.Module, original: Any, args: Any, kwargs: Any) -> Any:
+        if is_transformed():
+            return original(module, *args, **kwargs)
         if module not in wide:
             is_trained = any(parameter.requires_grad for parameter in module.parameters())
             if not is_trained or is_computed_again():
@@ -30,7 +33,7 @@ def computed_in_float64() -> Iterator[None]:
             module.double()
             wide.add(module)
         args, kwargs = map_tensors(_in_float64, (args, kwargs))
-        return map_tensors(_in_float32, original(module, *args, **kwargs))
+        return map_output(_in_float32, original(module, *args, **kwargs))
 
     with outermost_calls(treat):
         yield

@@ -210,6 +210,8 @@ class ScriptRunner:
         if not num_steps:
             num_backward = record.get("num_backward")
             found = f"{num_backward} backward passes" if num_backward else "its end"
+            if num_backward and hint is None:
+                hint = "If it steps an optimizer later, give it longer"
             raise ScriptError(
                 f"{name} must step an optimizer of torch's", got=f"{found} without one", remedy=hint
             )

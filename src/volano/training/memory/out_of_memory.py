@@ -19,7 +19,7 @@ from volano.plan import Plan
 
 _Result = TypeVar("_Result")
 # Whether the loss of a batch is the sum of its parts', how that is found out, or None.
-MaySplit = bool | Callable[[], bool] | None
+MaySplit = bool | Callable[[], bool | None] | None
 
 # Backends that raise a plain RuntimeError: the host's allocator (c10/core/impl/alloc_cpu.cpp),
 # Apple's, libraries of kernels that allocate by themselves (cuBLAS and cuDNN also say it by having

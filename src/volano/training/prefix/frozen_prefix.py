@@ -13,6 +13,7 @@ from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import version_of
 from volano.task import Batch, map_tensors, num_examples, pick, split
+from volano.training.memory.out_of_memory import attempt
 from volano.training.prefix.early_digests import EarlyDigests
 from volano.training.prefix.feature_room import FeatureRoom, NoRoomError
 from volano.training.prefix.find_prefix import (
@@ -74,6 +75,7 @@ class FrozenPrefix:
         if self.is_on:
             self.is_on = False
             self._kept = KeptFeatures(0)
+            self._digests, self._weights = EarlyDigests(self._device), []
             self.on_stop(reason)
 
     def begin(self, objective: Objective, batch: Batch) -> None:
@@ -113,9 +115,9 @@ class FrozenPrefix:
 
     def announce(self, batch: Batch) -> None:
         """Hears of a batch before the step of the one before it is made, so that the host need not
-        wait for the device in its own."""
+        wait for the device in its own. If there is no memory for it, the step does it."""
         if self.is_on and self.facts is not None:
-            self._digests.announce(batch)
+            attempt(lambda: self._digests.announce(batch))
 
     def learn(self, objective: Objective, batch: Batch) -> None:
         """Keeps what the prefix computes of a batch, and computes nothing else."""

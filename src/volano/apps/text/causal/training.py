@@ -105,7 +105,12 @@ class CausalTraining(Application):
         parts = [part_reader(source, split, part=part) for part in (0, 1)]
         train, held_texts = _windows(network, parts[0](), context), list(parts[1]())
         train, held = train[(train != _FILLING).all(1)], _windows(network, held_texts, context)
-        if len(train) < 1 or (held[:, 1:] == _FILLING).all():
+        if (held[:, 1:] == _FILLING).all():
+            raise DataError(
+                "Some text must be held out", got=f"none of {source.origin}",
+                remedy="Give more text",
+            )  # fmt: skip
+        if len(train) < 1:
             raise DataError(
                 f"The training text must fill a window of {context} tokens", got=source.origin,
                 remedy="Give more text, or a smaller `context`",

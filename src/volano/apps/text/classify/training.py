@@ -14,7 +14,7 @@ import torch
 
 from volano.apps.application import Application
 from volano.apps.options import Options
-from volano.apps.shared_options import columns_of
+from volano.apps.shared_options import batch_in_words, columns_of
 from volano.apps.targets.kinds import target_of_data
 from volano.apps.targets.target import Target
 from volano.apps.text.classify.bag import (
@@ -82,8 +82,7 @@ class ClassifyTraining(Application):
 
     Attributes:
         train: all to train on.
-        choice: rows of ``train`` held back to choose between classifiers, int64: the source's own,
-            or a tenth.
+        choice: rows of ``train`` held back to choose by, int64; see ``held_back``.
         test: the texts of the final figures.
         kept: the one of the two that is trained on everything, and its accuracy with that of the
             other; None before the choice.
@@ -135,6 +134,8 @@ class ClassifyTraining(Application):
         ]
         train, choice, said = held_back(train, sets.valid, options)
         notices += said
+        num = len(train) - (len(choice) if options.keep == "best" else 0)
+        notices += batch_in_words(options.batch_size, num, "texts")
         check_trained(train.kind, train.classes, train.labels, "texts")
         notices += fault_notices(sets.faults)
         return cls(
@@ -302,7 +303,8 @@ class ClassifyTraining(Application):
     def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract
         """Raises an error: nothing of these trainings is varied."""
         raise UsageError(
-            "A study must be of images, language models or clips", got="labelled texts"
+            "A study must be of images, language models of Volano's own, or clips",
+            got="labelled texts",
         )
 
     def task(self, num_steps: int, recipe: Any = None) -> Task:  # noqa: ARG002 - of the contract

@@ -40,9 +40,11 @@ def fit_into(application: ClipClassifyTraining, limit: TimeLimit) -> Fitted:
 
     def evaluation_costs(number: int, plan: Plan) -> EvaluationCosts:  # noqa: ARG001 - one size
         seconds = _forward_seconds(application, plan)
-        num_once = len(application.test)
-        num_once += len(application.train) if plan.prefix == "cached" else 0
-        return EvaluationCosts(evaluation=seconds * len(application.valid), test=seconds * num_once)
+        num_once = len(application.train) if plan.prefix == "cached" else 0
+        return EvaluationCosts(
+            evaluation=seconds * len(application.valid), test=seconds * len(application.test),
+            once=seconds * num_once,
+        )  # fmt: skip
 
     found = fit_time(
         limit, [size], evaluation_costs, num_evaluations=_MOST_EVALUATIONS,
