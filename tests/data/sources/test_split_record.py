@@ -77,5 +77,5 @@ def test_a_file_is_known_by_what_is_in_it(tmp_path):
 def test_one_content_in_two_classes_is_said():
     assert contradictions([member(1), member(1), member(2, "b")], "images") == ()
     (notice,) = contradictions([member(1), member(2), member(1, "b", "copy.png")], "images")
-    assert notice.startswith("2 of the 3 images to train on have the same content as one with anoth")
+    assert notice.startswith("2 of the 3 images to train on have the same content as one with ano")
     assert notice.endswith("(1.png, copy.png)")
