@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from volano.device.processes import pickled, signal_name, start_method
+from volano.device.processes import pickled, start_method
 
 
 def test_processes_are_forked_where_that_can_be():
@@ -40,7 +40,3 @@ def test_a_graph_of_gradients_does_not_travel():
     assert pickle.loads(pickled(leaf)).requires_grad
     with pytest.raises(TypeError, match=r"carries a graph of gradients; detach\(\) it"):
         pickled([leaf * 2])
-
-
-def test_a_signal_has_a_name():
-    assert [signal_name(15), signal_name(40)] == ["SIGTERM", "signal 40"]

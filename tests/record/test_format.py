@@ -111,3 +111,7 @@ def test_counts():
     assert format.count_text(1, "step") == "1 step"
     assert format.count_text(1528, "example") == "1,528 examples"
     assert format.count_text(None, "step") == "an unknown number of steps"
+
+
+def test_a_signal_has_a_name():
+    assert [format.signal_name(15), format.signal_name(40)] == ["SIGTERM", "signal 40"]

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 
 from volano.device import Device, num_cores
-from volano.device.processes import signal_name, start_method
+from volano.device.processes import start_method
 from volano.device.random_state import random_state_kept
 from volano.errors import RunError, reason_of
+from volano.record.format import signal_name
 
 _HEADER = 8  # bytes of an answer's length
 _LONGEST_REASON = 300

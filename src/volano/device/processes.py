@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volano.record.format import signal_name
+
 
 def start_method() -> str:
     """Returns how processes are started: fork, which carries lambdas and open data over without
@@ -67,14 +69,6 @@ def how_it_ended(process: BaseProcess, patience: float) -> str:
     if code is not None and code < 0:
         return f"was ended by {signal_name(-code)}"
     return f"ended with exit code {code}"
-
-
-def signal_name(number: int) -> str:
-    """Returns the name of a signal; real-time ones have none of their own."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def is_open(process: BaseProcess) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,6 +48,14 @@ _TITLES = {
     "bits_per_byte_bz2": "bits per byte, bz2",
     "examples_per_second": "examples per second",
 }
+
+
+def signal_name(number: int) -> str:
+    """Returns the name of a signal; real-time ones have none of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def for_terminal(text: str) -> str:

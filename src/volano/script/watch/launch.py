@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from volano.device.processes import signal_name
 from volano.errors import RunError, ScriptError, UsageError
+from volano.record.format import signal_name
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script, num_ranks
 
@@ -172,7 +172,7 @@ class ScriptRunner:
         name = self.script.words
         if record is None and code is not None:
             _show(errors)
-            end = f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"
+            end = f"ended by {signal_name(-code)}" if code < 0 else f"exit code {code}"
             shell_code = 128 - code if code < 0 else code or 1
             raise ScriptError(f"{name} must run by itself", got=end, exit_code=shell_code)
         if record is None:

@@ -67,7 +67,7 @@ def test_a_bag_that_has_no_time_makes_one_step(monkeypatch):
     def bag_task(*, everything, num_steps=None):
         return SimpleNamespace(num_steps=num_steps or (400 if everything else 420))
 
-    trial = SimpleNamespace(seconds=0.1, metrics={"accuracy": 0.5})
+    trial = SimpleNamespace(seconds=0.1, metrics={"accuracy": 0.5}, notices=())
     monkeypatch.setattr(fit, "run_trial", lambda task, plan: trial)
     application = SimpleNamespace(bag_task=bag_task, target=SimpleNamespace(figure="accuracy"))
     assert _try_bag(application, None, limit_of(9.0)).num_steps == 1
