@@ -27,13 +27,20 @@ def live(path: Path, count: int) -> None:
     study(path, resume=begun)
 
 
+def is_finished(path: Path) -> bool:
+    """Whether a study's folder says that it has ended."""
+    main = path / STUDY
+    return main.is_file() and json.loads(main.read_text()).get("status") == "finished"
+
+
 def kill(root: Path, num_kills: int, seed: int = 0) -> tuple[list[Path], int]:
     """Kills until it is enough, and lets every study come to its end."""
     draw, paths, num_killed = random.Random(seed), [], 0
     while num_killed < num_kills:
         path, code = root / f"study-{len(paths)}", -1
         paths.append(path)
-        while code:
+        # Killed after its end, it has nothing left to resume.
+        while code and not is_finished(path):
             is_timed, dies = num_killed % 3 == 2, num_killed < num_kills
             count = draw.randint(1, 120) if dies and not is_timed else 0
             child = Forked(root / "log", live, path, count)
