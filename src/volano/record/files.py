@@ -179,14 +179,18 @@ def nearest_there(path: Path, *, holding: str = "") -> str | None:
     )
 
 
+def is_there(path: Path) -> bool:
+    """Checks whether anything lies at a path, whatever its name."""
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have, such as a whole text
+        return False
+
+
 def check_exists(path: Path, rule: str = "`path` must exist", remedy: str | None = None) -> None:
     """Raises UsageError if nothing lies at a path; ``remedy`` is what else helps than another
     name."""
-    try:
-        is_there = path.exists()
-    except OSError:  # a name that no file can have, such as a whole text
-        is_there = False
-    if not is_there:
+    if not is_there(path):
         helps = ". ".join(filter(None, (nearest_there(path), remedy)))
         raise UsageError(rule, got=str(path), remedy=helps or None)
 

@@ -18,9 +18,10 @@ from volano.data.sources import (
     read_labelled_texts,
     read_texts,
 )
-from volano.data.sources.folders import NO_FILE, file_named, is_there, subfolders, walk
+from volano.data.sources.folders import NO_FILE, file_named, subfolders, walk
 from volano.data.sources.video.clip_files import listed_clips
 from volano.errors import DataError, UsageError
+from volano.record.files import is_there
 
 
 @pytest.fixture

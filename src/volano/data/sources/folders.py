@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from volano.errors import DataError, UsageError
-from volano.record.files import check_exists
+from volano.record.files import check_exists, is_there
 
 # Files that every run's folder holds (record/run_folder.py). Its tokens, pictures and records are
 # made from data, but are not data themselves.
@@ -165,14 +165,6 @@ def file_named(name: str, folder: Path) -> Path | str:
         others = (name.replace("\\", "/"), unquote(name.removeprefix("file://")))
         path = next((one for other in others if is_there(one := folder / other)), path)
     return NO_FILE if is_special(path) else path
-
-
-def is_there(path: Path) -> bool:
-    """Checks whether anything lies at a path, whatever its name."""
-    try:
-        return path.exists()
-    except OSError:  # such as a name that no file can have
-        return False
 
 
 def refuse_run(path: Path) -> None:

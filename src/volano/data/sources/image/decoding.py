@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from volano.data.sources.fitting import CUT, SQUEEZE, shape_notices
-from volano.data.sources.folders import is_there
 from volano.data.sources.image.image_names import picture_formats
 from volano.data.sources.in_threads import in_threads
 from volano.errors import DataError
-from volano.record.files import nearest_there
+from volano.record.files import is_there, nearest_there
 
 # Larger pictures are scaled down: small networks trained from scratch gain little above this size
 # and pay for every pixel.
