@@ -145,6 +145,14 @@ def test_accelerate_is_told_by_its_accelerator(tmp_path):
     assert (0, "num_workers=2, persistent_workers=True, where the loaders are made") in said
 
 
+def test_what_is_set_before_python_starts_is_told_as_such(tmp_path):
+    plan = ScriptPlan(allocator="keep", spin_count=10_000)
+    said, lines = advice(tmp_path, PLAIN, plan)
+    variables = ["MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647", "GOMP_SPINCOUNT=10000"]
+    assert list(said) == [(0, f"{names} in the environment of python") for names in variables]
+    assert not lines
+
+
 def test_an_empty_plan_has_nothing_to_say(tmp_path):
     assert advice(tmp_path, PLAIN, ScriptPlan()) == ({}, [])
 

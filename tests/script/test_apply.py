@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from script.loops import Net, Squares, plain_loop
 from volano.errors import PlanError
+from volano.script import apply
 from volano.script.apply import applied
 from volano.script.plan import ScriptPlan
 
@@ -58,6 +61,27 @@ def test_the_first_finished_step_is_noted():
         assert not result.has_finished_step
         plain_loop(epochs=1)
         assert result.has_finished_step
+
+
+def test_the_memory_is_kept_and_waits_cannot_be_shortened_any_more(monkeypatch):
+    kept = []
+
+    @contextlib.contextmanager
+    def keeping():
+        kept.append("begun")
+        yield True
+        kept.append("ended")
+
+    monkeypatch.setattr(apply, "freed_memory_kept", keeping)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "3")
+    with applied(ScriptPlan(allocator="keep", spin_count=10_000)) as result:
+        assert kept == ["begun"]
+    assert kept == ["begun", "ended"]
+    assert result.notices == (
+        "GOMP_SPINCOUNT: how long threads wait was said before torch was imported",
+    )
+    with applied(ScriptPlan(spin_count=3)) as result:
+        assert not result.notices
 
 
 def test_everything_at_once_trains_alike():

@@ -75,6 +75,20 @@ def test_given_remembered_and_no_plan(script, capfd):
     assert out.split() == plain
 
 
+def test_how_long_threads_wait_is_known_before_torch_is_loaded(script, capfd, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    plan = ScriptPlan(spin_count=10_000)
+    _, said = outcome(capfd, lambda: run_script(script, plan=plan))
+    assert "runs with GOMP_SPINCOUNT=10000; without: --no-plan" in said
+    assert os.environ.pop("GOMP_SPINCOUNT") == "10000"
+    remember(script, plan)
+    outcome(capfd, lambda: run_script(script))
+    assert os.environ.pop("GOMP_SPINCOUNT") == "10000"
+    outcome(capfd, lambda: run_script(script, is_plain=True))
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
 def test_a_plan_is_found_if_there_is_somebody_to_find_it(script, capfd):
     asked = []
 
@@ -169,7 +183,7 @@ def test_a_plan_that_fails_before_a_step_is_left_and_said(script, tmp_path):
 
 
 def test_after_a_step_a_failure_is_the_scripts(script, capfd, monkeypatch):
-    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it was started again"))
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("it was started again"))
     late = Script(target="loop.py", arguments=("late",))
     with pytest.raises(RuntimeError, match="too late"):
         run_script(late, plan=ScriptPlan(fused=True))

@@ -16,6 +16,7 @@ from volano.device import (
     versions,
 )
 from volano.device.machine import Machine, untested_torch
+from volano.thread_waits import SHORT_SPIN_COUNT, SPIN_COUNT, leaves_waits_open
 
 # A load above this share of the cores before anything is measured is that of other programs.
 _BUSY = 0.5
@@ -85,3 +86,8 @@ def _verdict(machine: Machine, limits: Limits, load: float) -> Iterator[str]:
             f"Other programs are busy (load {load:.1f} on {cores} cores): trainings and these "
             "figures are slower than on a quiet machine."
         )
+        if machine.num_threads > 1 and leaves_waits_open(os.environ):
+            yield (
+                f"Threads wait for each other for milliseconds there: set {SPIN_COUNT}="
+                f"{SHORT_SPIN_COUNT} before Python starts, as the volano command does."
+            )

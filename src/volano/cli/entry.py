@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from volano.cli.interrupts import enter
+from volano.thread_waits import shorten_waits
 
 
 def main() -> None:
@@ -17,6 +18,7 @@ def main() -> None:
 
         if run_early(sys.argv[1:]):
             return
+    shorten_waits()  # before anything loads torch
     enter(_load)
 
 

@@ -29,6 +29,7 @@ from volano.running.plan_run import split_when_needed
 from volano.running.references import load_task, task_again
 from volano.running.trust import check_trusted, trust_folder
 from volano.task import Task
+from volano.thread_waits import shorten_waits
 from volano.training import (
     PREPARED,
     LengthRule,
@@ -311,6 +312,7 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
     if Device(plan.device).is_cpu:
         # Spinning threads of one rank would take the cores of the others.
         environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.count)))
+        shorten_waits(environment)
     if processes.debug:
         environment[DEBUG] = "1"
     # In a session of their own, so that a terminal's Ctrl-C reaches them once, through this

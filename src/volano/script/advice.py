@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
+from volano.device.memory.allocator import KEEPING_VARIABLES
 from volano.script.hosts import IMPLEMENTATIONS, OF_LOADERS, arguments_of_host
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script, own_code
 from volano.script.source_edits import SourceFile
+from volano.thread_waits import SPIN_COUNT
 
 # Whoever runs the loop, by the call that shows it.
 _HOSTS = {
@@ -30,9 +32,11 @@ _FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # of torch.optim
 _PARAMETERS = ("parameters", "named_parameters")
 # Where a plain line has to stand, in words, with what it sets.
 _LINES = {
-    "threads": "torch.set_num_threads({})",
-    "cudnn_benchmark": "torch.backends.cudnn.benchmark = {}",
-    "tf32": 'torch.set_float32_matmul_precision("high")',
+    "threads": "torch.set_num_threads({}), at the start",
+    "cudnn_benchmark": "torch.backends.cudnn.benchmark = {}, at the start",
+    "tf32": 'torch.set_float32_matmul_precision("high"), at the start',
+    "allocator": f"{KEEPING_VARIABLES} in the environment of python",
+    "spin_count": f"{SPIN_COUNT}={{}} in the environment of python",
 }
 
 
@@ -217,7 +221,7 @@ class _Writer:
         for setting, value in left.items():
             words = _LINES.get("tf32" if value == "tf32" else setting)
             if words is not None:
-                self._note(self._anywhere, (setting,), f"{words.format(value)}, at the start")
+                self._note(self._anywhere, (setting,), words.format(value))
                 continue
             for name, spot in self._models().items():
                 self._of_one_model(setting, value, spot, name)

@@ -7,6 +7,7 @@ is left. A plan that sets nothing installs nothing.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +15,14 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from volano.device.fp32_products import fp32_products
+from volano.device.memory.allocator import freed_memory_kept
 from volano.device.transfer import copies_without_waiting
 from volano.errors import PlanError
 from volano.script.loaders import LoaderSettings, loaders_treated
 from volano.script.model_calls import ModelSettings, model_calls_treated
 from volano.script.optimizers import optimizers_fused
 from volano.script.plan import ScriptPlan
+from volano.thread_waits import SPIN_COUNT
 
 
 class Applied:
@@ -69,7 +72,7 @@ def applied(plan: ScriptPlan) -> Iterator[Applied]:
         return
     check_applicable(plan)
     with contextlib.ExitStack() as stack:
-        _settings_of_process(plan, stack)
+        _settings_of_process(plan, result, stack)
         loaders = LoaderSettings.of(plan)
         if loaders is not None:
             stack.enter_context(loaders_treated(loaders, result))
@@ -103,12 +106,16 @@ def _note_first_step(result: Applied, stack: contextlib.ExitStack) -> None:
     stack.callback(handle.remove)
 
 
-def _settings_of_process(plan: ScriptPlan, stack: contextlib.ExitStack) -> None:
+def _settings_of_process(plan: ScriptPlan, result: Applied, stack: contextlib.ExitStack) -> None:
     """Makes the settings that hold for a process. The script may make others later, which
     stand."""
+    if plan.spin_count is not None and os.environ.get(SPIN_COUNT) != str(plan.spin_count):
+        result.left(f"{SPIN_COUNT}: how long threads wait was said before torch was imported")
     if plan.threads is not None:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(plan.threads)
+    if plan.allocator == "keep" and not stack.enter_context(freed_memory_kept()):
+        result.left("allocator: the C library here has no such setting")
     if plan.precision == "tf32":
         stack.enter_context(fp32_products("tf32"))
     if plan.cudnn_benchmark is not None:

@@ -12,10 +12,11 @@ from volano.errors import PlanError
 from volano.plan import SEMANTICS, Semantics
 from volano.plan.plan import read_plan, write_plan
 from volano.script.hosts import OF_LOADERS, arguments_of_host
+from volano.thread_waits import SPIN_COUNT
 
 SCHEMA_VERSION = 1
 # More is a mistake, or somebody who wants to hurt the machine: files of plans travel.
-_MOST_WORKERS, _MOST_THREADS, _MOST_BATCHES = 1024, 4096, 4096
+_MOST_WORKERS, _MOST_THREADS, _MOST_BATCHES, _MOST_SPINS = 1024, 4096, 4096, 10**9
 
 
 def _setting(
@@ -52,6 +53,10 @@ class ScriptPlan:
         threads: threads of the host's arithmetic.
         cudnn_benchmark: whether cuDNN measures its algorithms.
         non_blocking: whether copies from page-locked memory return before they are done.
+        allocator: ``"keep"`` has the C library keep freed memory of the host for the next step, see
+            :mod:`volano.device.memory.allocator`.
+        spin_count: how often a thread of the host's arithmetic looks whether the others are there
+            before it sleeps, see :mod:`volano.thread_waits`.
 
     Raises:
         PlanError: when the plan is made, if a setting has an unknown value.
@@ -82,6 +87,8 @@ class ScriptPlan:
         "rounding", choices=_YES_OR_NO, words="cudnn.benchmark={}"
     )
     non_blocking: bool | None = _setting("exact", choices=_YES_OR_NO, words="non_blocking={}")
+    allocator: Literal["keep"] | None = _setting("exact", choices=("keep",), words="allocator={}")
+    spin_count: int | None = _setting("exact", most=_MOST_SPINS, words=SPIN_COUNT + "={}")
 
     def __post_init__(self) -> None:
         for declared in dataclasses.fields(self):

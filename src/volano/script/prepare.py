@@ -134,7 +134,11 @@ class PreparedLoop:
         device.check_precision(self._precision)
         self._context = contextlib.ExitStack()
         self._context.enter_context(
-            device.settings(precision=self._precision, threads=plan.threads)
+            device.settings(
+                precision=self._precision,
+                threads=plan.threads,
+                allocator=plan.allocator or "system",
+            )
         )
         model.to(device.torch_device)
         if plan.memory_format is not None:
@@ -344,6 +348,7 @@ def _script_plan(plan: Plan, loader: DataLoader[Any]) -> ScriptPlan:
         fused=True if plan.optimizer == "fused" else None,
         compile="default" if plan.compile else None,
         threads=plan.threads,
+        allocator="keep" if plan.allocator == "keep" else None,
     )
 
 

@@ -157,6 +157,13 @@ def remembered(script: Script) -> ScriptPlan | None:
     return found.plan.for_ranks(ranks, num_cores) if is_same else None
 
 
+def remembered_spin_count(script: Script) -> int | None:
+    """Returns how long threads wait under the plan that may be remembered for a script. Imports
+    nothing: it is to be known before torch is loaded, and changes no number on any machine."""
+    found = _read(_file(digest(script)))
+    return None if found is None else found.plan.spin_count
+
+
 def num_ranks(name: str = "WORLD_SIZE", otherwise: int = 1) -> int:
     """Returns how many ranks torchrun says that there are; ``otherwise`` if it says no number."""
     told = os.environ.get(name, "")

@@ -19,8 +19,15 @@ from volano.record.format import for_terminal
 from volano.script.lengths import ScriptLength, length_file, note_length, written_since
 from volano.script.main_program import after_import, run_as_main
 from volano.script.plan import ScriptPlan
-from volano.script.remembered import Script, may_be_remembered, num_ranks, remembered
+from volano.script.remembered import (
+    Script,
+    may_be_remembered,
+    num_ranks,
+    remembered,
+    remembered_spin_count,
+)
 from volano.terminal import unfailing
+from volano.thread_waits import environment_as_given, shorten_waits
 
 # Set in the process that a failed plan has started again: why.
 _FAILED = "VOLANO_PLAN_FAILED"
@@ -60,14 +67,14 @@ def run_script(
         running.note_length()
         _say(f"{script.words} runs as it is")
     elif plan is not None:
-        running.plan_at_import(lambda: plan)
+        running.plan_at_import(lambda: plan, plan.spin_count)
     elif _spans_machines():
         # Each machine remembers for itself, and all ranks must train under one plan.
         _say(f"{script.words} runs as it is: ranks on several machines take --plan FILE")
     elif may_be_remembered(script):
-        running.plan_at_import(lambda: remembered(script))
+        running.plan_at_import(lambda: remembered(script), remembered_spin_count(script))
     elif find is not None and num_ranks() == 1 and (found := find(script, _say)) is not None:
-        running.plan_at_import(lambda: found)
+        running.plan_at_import(lambda: found, found.spin_count)
     else:
         running.note_length()
         hint = f"volano explain {script.words}"
@@ -96,9 +103,13 @@ class _Running:
         self._first_step: float | None = None
         self._length_file: Path | None = None
 
-    def plan_at_import(self, plan_of: Callable[[], ScriptPlan | None]) -> None:
+    def plan_at_import(
+        self, plan_of: Callable[[], ScriptPlan | None], spin_count: int | None
+    ) -> None:
         """Applies a plan as soon as the script has imported torch: it may set variables of the
-        environment before, which torch reads then."""
+        environment before, which torch reads then. How long threads wait is such a variable."""
+        if spin_count is not None:
+            shorten_waits(spin_count=spin_count)
         self._is_waiting = True
         after_import("torch", lambda: self._apply(plan_of))
 
@@ -192,14 +203,14 @@ class _Running:
             child.terminate()
             child.join()
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_REASON]
-        os.environ[_FAILED] = for_terminal(reason)
+        environment = {**environment_as_given(), _FAILED: for_terminal(reason)}
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         with contextlib.suppress(OSError):
             os.chdir(self._started_in)
         # The same command line, with its options of the interpreter.
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _here() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from volano.script.plan import ScriptPlan
@@ -39,9 +41,10 @@ def tried(explanation, precisions=("bf16",), seconds=60.0):
 
 def test_the_longest_part_comes_first():
     plans, refused = tried(make(data=0.5, forward=0.2, backward=0.2, optimizer=0.1))
-    assert plans[:2] == [
-        ScriptPlan(num_workers=n, persistent_workers=True).in_words() for n in (1, 2)
-    ]
+    # One worker has a core of its own; two leave none to the arithmetic, whatever its threads.
+    some = ScriptPlan(num_workers=1, persistent_workers=True, threads=1)
+    more = ScriptPlan(num_workers=2, persistent_workers=True)
+    assert plans[:2] == [some.in_words(), more.in_words()]
     assert plans[2:] == ["bf16", "channels_last", "fused=True"]
     assert "seconds" in refused["torch.compile"]
 
@@ -49,6 +52,16 @@ def test_the_longest_part_comes_first():
 def test_what_one_worker_cannot_hide_is_tried_with_more_first():
     plans, _ = tried(make(data=0.86, forward=0.04, backward=0.09))
     assert plans[0] == ScriptPlan(num_workers=2, persistent_workers=True).in_words()
+
+
+def test_memory_is_kept_where_the_kernel_takes_part(monkeypatch):
+    monkeypatch.setattr(candidates, "can_keep_freed_memory", lambda: True)
+    busy = dataclasses.replace(make(forward=0.4), kernel_cores=0.3)
+    assert tried(busy)[0][0] == "allocator=keep"
+    idle = dataclasses.replace(busy, kernel_cores=0.01)
+    assert tried(idle)[1]["allocator"] == "the kernel takes part in 1.0% of a step"
+    on_device = dataclasses.replace(busy, device="meta")
+    assert "allocator" not in " ".join(tried(on_device)[0])
 
 
 def test_what_is_short_is_not_tried():

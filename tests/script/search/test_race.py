@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -13,11 +14,15 @@ from volano.script.plan import ScriptPlan
 from volano.script.search.candidates import PlanToTry
 from volano.script.search.race import ScriptRace
 from volano.script.watch.launch import WatchedRun
+from volano.thread_waits import SHORT_SPIN_COUNT, SPIN_COUNT
 
 WORKERS = ScriptPlan(num_workers=2)
 LAST = ScriptPlan(memory_format="channels_last")
 FUSED = ScriptPlan(fused=True)
 TOGETHER = ScriptPlan(num_workers=2, memory_format="channels_last")
+
+
+SHORT = ScriptPlan(spin_count=SHORT_SPIN_COUNT)
 
 
 class Runner:
@@ -37,12 +42,19 @@ class Runner:
         save_file({"gradient.0.0": np.full(3, value, np.float32)}, path)
         record = {
             "losses": [1.0], "draws": "", "facts": {"threads": plan.threads or 2},
-            "step_seconds": self._seconds.get(plan, 0.1),
+            "step_seconds": self._step_seconds(plan),
             "free_step_seconds": None, "deeds": [] if plan in self._idle else ["it"],
             "left": ["the script has its own"], **self._seen,
         }  # fmt: skip
         startup_seconds = self._first if len(self.ran) == 1 else 1.0
         return WatchedRun(record=record, gradients=path, startup_seconds=startup_seconds)
+
+    def _step_seconds(self, plan):
+        """Seconds of a step; of several, those of its runs in turn."""
+        seconds = self._seconds.get(plan, 0.1)
+        if isinstance(seconds, float):
+            return seconds
+        return seconds[min(self.ran.count(plan), len(seconds)) - 1]
 
 
 def race(folder, seconds, plans, *, left=1e6, is_bound=False, **faults):
@@ -87,6 +99,38 @@ def test_noise_is_no_gain(tmp_path):
     _, best, runner, _ = race(tmp_path, {LAST: 0.099}, [LAST])
     assert best is None
     assert runner.ran.count(ScriptPlan()) == 3  # before, between and after
+
+
+def test_one_run_beside_something_else_hides_no_gain(tmp_path):
+    seconds = {ScriptPlan(): [0.1, 0.8, 0.1], WORKERS: 0.05}
+    found, best, _, _ = race(tmp_path, seconds, [WORKERS])
+    assert best.plan == WORKERS
+    assert best.gain == pytest.approx(2.0)
+    assert found.base_seconds == 0.1
+
+
+def test_what_may_be_chance_is_said_with_the_figures(tmp_path):
+    seconds = {ScriptPlan(): [0.1, 0.3, 0.4], ScriptPlan(threads=1): 0.5, SHORT: 0.5, WORKERS: 0.15}
+    found, best, _, _ = race(tmp_path, seconds, [WORKERS])
+    assert best is None
+    said = "num_workers=2 took 150 ms a step, and is not taken: the script as it is took 100 ms to "
+    assert found.notices[-1].startswith(said + "400 ms in its 3 runs")
+
+
+def test_threads_that_wait_for_one_without_a_core_wait_for_less_time(tmp_path, monkeypatch):
+    monkeypatch.delenv(SPIN_COUNT, raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    both = dataclasses.replace(FUSED, spin_count=SHORT_SPIN_COUNT)
+    seconds = {ScriptPlan(): 0.4, ScriptPlan(threads=1): 0.06, SHORT: 0.05, both: 0.04}
+    found, best, _, _ = race(tmp_path, seconds, [FUSED])
+    assert [one.plan for one in found.candidates][:3] == [ScriptPlan(threads=1), SHORT, both]
+    assert best.plan == both
+    # Where they wait for nobody, or somebody has said how, it is not tried.
+    found, _, _, _ = race(tmp_path, {ScriptPlan(threads=1): 0.15}, [FUSED])
+    assert [one.plan for one in found.candidates] == [ScriptPlan(threads=1), FUSED]
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    found, _, _, _ = race(tmp_path, seconds, [FUSED])
+    assert SHORT not in [one.plan for one in found.candidates]
 
 
 def test_what_fails_or_changes_nothing_is_said(tmp_path):

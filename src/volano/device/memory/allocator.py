@@ -20,6 +20,8 @@ from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _LARGEST_INT = 2**31 - 1
+# The same for a program that is yet to start (mallopt(3), environment variables).
+KEEPING_VARIABLES = f"MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_={_LARGEST_INT}"
 # glibc's own ceilings: the default number of mapped blocks, and twice its largest dynamic threshold
 # of 32 MiB.
 _DEFAULT_MMAP_MAX, _DEFAULT_TRIM, _DEFAULT_THRESHOLD = 65536, 64 * 2**20, 32 * 2**20

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from volano.device.memory.allocator import can_keep_freed_memory
 from volano.script.plan import ScriptPlan
 from volano.script.search.explanation import ScriptExplanation
 
@@ -46,6 +47,7 @@ def candidates_for(
     facts = explanation.facts
     waits = share.get("data", 0.0) + share.get("transfer", 0.0)
     found = [
+        *_for_allocators(explanation),
         *_for_loaders(facts, waits, explanation.device),
         *_for_models(facts, compute, precisions, explanation.device),
         *_for_compilers(facts, compute, seconds),
@@ -58,6 +60,18 @@ def candidates_for(
 
 
 _Found = Iterator[PlanToTry | tuple[str, str]]
+
+
+def _for_allocators(explanation: ScriptExplanation) -> _Found:
+    """Yields memory that is kept if the kernel takes part in the steps: it clears each page again
+    that was given back."""
+    share = explanation.kernel_cores or 0.0
+    if explanation.device != "cpu":
+        return
+    if share < _LEAST_SHARE:
+        yield "allocator", f"the kernel takes part in {share:.1%} of a step"
+    elif can_keep_freed_memory():
+        yield PlanToTry(ScriptPlan(allocator="keep"), share)
 
 
 def _for_loaders(facts: Mapping[str, Any], share: float, device: str) -> _Found:
@@ -78,7 +92,10 @@ def _for_loaders(facts: Mapping[str, Any], share: float, device: str) -> _Found:
         # One worker hides at most as much time as the rest of a step takes.
         counts = {min(_MOST_WORKERS, _cores()), max(1, _cores() // 2)}
         for num_workers in sorted(counts, reverse=share > 0.5):
-            plan = ScriptPlan(num_workers=num_workers, persistent_workers=True)
+            threads = None
+            if device == "cpu" and num_workers < _cores():  # arithmetic leaves cores to the workers
+                threads = min(facts.get("threads") or _cores(), _cores() - num_workers)
+            plan = ScriptPlan(num_workers=num_workers, persistent_workers=True, threads=threads)
             yield PlanToTry(plan, share)
     if loaders and device != "cpu" and share >= _LEAST_SHARE:
         if any(loader["pin_memory"] for loader in loaders):

@@ -106,6 +106,7 @@ class ScriptExplanation:
         evaluation_seconds: seconds of evaluation between the measured steps; no part of them.
         peak_bytes: memory at its peak.
         busy_cores: cores that computed on average, loader workers left out.
+        kernel_cores: those of them that were in the kernel, which maps memory anew for example.
         facts: what the script does by itself.
         candidates: the plans that were tried, in their order.
         refused: what was not tried, and why.
@@ -127,6 +128,7 @@ class ScriptExplanation:
     evaluation_seconds: float = 0.0
     peak_bytes: int | None = None
     busy_cores: float | None = None
+    kernel_cores: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[ScriptCandidate, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
@@ -174,6 +176,7 @@ def explanation_of(
         evaluation_seconds=record["evaluation_seconds"],
         peak_bytes=record["peak_bytes"],
         busy_cores=record["busy_cores"],
+        kernel_cores=record.get("kernel_cores"),
         facts=facts,
         notices=tuple(_notices(record)),
     )
@@ -284,6 +287,8 @@ def _facts(explanation: ScriptExplanation) -> Iterator[str]:
         facts.append(f"peak memory {bytes_text(explanation.peak_bytes)}")
     if explanation.busy_cores is not None:
         facts.append(f"{explanation.busy_cores:.1f} of {os.cpu_count()} cores busy")
+        if (explanation.kernel_cores or 0.0) >= _LEAST_SHARE:
+            facts.append(f"{explanation.kernel_cores:.2f} in the kernel")
     if facts:
         yield ", ".join(facts)
 

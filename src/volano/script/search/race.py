@@ -12,16 +12,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from volano.errors import ScriptError, VolanoError, first_line
+from volano.record.format import ms_text
 from volano.script.plan import ScriptPlan
 from volano.script.search.candidates import PlanToTry, other_threads
 from volano.script.search.explanation import ScriptCandidate, candidate_line
 from volano.script.search.guard import FirstResults, ScriptGuard
 from volano.script.watch.launch import ScriptRunner, WatchedRun
+from volano.thread_waits import SHORT_SPIN_COUNT, environment_as_given, leaves_waits_open
 
 # A script that takes longer to begin may have made what is there the next time.
 _LONG_STARTUP_SECONDS = 10.0
 # A gain below this is noise on any machine.
 _LEAST_GAIN = 1.03
+# Runs of the same script that differ by more, or a run that gains as much by fewer threads, tell of
+# threads that wait for one without a core.
+_CONTENDED = 1.25
 # A candidate is timed for so long, or so many steps if they take longer.
 _SECONDS, _STEPS = 2.0, 4
 # As it is twice more, with other threads, two plans alone and together.
@@ -88,19 +93,21 @@ class ScriptRace:
             return None
         if self._guard is None:
             return None
+        waits = self._shorten_waits()
         for number, candidate in enumerate(candidates):
             if not self._has_time(num_children=2):
                 rest = ", ".join(left.plan.in_words() for left in candidates[number:])
                 self.notices.append(f"no time was left to try {rest}")
                 break
-            self._try(candidate.plan)
+            self._try(dataclasses.replace(candidate.plan, spin_count=waits))
         self._measure_base()
         return self._choose()
 
     @property
     def base_seconds(self) -> float:
-        """The seconds of a step of the script as it is, over all its runs."""
-        return sum(seen.step_seconds for seen in self._base) / len(self._base)
+        """The seconds of a step of the script as it is: the median of its runs, of two the
+        faster."""
+        return statistics.median_low(seen.step_seconds for seen in self._base)
 
     def _repeat_if_long(self) -> None:
         """Runs the script again if its beginning took long: what it made then is there now."""
@@ -133,6 +140,24 @@ class ScriptRace:
         else:
             reason = "the script sets its number of threads itself"
             self._note(ScriptCandidate(plan=threads, status="failed", reason=reason))
+
+    def _shorten_waits(self) -> int | None:
+        """Has threads wait for a shorter time where they seem to wait for one without a core, and
+        it helps. Returns the setting for what is tried after it."""
+        threads = self._base[0].record["facts"].get("threads") or 1
+        times = [seen.step_seconds for seen in self._base]
+        fewer = [one for one in self.candidates if (one.plan.threads or threads) < threads]
+        times += [one.seconds for one in fewer if one.seconds is not None]
+        is_contended = threads > 1 and max(times) / min(times) >= _CONTENDED
+        if not (is_contended and leaves_waits_open(environment_as_given())):
+            return None
+        if not self._has_time(num_children=2):
+            return None
+        plan = ScriptPlan(spin_count=SHORT_SPIN_COUNT)
+        self._try(plan)
+        tried = self.candidates[-1]
+        has_helped = tried.status == "measured" and (tried.gain or 0.0) >= _CONTENDED
+        return plan.spin_count if has_helped else None
 
     def _try(self, plan: ScriptPlan) -> None:
         try:
@@ -188,15 +213,27 @@ class ScriptRace:
         least = max(_LEAST_GAIN, self._spread(), self._chance())
         winners: list[ScriptCandidate] = []
         for candidate in sorted(self._sound(), key=lambda one: one.seconds or 0.0):
-            is_new = not any(
-                set(candidate.plan.settings()) & set(other.plan.settings()) for other in winners
-            )
+            is_new = not any(_own_settings(candidate) & _own_settings(other) for other in winners)
             if is_new and (candidate.gain or 0.0) >= least:
                 winners.append(candidate)
         if len(winners) > 1 and self._has_time(num_children=1):
             self._try(_together(winners))
         best = min(self._sound(), key=lambda one: one.seconds or 0.0, default=None)
-        return best if best is not None and (best.gain or 0.0) >= least else None
+        if best is None or (best.gain or 0.0) < _LEAST_GAIN:
+            return None
+        if (best.gain or 0.0) < least:
+            self._note_noise(best)
+            return None
+        return best
+
+    def _note_noise(self, best: ScriptCandidate) -> None:
+        times = [seen.step_seconds for seen in self._base]
+        self.notices.append(
+            f"{best.plan.in_words()} took {ms_text(best.seconds or 0.0)} a step, and is not taken: "
+            f"the script as it is took {ms_text(min(times))} to {ms_text(max(times))} in its "
+            f"{len(times)} runs, so that the difference may be chance. More is known with more "
+            "`seconds`, and on a machine with less to do"
+        )
 
     def _sound(self) -> list[ScriptCandidate]:
         """Returns what computes the same, with gains over the script in all its runs."""
@@ -208,9 +245,10 @@ class ScriptRace:
         return [one for one in self.candidates if one.status == "measured"]
 
     def _spread(self) -> float:
-        """Returns how many times as long the script's slowest run took as its fastest."""
+        """Returns how many times as long the script's median run took as its fastest, of two runs
+        the slower one: a single run beside something else says nothing of the others."""
         times = [seen.step_seconds for seen in self._base]
-        return max(times) / min(times)
+        return statistics.median_high(times) / min(times)
 
     def _chance(self) -> float:
         """Returns the gain that chance may give if the script ends before it is measured for long:
@@ -248,6 +286,12 @@ def _computed(seen: WatchedRun) -> FirstResults:
     return FirstResults.of(seen.record["losses"], seen.gradients, seen.record["draws"])
 
 
+def _own_settings(candidate: ScriptCandidate) -> set[str]:
+    """Returns the settings that a candidate does not share with all others."""
+    found = set(candidate.plan.settings())
+    return found - {"spin_count"} or found
+
+
 def _together(winners: Sequence[ScriptCandidate]) -> ScriptPlan:
     settings = [one.plan.settings() for one in winners]
     return ScriptPlan(**{name: value for one in settings for name, value in one.items()})
@@ -255,7 +299,7 @@ def _together(winners: Sequence[ScriptCandidate]) -> ScriptPlan:
 
 def _wants_deeds(plan: ScriptPlan) -> bool:
     """Returns whether a plan changes objects of the script, not settings of the process alone."""
-    of_process = {"threads", "cudnn_benchmark"} | (
+    of_process = {"threads", "cudnn_benchmark", "allocator", "spin_count"} | (
         {"precision"} if plan.precision == "tf32" else set()
     )
     return bool(plan.settings().keys() - of_process)

@@ -21,6 +21,7 @@ from volano.errors import RunError, ScriptError, UsageError
 from volano.record.format import signal_name
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script, num_ranks
+from volano.thread_waits import environment_as_given, shorten_waits
 
 # A child that was told to stop and has written what it saw may still save things: so long.
 _END_SECONDS = 10.0
@@ -120,7 +121,7 @@ class ScriptRunner:
             "gradients": str(folder / "first.safetensors"),
         }  # fmt: skip
         started = time.monotonic()
-        code = self._run_child(folder, job, seconds)
+        code = self._run_child(folder, job, plan, seconds)
         taken = time.monotonic() - started
         record = _read(folder / "result.json")
         # What a plan breaks is no mistake of the person's: the last line of it is enough.
@@ -135,12 +136,16 @@ class ScriptRunner:
             startup_seconds=max(0.0, taken - measured),
         )
 
-    def _run_child(self, folder: Path, job: dict[str, Any], seconds: float) -> int | None:
+    def _run_child(
+        self, folder: Path, job: dict[str, Any], plan: ScriptPlan, seconds: float
+    ) -> int | None:
         """Returns the exit code; None for a child that took too long."""
         path = folder / "job.json"
         path.write_text(json.dumps(job), encoding="utf-8")
         # Sets have the same order in each child, unless the person has said how.
-        environment = {"PYTHONHASHSEED": "0", **os.environ}
+        environment = {"PYTHONHASHSEED": "0", **environment_as_given()}
+        if plan.spin_count is not None:
+            shorten_waits(environment, plan.spin_count)
         here = self._working_copy(folder)
         with contextlib.ExitStack() as stack:
             errors: Any = None

@@ -8,6 +8,7 @@ batch; one with a forward pass and without a backward pass is evaluation, and no
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -223,6 +224,7 @@ class StepRecorder:
             "free_step_seconds": self._free_step_seconds,
             "evaluation_seconds": window.evaluation_seconds,
             "busy_cores": window.busy_cores,
+            "kernel_cores": window.kernel_cores,
             "num_optimizers": self.num_optimizers,
             "parts": parts,
         }
@@ -296,9 +298,10 @@ class _Window:
         self.num_steps = 0
         self.evaluation_seconds = 0.0
         self.busy_cores: float | None = None
+        self.kernel_cores: float | None = None
         self.charges: dict[tuple[str, Place | None], list[float]] = {}
         self.step_seconds: list[float] = []
-        self._clocks = time.perf_counter(), time.process_time()
+        self._clocks = time.perf_counter(), os.times()
 
     def add(self, units: tuple[_Unit, ...]) -> None:
         """Takes a step."""
@@ -317,9 +320,12 @@ class _Window:
         self.step_seconds.append(seconds_of_step)
 
     def close(self) -> None:
-        """Reads how many cores were busy on average."""
-        seconds = time.perf_counter() - self._clocks[0]
-        self.busy_cores = (time.process_time() - self._clocks[1]) / seconds if seconds > 0 else None
+        """Reads how many cores were busy on average, and how many of them in the kernel."""
+        (started, before), now = self._clocks, os.times()
+        seconds = time.perf_counter() - started
+        if seconds > 0:
+            self.kernel_cores = (now.system - before.system) / seconds
+            self.busy_cores = self.kernel_cores + (now.user - before.user) / seconds
 
 
 def _between(before: Place | None, after: Place | None) -> Place | None:
