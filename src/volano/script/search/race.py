@@ -147,8 +147,8 @@ class ScriptRace:
         threads = self._base[0].record["facts"].get("threads") or 1
         times = [seen.step_seconds for seen in self._base]
         fewer = [one for one in self.candidates if (one.plan.threads or threads) < threads]
-        times += [one.seconds for one in fewer if one.seconds is not None]
-        is_contended = threads > 1 and max(times) / min(times) >= _CONTENDED
+        least = min([*times, *(one.seconds for one in fewer if one.seconds is not None)])
+        is_contended = threads > 1 and max(times) / least >= _CONTENDED
         if not (is_contended and leaves_waits_open(environment_as_given())):
             return None
         if not self._has_time(num_children=2):
