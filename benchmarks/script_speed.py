@@ -42,14 +42,12 @@ from volano.script.remembered import Script
 SCRIPTS = Path(__file__).parents[1] / "examples" / "scripts"
 # For two cores without units for bf16.
 PLANS = {
-    "tutorial_loop": ScriptPlan(num_workers=1, persistent_workers=True, fused=True),
-    "lightning_digits": ScriptPlan(num_workers=1, persistent_workers=True, fused=True),
-    "trainer_gpt2": ScriptPlan(threads=2),
-    "accelerate_loop": ScriptPlan(memory_format="channels_last", fused=True, num_workers=1),
-    "jpeg_folder": ScriptPlan(
-        num_workers=2, persistent_workers=True, memory_format="channels_last"
-    ),
-    "reads_loss": ScriptPlan(fused=True, threads=1),
+    "tutorial_loop": ScriptPlan(memory_format="channels_last", allocator="keep"),
+    "lightning_digits": ScriptPlan(allocator="keep"),
+    "trainer_gpt2": ScriptPlan(allocator="keep"),
+    "accelerate_loop": ScriptPlan(allocator="keep"),
+    "jpeg_folder": ScriptPlan(num_workers=2, persistent_workers=True),
+    "reads_loss": ScriptPlan(fused=True),
 }
 ARGUMENTS = {"jpeg_folder": ("--epochs", "3"), "lightning_digits": ("--epochs", "2")}
 _LOSS = re.compile(r"loss'?:? '?([\d.]+)")

@@ -165,3 +165,12 @@ def test_the_end_comes_at_the_next_step_when_the_time_is_over():
         if not loop.recorder.is_complete:
             loop.step()
     assert loop.recorder.num_steps == 3
+
+
+def test_how_busy_the_cores_were_is_known_of_a_script_that_ends_early():
+    loop = Loop(steps=9)
+    loop.step()
+    loop.step()
+    record, _ = loop.found()
+    assert not loop.recorder.is_complete
+    assert record["busy_cores"] >= record["kernel_cores"] >= 0.0

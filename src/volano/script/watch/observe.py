@@ -206,6 +206,8 @@ class StepRecorder:
     def to_json(self) -> dict[str, Any]:
         """Returns the figures of the measured steps: seconds a step by part and place."""
         window = self._window or _Window(self._clock())
+        if not self.is_complete:  # the script has come to its end before
+            window.close()
         steps = max(1, window.num_steps)
         parts = []
         for (part, place), (seconds, count) in window.charges.items():
