@@ -28,8 +28,11 @@ SHORT = ScriptPlan(spin_count=SHORT_SPIN_COUNT)
 class Runner:
     """A runner of scripts that take as long as is said."""
 
-    def __init__(self, folder, seconds, *, wrong=(), failing=(), idle=(), first=1.0, **seen):
+    def __init__(
+        self, folder, seconds, *, wrong=(), failing=(), idle=(), first=1.0, peaks=None, **seen
+    ):
         self._folder, self._seconds, self._first, self._seen = folder, seconds, first, seen
+        self._peaks = {} if peaks is None else peaks
         self._wrong, self._failing, self._idle = wrong, failing, idle
         self.ran = []
 
@@ -44,7 +47,8 @@ class Runner:
             "losses": [1.0], "draws": "", "facts": {"threads": plan.threads or 2},
             "step_seconds": self._step_seconds(plan),
             "free_step_seconds": None, "deeds": [] if plan in self._idle else ["it"],
-            "left": ["the script has its own"], **self._seen,
+            "left": ["the script has its own"], "peak_bytes": self._peaks.get(plan, 2**30),
+            **self._seen,
         }  # fmt: skip
         startup_seconds = self._first if len(self.ran) == 1 else 1.0
         return WatchedRun(record=record, gradients=path, startup_seconds=startup_seconds)
@@ -99,6 +103,11 @@ def test_noise_is_no_gain(tmp_path):
     _, best, runner, _ = race(tmp_path, {LAST: 0.099}, [LAST])
     assert best is None
     assert runner.ran.count(ScriptPlan()) == 3  # before, between and after
+
+
+def test_a_plan_that_takes_more_memory_says_so(tmp_path):
+    _, _, _, lines = race(tmp_path, {}, [LAST], peaks={LAST: 3 * 2**30})
+    assert sum("peak memory 3.00 GiB" in line for line in lines) == 1
 
 
 def test_one_run_beside_something_else_hides_no_gain(tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from volano.errors import ScriptError, VolanoError, first_line
-from volano.record.format import ms_text
+from volano.record.format import bytes_text, ms_text
 from volano.script.plan import ScriptPlan
 from volano.script.search.candidates import PlanToTry, other_threads
 from volano.script.search.explanation import ScriptCandidate, candidate_line
@@ -27,6 +27,7 @@ _LEAST_GAIN = 1.03
 # Runs of the same script that differ by more, or a run that gains as much by fewer threads, tell of
 # threads that wait for one without a core.
 _CONTENDED = 1.25
+_LARGER_PEAK = 1.1  # of the script's own: said
 # A candidate is timed for so long, or so many steps if they take longer.
 _SECONDS, _STEPS = 2.0, 4
 # As it is twice more, with other threads, two plans alone and together.
@@ -184,9 +185,15 @@ class ScriptRace:
                 seconds=seen.step_seconds,
                 gain=self.base_seconds / seen.step_seconds,
                 startup_seconds=seen.startup_seconds - startup,
-                reason=verdict.reason,
+                reason=verdict.reason + self._larger_peak(seen),
             )
         )
+
+    def _larger_peak(self, seen: WatchedRun) -> str:
+        """Returns what is to be said of a plan that takes more memory than the script."""
+        peaks = [one.record.get("peak_bytes") or 0 for one in (seen, *self._base)]
+        is_larger = peaks[0] > _LARGER_PEAK * max(peaks[1:]) > 0
+        return f"; peak memory {bytes_text(peaks[0])}" if is_larger else ""
 
     def _refer(self) -> bool:
         """Runs the script's first steps in float64, once, if there is time. Returns whether they
