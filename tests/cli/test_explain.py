@@ -13,7 +13,7 @@ from report.explanations import make_explanation
 from report.folders import make_run, write
 from volano.cli.explain import is_script, name_first
 from volano.cli.main import run
-from volano.errors import UsageError
+from volano.errors import ScriptError, UsageError
 from volano.script.plan import ScriptPlan
 from volano.script.search.explanation import ScriptExplanation
 
@@ -268,3 +268,17 @@ def test_a_page_and_a_plan_are_written(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "written: a.html\nwritten: b.json\n"
     assert ScriptPlan.load(tmp_path / "b.json") == plan
     assert "train.py" in (tmp_path / "a.html").read_text()
+
+
+@pytest.mark.parametrize("options", [[], ["--seconds", "9"]])
+def test_a_module_is_explained_from_the_command_line(options, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def explained(script, **_):
+        asked.append((script.target, script.is_module, script.arguments))
+        raise ScriptError("package.train must run by itself", got="exit code 5", exit_code=5)
+
+    monkeypatch.setattr("volano.script.search.explain.explain_script", explained)
+    assert run(["explain", *options, "-m", "package.train", "--lr", "1"]) == 5
+    assert asked == [("package.train", True, ("--lr", "1"))]

@@ -135,7 +135,9 @@ class ExplainGroup(GroupByFirst):
         """Puts a script's name before Volano's options, which stand first there."""
         options = [p for p in _script_command("").params if not getattr(p, "is_flag", True)]
         valued = {flag for option in options for flag in option.opts}
-        return super().parse_args(ctx, name_first(args, valued))
+        words = name_first(args, valued)
+        is_module = bool(words) and words[0].startswith(MODULE)
+        return super().parse_args(ctx, ["--", *words] if is_module else words)
 
     def named(self, name: str) -> Any:
         """The command for an application, for MODULE:NAME, for a run, or for a script."""

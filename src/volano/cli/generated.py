@@ -115,7 +115,7 @@ class GroupByFirst(PlainGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts the name "" before options that stand first."""
-        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--"):
             args = ["", *args]
         return super().parse_args(ctx, args)
 

@@ -130,10 +130,11 @@ def test_threads_that_wait_for_one_without_a_core_wait_for_less_time(tmp_path, m
     monkeypatch.delenv(SPIN_COUNT, raising=False)
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     both = dataclasses.replace(FUSED, spin_count=SHORT_SPIN_COUNT)
-    seconds = {ScriptPlan(): 0.4, ScriptPlan(threads=1): 0.06, SHORT: 0.05, both: 0.04}
+    seconds = {ScriptPlan(): 0.4, ScriptPlan(threads=1): 0.03, SHORT: 0.05, both: 0.04}
     found, best, _, _ = race(tmp_path, seconds, [FUSED])
-    assert [one.plan for one in found.candidates][:3] == [ScriptPlan(threads=1), SHORT, both]
-    assert best.plan == both
+    assert [one.plan for one in found.candidates] == [ScriptPlan(threads=1), SHORT, both]
+    assert best.plan == both  # which stays fast if the others end; fewer threads would not
+    assert found.notices[-1].startswith("threads=1 is not taken: other processes compute here")
     # Where they wait for nobody, or somebody has said how, it is not tried.
     found, _, _, _ = race(tmp_path, {ScriptPlan(threads=1): 0.15}, [FUSED])
     assert [one.plan for one in found.candidates] == [ScriptPlan(threads=1), FUSED]

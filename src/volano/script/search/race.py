@@ -28,6 +28,8 @@ _LEAST_GAIN = 1.03
 # threads that wait for one without a core.
 _CONTENDED = 1.25
 _LARGER_PEAK = 1.1  # of the script's own: said
+# Half of the threads gain as much only where the others have no cores.
+_GAIN_OF_FEWER = 2.0
 # A candidate is timed for so long, or so many steps if they take longer.
 _SECONDS, _STEPS = 2.0, 4
 # As it is twice more, with other threads, two plans alone and together.
@@ -223,8 +225,11 @@ class ScriptRace:
             is_new = not any(_own_settings(candidate) & _own_settings(other) for other in winners)
             if is_new and (candidate.gain or 0.0) >= least:
                 winners.append(candidate)
-        if len(winners) > 1 and self._has_time(num_children=1):
-            self._try(_together(winners))
+        together = _together(winners)
+        is_tried = any(one.plan == together for one in self.candidates)
+        if len(winners) > 1 and not is_tried and self._has_time(num_children=1):
+            self._try(together)
+        self._note_plans_for_now()
         best = min(self._sound(), key=lambda one: one.seconds or 0.0, default=None)
         if best is None or (best.gain or 0.0) < _LEAST_GAIN:
             return None
@@ -232,6 +237,14 @@ class ScriptRace:
             self._note_noise(best)
             return None
         return best
+
+    def _note_plans_for_now(self) -> None:
+        for one in self.candidates:
+            if one.status == "measured" and self._is_for_now(one.plan):
+                self.notices.append(
+                    f"{one.plan.in_words()} is not taken: other processes compute here, and on a "
+                    "quiet machine it may be slower"
+                )
 
     def _note_noise(self, best: ScriptCandidate) -> None:
         times = [seen.step_seconds for seen in self._base]
@@ -249,7 +262,23 @@ class ScriptRace:
             else dataclasses.replace(one, gain=self.base_seconds / one.seconds)
             for one in self.candidates
         ]  # fmt: skip
-        return [one for one in self.candidates if one.status == "measured"]
+        return [
+            one for one in self.candidates
+            if one.status == "measured" and not self._is_for_now(one.plan)
+        ]  # fmt: skip
+
+    def _is_for_now(self, plan: ScriptPlan) -> bool:
+        """Returns whether a plan is faster because other processes compute: fewer threads alone,
+        where the script's own runs differ, shorter waits help, or half of the threads do. It would
+        be slower on a quiet machine, for which it is remembered too."""
+        threads = self._base[0].record["facts"].get("threads") or 1
+        if plan.num_workers or not (plan.threads or threads) < threads:
+            return False
+        times = [seen.step_seconds for seen in self._base]
+        short = [one for one in self.candidates if one.plan.settings().keys() == {"spin_count"}]
+        gains = [max(times) / min(times), *(one.gain or 1.0 for one in short)]
+        own = [one.gain or 1.0 for one in self.candidates if one.plan == plan]
+        return max(gains) >= _CONTENDED or max(own, default=1.0) >= _GAIN_OF_FEWER
 
     def _spread(self) -> float:
         """Returns how many times as long the script's median run took as its fastest, of two runs
