@@ -27,19 +27,18 @@ from volano.training.checkpoints import shards
 from volano.training.checkpoints.best_weights import BestWeights
 from volano.training.distributed.data_parallel import (
     DataParallel,
+    check_own_device,
     check_ranks,
     resharded,
     shard,
     whole_state,
 )
 from volano.training.evaluate import evaluate, modes_kept
-from volano.training.graphs.compiling import why_not_as_said
-from volano.training.graphs.gradient_graph import why_not_graph
 from volano.training.memory.activations import Activations
-from volano.training.memory.offload import OffloadedState, why_not_offloaded
+from volano.training.memory.offload import offloaded_state
 from volano.training.memory.out_of_memory import MaySplit, OutOfMemoryFallback
 from volano.training.optim.make_optimizer import set_mode
-from volano.training.prefix.apply import PassedWithPrefix, training_prefix
+from volano.training.prefix.apply import evaluated_with_prefix, training_prefix
 from volano.training.state import make_state
 from volano.training.step import Step, takes_whole_batch
 
@@ -81,7 +80,7 @@ class Session:
         self.device = device = Device(plan.device)
         check_plan(task, plan)
         check_ranks(task, plan, self.ranks.world_size)
-        self._check_device()
+        check_own_device(device, self.ranks)
         self.step = 0
         self.seconds: dict[str, float] = {}
         self._phases: list[str] = []
@@ -97,10 +96,10 @@ class Session:
             self.feed = self._feed("data", task.data)
             self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
             self.activations = Activations(self.model, plan, device, on_notice)
-            self.offloaded = self._offloaded(on_notice)
+            self.offloaded = offloaded_state(plan, self.optimizer, device, on_notice)
             world_size = self.ranks.world_size
             self.prefix = training_prefix(task, plan, device, self.model, world_size, on_notice)
-            self._valid_objective = self._passed_with_prefix(average)
+            self._valid_objective = evaluated_with_prefix(task, self.model, device, self.prefix)
             self.step_once = Step(
                 task, plan, device, self.state,
                 may_skip=may_skip, parallel=parallel, activations=self.activations,
@@ -108,18 +107,8 @@ class Session:
                     self.activations.start_recomputing, may_split=may_split, ranks=world_size
                 ),
             )  # fmt: skip
-            self._tell_of_graph(on_notice)
-            if reason := why_not_as_said(self.model, plan):
-                on_notice(reason)
-
-    def _check_device(self) -> None:
-        ranks = self.ranks
-        if ranks.are_several and not self.device.is_cpu and ranks.local_rank >= Device.count():
-            raise PlanError(
-                "Each rank must have an accelerator of its own",
-                got=f"rank {ranks.local_rank} of this machine, which has {Device.count()}",
-                remedy="Start fewer ranks here",
-            )
+            for notice in self.step_once.without_effect:
+                on_notice(notice)
 
     def _prepare_model(
         self, on_notice: Callable[[str], None]
@@ -145,14 +134,6 @@ class Session:
         if average is not None and self._is_sharded:
             shard(average, device, self.ranks, plan.sharding)
         return average, parallel
-
-    def _passed_with_prefix(self, average: nn.Module | None) -> PassedWithPrefix | None:
-        """Returns the objective for evaluations that take up what a frozen prefix computed; an
-        average has none."""
-        task = self.task
-        if self.prefix is None or task.valid is None or average is not None:
-            return None
-        return PassedWithPrefix(task.objective, self.model, self.device, len(task.valid))
 
     make_model = staticmethod(make_model)
 
@@ -364,25 +345,6 @@ class Session:
             return self.description["code"]
         with random_state_kept(self.device):
             return code_of(self.task, self.make_model(self.task), form)
-
-    def _tell_of_graph(self, on_notice: Callable[[str], None]) -> None:
-        if self.plan.graph and self.step_once.graph is None:
-            reason = why_not_graph(self.plan, self.device, are_several=self.ranks.are_several)
-            on_notice(f"graph=True does not apply: {reason}")
-
-    def _offloaded(self, on_notice: Callable[[str], None]) -> OffloadedState | None:
-        if self.plan.offload not in ("optimizer", "all"):
-            return None
-        reason = why_not_offloaded(
-            self.device,
-            sharding=self.plan.sharding,
-            is_compiled=self.plan.compile,
-            what="optimizer",
-        )
-        if reason is None:
-            return OffloadedState(self.optimizer, self.device)
-        on_notice(f"offload={self.plan.offload} leaves the optimizer's state where it is: {reason}")
-        return None
 
     def _feed(self, name: str, data: Any) -> Feed:
         on_fault = None if self._on_fault is None else functools.partial(self._on_fault, name)

@@ -32,7 +32,11 @@ from volano.task import (
 )
 from volano.task.calls import called
 from volano.training.distributed.data_parallel import DataParallel, local, whole
-from volano.training.graphs.compiling import compiled_blocks, compiled_objective
+from volano.training.graphs.compiling import (
+    compiled_blocks,
+    compiled_objective,
+    why_not_as_said,
+)
 from volano.training.graphs.gradient_graph import GradientGraph, generators_of, why_not_graph
 from volano.training.memory.activations import Activations
 from volano.training.memory.before_step import BeforeStep
@@ -80,6 +84,10 @@ class Step:
 
     ``has_values``: False if tensors have shapes and no values (FakeTensorMode): nothing is read
     of them.
+
+    Attributes:
+        graph: the graph of its gradient, if the plan has it recorded.
+        without_effect: what of the plan does not apply to it, in sentences.
     """
 
     def __init__(
@@ -102,14 +110,17 @@ class Step:
         self._factor = 1 if parallel is None else parallel.factor
         self._exchanging = _no_exchange if parallel is None else parallel.exchanging
         self._kept = contextlib.nullcontext if activations is None else activations.kept
+        self.without_effect: list[str] = []
+        self._objective: Any = compiled_objective(task.objective, plan)
         blocks = compiled_blocks(state.model, plan)
+        if reason := why_not_as_said(state.model, plan, blocks):
+            self.without_effect.append(reason)
         if blocks is not None:
             # Outermost: what computes a block again runs the compiled code again.
             self._kept = functools.partial(blocks.applied, self._kept)
         self._fetched = contextlib.nullcontext if offloaded is None else offloaded.fetched
         self._task, self._plan, self._device = task, plan, device
         self._state, self._model, self._optimizer = state, state.model, state.optimizer
-        self._objective: Any = compiled_objective(task.objective, plan)
         self._parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         self._generator = device.generator()
         self.num_steps = task.num_steps  # of the whole run, by which progress is measured
@@ -123,12 +134,7 @@ class Step:
         self._relief, self._prefix = relief, prefix
         self._loss = self._way_to_loss()
         self._prepared_step: int | None = None
-        self.graph: GradientGraph | None = None
-        if plan.graph and not why_not_graph(plan, device, are_several=self._ranks.are_several):
-            self.graph = GradientGraph(
-                device, state.model, self._parameters, self._whole,
-                generators_of(task, self._generator),
-            )  # fmt: skip
+        self.graph = self._graph_of_plan() if plan.graph else None
         # Told of the plan from here on, the reason and the step; None lets a step that runs out of
         # memory fail.
         self.on_relief: Callable[[Plan, str, int], None] | None = None
@@ -142,6 +148,14 @@ class Step:
         if self._prefix is not None:
             return functools.partial(self._prefix.loss, self._computed)
         return functools.partial(self._objective, self._model)
+
+    def _graph_of_plan(self) -> GradientGraph | None:
+        reason = why_not_graph(self._plan, self._device, are_several=self._ranks.are_several)
+        if reason is not None:
+            self.without_effect.append(f"graph=True does not apply: {reason}")
+            return None
+        generators = generators_of(self._task, self._generator)
+        return GradientGraph(self._device, self._model, self._parameters, self._whole, generators)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Makes optimizer step ``step`` (from 0) on a global batch that lies on the device."""

@@ -50,6 +50,16 @@ def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
                 )
 
 
+def check_own_device(device: Device, ranks: Ranks) -> None:
+    """Raises PlanError if there is no accelerator here for a rank that trains on one."""
+    if ranks.are_several and not device.is_cpu and ranks.local_rank >= Device.count():
+        raise PlanError(
+            "Each rank must have an accelerator of its own",
+            got=f"rank {ranks.local_rank} of this machine, which has {Device.count()}",
+            remedy="Start fewer ranks here",
+        )
+
+
 class DataParallel:
     """A model that ranks train together.
 

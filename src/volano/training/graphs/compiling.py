@@ -143,13 +143,14 @@ def compiled_blocks(model: nn.Module, plan: Plan) -> CompiledBlocks | None:
     return blocks if blocks.count else None
 
 
-def why_not_as_said(model: nn.Module, plan: Plan) -> str | None:
-    """Returns what becomes of a ``compile_mode`` that does not apply; None if it does."""
+def why_not_as_said(model: nn.Module, plan: Plan, blocks: CompiledBlocks | None) -> str | None:
+    """Returns what becomes of a ``compile_mode`` that does not apply; None if it does. ``blocks``
+    are those of the model that the plan compiles."""
     if plan.compile_mode == "whole":
         return None
     if not plan.compile:
         return f"compile_mode={plan.compile_mode} has no effect without compile"
-    if plan.compile_mode == "blocks" and compiled_blocks(model, plan) is None:
+    if plan.compile_mode == "blocks" and blocks is None:
         return f"nothing is compiled: no blocks repeat in {type(model).__name__}"
     return None
 

@@ -11,9 +11,8 @@ from torch import nn
 
 from volano.device import Device
 from volano.device.torch_private import functorch_settings
-from volano.device.transfer import side_copies
 from volano.plan import Plan
-from volano.training.memory.offload import OffloadedActivations, why_not_offloaded
+from volano.training.memory.offload import offloaded_activations
 from volano.training.memory.recompute import Recompute
 
 _ALL_OF_IT = contextlib.nullcontext()
@@ -35,15 +34,9 @@ class Activations:
     ) -> None:
         self._model, self._device = model, device
         self._contexts: list[Callable[[], AbstractContextManager[Any]]] = []
-        if plan.offload in ("activations", "all"):
-            reason = why_not_offloaded(
-                device, sharding=plan.sharding, is_compiled=plan.compile, what="activations"
-            )
-            if reason is None:
-                copies = side_copies(device)
-                self._contexts.append(lambda: OffloadedActivations(device, copies))
-            else:
-                on_notice(f"offload={plan.offload} leaves activations where they are: {reason}")
+        offloaded = offloaded_activations(plan, device, on_notice)
+        if offloaded is not None:
+            self._contexts.append(offloaded)
         if plan.activation_budget < 1:
             if plan.compile:
                 self._contexts.append(lambda: _budget(plan.activation_budget))

@@ -7,8 +7,9 @@ alongside the computation if the device can lock pages; the values are the same 
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from volano.device import Device
 from volano.device.torch_private import base_of
 from volano.device.transfer import SideCopies, side_copies
+from volano.plan import Plan
 
 # Of a page (sysconf(3)); a smaller tensor takes longer to send than it frees memory.
 _LEAST_BYTES = 4096
@@ -33,6 +35,22 @@ def why_not_offloaded(device: Device, *, sharding: str, is_compiled: bool, what:
         return "each rank keeps a part of parameters and state only"
     if what == "activations" and is_compiled:
         return "the compiler decides what a compiled step keeps"
+    return None
+
+
+def offloaded_activations(
+    plan: Plan, device: Device, on_notice: Callable[[str], None]
+) -> Callable[[], OffloadedActivations] | None:
+    """Returns what makes the context of a forward pass, if the plan wants what it saves on the host
+    and that can be."""
+    if plan.offload not in ("activations", "all"):
+        return None
+    reason = why_not_offloaded(
+        device, sharding=plan.sharding, is_compiled=plan.compile, what="activations"
+    )
+    if reason is None:
+        return functools.partial(OffloadedActivations, device, side_copies(device))
+    on_notice(f"offload={plan.offload} leaves activations where they are: {reason}")
     return None
 
 
@@ -90,6 +108,24 @@ class _Sent:
         self.host, self.number = host, number
         self.coming: tuple[Tensor, torch.Event] | None = None
         self.is_taken = False
+
+
+def offloaded_state(
+    plan: Plan,
+    optimizer: torch.optim.Optimizer,
+    device: Device,
+    on_notice: Callable[[str], None],
+) -> OffloadedState | None:
+    """Returns the optimizer's state on the host, if the plan wants it there and it can be."""
+    if plan.offload not in ("optimizer", "all"):
+        return None
+    reason = why_not_offloaded(
+        device, sharding=plan.sharding, is_compiled=plan.compile, what="optimizer"
+    )
+    if reason is None:
+        return OffloadedState(optimizer, device)
+    on_notice(f"offload={plan.offload} leaves the optimizer's state where it is: {reason}")
+    return None
 
 
 class OffloadedState:

@@ -66,6 +66,16 @@ def announced(
     yield from before
 
 
+def evaluated_with_prefix(
+    task: Task, model: nn.Module, device: Device, prefix: FrozenPrefix | None
+) -> PassedWithPrefix | None:
+    """Returns the objective for evaluations that take up what a frozen prefix computed of the
+    validation set; None if there is none, or an average is evaluated, which has no prefix."""
+    if prefix is None or task.valid is None or task.ema_decay is not None:
+        return None
+    return PassedWithPrefix(task.objective, model, device, len(task.valid))
+
+
 class PassedWithPrefix:
     """An objective in evaluation, which takes up what frozen modules computed of the set.
 
