@@ -25,7 +25,13 @@ from memory_cases import cases
 from volano import Plan, Task
 from volano.device import Device
 from volano.device.isolated import IsolatedError, run_isolated
-from volano.planner.memory.predict import Prediction, load_libraries, needed_bytes, predict, verdict
+from volano.planner.memory.predict import (
+    Prediction,
+    load_libraries,
+    needed_bytes,
+    predict_memory,
+    verdict,
+)
 from volano.training import Session, settings_of
 
 _NUM_STEPS, _TIMEOUT = 3, 120.0
@@ -73,7 +79,7 @@ def show_needs(allocators: list[str]) -> None:
     for name, task, plan in cases():
         for allocator in allocators:
             pinned = plan.pin(allocator=allocator)
-            prediction = predict(task, pinned)
+            prediction = predict_memory(task, pinned)
             least = need(task, pinned, prediction)
             peak, upper = prediction.memory.peak, prediction.memory.upper
             print(
@@ -90,7 +96,7 @@ def judge_draws(num: int, seed: int) -> None:
     known = []
     for name, task, plan in cases():
         pinned = plan.pin(allocator=draws.choice(("system", "keep", "return", "return")))
-        known.append((f"{name}, {pinned.allocator}", task, pinned, predict(task, pinned)))
+        known.append((f"{name}, {pinned.allocator}", task, pinned, predict_memory(task, pinned)))
     counts = {"FITS": [0, 0], "NO": [0, 0], "UNCERTAIN": [0, 0]}
     for _ in range(num):
         name, task, plan, prediction = draws.choice(known)

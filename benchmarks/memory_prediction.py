@@ -22,7 +22,7 @@ from memory_cases import cases
 from on_device import device, take_device
 from volano import Plan, Task
 from volano.device.isolated import run_isolated
-from volano.planner.memory.predict import measure, predict
+from volano.planner.memory.predict import measure, predict_memory
 from volano.training import Session
 
 _MARK = "the second step"
@@ -62,7 +62,7 @@ def main() -> None:
     print(f"{'case':<32}{'predicted':>12}{'true':>12}{'error':>9}   at")
     for name, task, plan in cases():
         before = time.perf_counter()
-        memory = predict(task, plan, target=target).memory
+        memory = predict_memory(task, plan, target=target).memory
         predicting += time.perf_counter() - before
         true = (
             run_isolated(lambda task=task, plan=plan: true_peak(task, plan), timeout=120)

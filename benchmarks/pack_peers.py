@@ -16,7 +16,7 @@ from volano.data import counter_hash
 from volano.data.order import permutation
 from volano.task import as_loss, num_examples, progress_at, tensors_of
 
-MODEL = 12  # first counter of the seeds of a model's own draws: volano.training.step.MODEL
+MODEL = 12  # first counter of the seeds of a model's own draws: volano.training.step.MODEL_SEEDS
 
 
 class TunedLoop:

@@ -40,7 +40,7 @@ from on_device import baseline, device, take_device
 from volano.device import Device, measure_kernels, measure_limits
 from volano.plan import Plan
 from volano.plan.prediction import TimePrediction
-from volano.planner.memory.predict import predict
+from volano.planner.memory.predict import predict_memory
 from volano.planner.time.calibration import Calibration
 from volano.planner.time.operations import describe_operation, is_computation
 from volano.planner.time.roofline import Rates, predict_time
@@ -196,7 +196,7 @@ def measured_pairs(rates: Rates, *, compiled: bool, seconds: float) -> list[Pair
     for name, task in tasks().items():
         for plan in plans(name, compiled=compiled):
             target = "cpu" if device().is_cpu else "accelerator"
-            operations = predict(task, plan.pin(compile=False), target=target).operations
+            operations = predict_memory(task, plan.pin(compile=False), target=target).operations
             predicted = predict_time(operations, rates, plan)
             measured = measure_step_time(task, plan, seconds=seconds)
             found = Pair(

@@ -28,7 +28,7 @@ from time_prediction import Block
 from volano.device import find_device
 from volano.plan import Plan
 from volano.plan.prediction import Operation
-from volano.planner.memory.predict import predict
+from volano.planner.memory.predict import predict_memory
 from volano.planner.time.roofline import Rates, predict_time
 
 DATA = Path(__file__).parent / "data" / "timm_on_rtx3090.csv"
@@ -119,7 +119,7 @@ def captured(name: str, plan: Plan, batch_size: int) -> tuple[Operation, ...]:
         batch_size=batch_size,
         duration="10st",
     )
-    return predict(task, plan, target="accelerator", batch=batch).operations
+    return predict_memory(task, plan, target="accelerator", batch=batch).operations
 
 
 def fitting_share(operations: tuple[Operation, ...], plan: Plan, seconds: float) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import volano
@@ -37,6 +37,42 @@ def test_class_names_are_unique():
             if isinstance(node, ast.ClassDef) and node.col_offset == 0:
                 homes[node.name].append(str(path.relative_to(SOURCE)))
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+# Public constants that stand in several modules: the same kind of thing in rooms that mirror each
+# other.
+_OF_MIRRORED_ROOMS = {
+    "FLIPS", "FORM", "HELP", "MOST_EPOCHS", "MOST_FINE_TUNING_EPOCHS", "SCHEMA_VERSION",
+    "STEPS_OF_WHOLE_BATCHES", "TUNES",
+}  # fmt: skip
+
+
+def test_a_public_constant_means_one_thing():
+    homes = defaultdict(list)
+    for path in MODULES:
+        for node in parsed(path).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for name in (one for target in targets for one in ast.walk(target)):
+                    if isinstance(name, ast.Name) and not name.id.startswith("_"):
+                        homes[name.id].append(str(path.relative_to(SOURCE)))
+    several = {name for name, where in homes.items() if len(where) > 1 and name != "aten"}
+    assert several == _OF_MIRRORED_ROOMS
+
+
+# Files of one name: an application's rooms, a verb's, what a script has as a task has it, a part of
+# a report, and what is shown or recorded of a thing next to the thing.
+_MIRRORED_FILES = {
+    "application", "augment", "bench", "begin", "candidates", "cluster", "explain", "explanation",
+    "explore", "export", "figures", "fit", "float64", "format", "generate", "guard", "model_spec",
+    "network", "objective", "observe", "options", "page", "pictures", "plan", "progress", "race",
+    "recipe", "run", "scores", "splits", "study", "train", "training", "use",
+}  # fmt: skip
+
+
+def test_a_file_name_means_one_thing():
+    counts = Counter(path.stem for path in MODULES if path.name != "__init__.py")
+    assert {name for name, count in counts.items() if count > 1} == _MIRRORED_FILES
 
 
 def test_what_is_imported_is_computed_in_the_door_and_for_references_alone():
@@ -269,7 +305,7 @@ _FLAGS = {
     "apps/text/application.py": {"--prompt"},  # of `volano generate`
     "apps/text/causal/application.py": {"--prompt", "--to"},  # likewise
     "apps/shared_options.py": {"--from"},  # declared: not the field's own name
-    "pretrained/references.py": {"--from"},  # of `volano train`, for a study
+    "pretrained/network_references.py": {"--from"},  # of `volano train`, for a study
     "apps/video/application.py": {"--clips"},  # of `volano generate`
     # Of `volano train` and `volano explore`, for a study that is no run.
     "record/files.py": {"--from", "--resume"},

@@ -91,10 +91,10 @@ def machine(stage: Stage) -> None:
         free_bytes=device.free_bytes(),
     )
     with results.check("capture before any backward pass"):
-        from volano.planner.memory.predict import predict
+        from volano.planner.memory.predict import predict_memory
 
         target = "cpu" if device.is_cpu else "accelerator"
-        found = predict(stage.tasks.perceptron(), stage.plan, target=target)
+        found = predict_memory(stage.tasks.perceptron(), stage.plan, target=target)
         results.emit("capture before any backward pass", peak_bytes=found.memory.peak)
     with results.check("limits", 30):
         results.emit("limits", **dataclasses.asdict(measure_limits(device)))
@@ -282,7 +282,7 @@ def _seconds_of(device: Device, step: Callable[[], None], seconds: float) -> flo
 
 def memory(stage: Stage) -> None:
     """Predicted peaks beside measured ones, and beside what the allocator counts."""
-    from volano.planner.memory.predict import measure, predict
+    from volano.planner.memory.predict import measure, predict_memory
 
     plans = {"fp32": {}, "bf16": {"precision": "bf16"}}
     of_gpt = {
@@ -294,7 +294,7 @@ def memory(stage: Stage) -> None:
             task, plan = make(), stage.fused.pin(**knobs)
             with stage.results.check(f"{task.name} {name}", 60):
                 target = "cpu" if stage.device.is_cpu else "accelerator"
-                predicted = predict(task, plan, target=target).memory
+                predicted = predict_memory(task, plan, target=target).memory
                 stage.device.release_memory()
                 measured = measure(task, plan)
                 stage.results.emit(

@@ -16,7 +16,7 @@ from explanation import svg_of
 from rich.console import Console
 from rich.table import Table
 
-from volano.cli.bench import COLUMNS, RIGHT, notes_of, rows_of
+from volano.cli.bench import COLUMNS, RIGHT, bench_rows, notes_of
 
 _PLAIN, _PLANNED = "#5c646d", "#1f6f94"  # of the report's page
 
@@ -32,7 +32,7 @@ def draw_table(record: dict[str, Any]) -> str:
         justify = "right" if number in RIGHT else "left"
         table.add_column(justify=justify, style="bold green" if number == 4 else None)
     table.add_row(*COLUMNS, style="dim")
-    for row in rows_of(record["rows"]):
+    for row in bench_rows(record["rows"]):
         table.add_row(*row)
     console.print(table)
     for line in notes_of(record):

@@ -120,9 +120,9 @@ class TestOneLineForAnOption:
     """A field in an application's options is an option everywhere."""
 
     def test_on_the_command_line_in_python_and_in_the_table(self):
-        from volano.cli.generated import flag_of, parameters_of
+        from volano.cli.generated import flag_of, flag_parameters
 
-        names = {parameter.name for parameter in parameters_of(Cooking)}
+        names = {parameter.name for parameter in flag_parameters(Cooking)}
         assert names == {"minutes", "eggs", "pans", "salt", "kind", "book"}
         assert flag_of(Cooking.declared()[1]) == "--eggs"
         assert "| `eggs` | a whole number from 1 to 12 |  | How many. |" in table_of(Cooking)

@@ -165,7 +165,7 @@ def test_what_a_study_tries():
         regime: str = not_tried()
         width: int
 
-    from volano.apps.study_build import check_space, default_space
+    from volano.apps.study_build import check_space_of_recipe, default_space
     from volano.study.search_space import Range, SearchSpace
 
     recipe = Recipe(lr=0.1, dropout=0.5, shift=2, regime="much", width=8)
@@ -176,11 +176,11 @@ def test_what_a_study_tries():
         "shift": Range(low=0, high=4),
     }
     assert Setting.of(dataclasses.fields(Recipe)[-1]) == Setting()
-    assert check_space(SearchSpace(parameters={"width": (4, 8)}), recipe).parameters == {
+    assert check_space_of_recipe(SearchSpace(parameters={"width": (4, 8)}), recipe).parameters == {
         "width": (4, 8)
     }
     with pytest.raises(UsageError, match="must name settings of the recipe; got regime"):
-        check_space(SearchSpace(parameters={"regime": ("a", "b")}), recipe)
+        check_space_of_recipe(SearchSpace(parameters={"regime": ("a", "b")}), recipe)
 
 
 def test_too_few_minutes_say_how_many_are_enough():

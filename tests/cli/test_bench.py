@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from volano.cli.bench import COLUMNS, RIGHT, notes_of, rows_of
+from volano.cli.bench import COLUMNS, RIGHT, bench_rows, notes_of
 from volano.cli.show.explanation import print_table
 
 ROW = {
@@ -21,7 +21,7 @@ ROW = {
 def test_it_fits_into_eighty_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     record = {"rows": [ROW], "run_seconds": 180.0, "left_out": ["video on cpu: no time was left"]}
-    print_table(COLUMNS, rows_of(record["rows"]), right=RIGHT)
+    print_table(COLUMNS, bench_rows(record["rows"]), right=RIGHT)
     _, line = capsys.readouterr().out.splitlines()
     assert len(line) <= 80
     assert line.split() == [

@@ -16,12 +16,12 @@ from volano.cli.generated import (
     GroupByFirst,
     command_of,
     flag_of,
+    flag_parameters,
     flags_of,
     function_of,
     given,
     group_of,
     parameters_from,
-    parameters_of,
 )
 
 
@@ -52,16 +52,16 @@ def command():
         seen.append(values)
         return 7
 
-    made = command_of(cook, parameters_of(Cooking), name="cook", help="Cooks.")
+    made = command_of(cook, flag_parameters(Cooking), name="cook", help="Cooks.")
     made.seen = seen
     return made
 
 
 class TestParametersOf:
     def test_what_nobody_gives_is_no_parameter(self):
-        names = [parameter.name for parameter in parameters_of(Cooking)]
+        names = [parameter.name for parameter in flag_parameters(Cooking)]
         assert names == ["path", "minutes", "num_eggs", "salt", "kind", "width", "book"]
-        assert "salt" not in {p.name for p in parameters_of(Cooking, leave_out=["salt", "other"])}
+        assert "salt" not in {p.name for p in flag_parameters(Cooking, leave_out=["salt", "other"])}
 
     def test_flags_are_names_with_dashes_unless_another_is_declared(self):
         flags = {field.name: flag_of(field) for field in Cooking.declared()}
@@ -69,12 +69,12 @@ class TestParametersOf:
         assert flags["salt"] == "--salted"
 
     def test_none_has_a_default_so_that_what_was_given_is_known(self):
-        assert {parameter.default for parameter in parameters_of(Cooking)} == {None}
+        assert {parameter.default for parameter in flag_parameters(Cooking)} == {None}
 
     def test_help_says_choices_and_defaults(self):
         texts = {
             parameter.name: get_args(parameter.annotation)[1].help
-            for parameter in parameters_of(Cooking)
+            for parameter in flag_parameters(Cooking)
         }
         assert texts["minutes"] == "How long. Default 5.0."
         assert texts["kind"] == "soft, hard. How they are. Default soft."
@@ -83,7 +83,7 @@ class TestParametersOf:
         assert texts["salt"] == "With salt."
 
     def test_paths_are_paths_and_the_data_is_an_argument(self):
-        by_name = {parameter.name: parameter for parameter in parameters_of(Cooking, panel="Own")}
+        by_name = {parameter.name: parameter for parameter in flag_parameters(Cooking, panel="Own")}
         assert get_args(by_name["book"].annotation)[0] == Path | None
         path, own = (get_args(by_name[name].annotation)[1] for name in ("path", "book"))
         assert isinstance(path, typer.models.ArgumentInfo)
@@ -107,7 +107,7 @@ class TestCommandOf:
         assert given(command.seen[0]) == {}
 
     def test_a_name_that_two_have_is_written_down_once(self):
-        first, second = parameters_of(Cooking)[:2], parameters_of(Cooking)[1:3]
+        first, second = flag_parameters(Cooking)[:2], flag_parameters(Cooking)[1:3]
         made = function_of(lambda **_: 0, [*first, *second])
         assert list(inspect.signature(made).parameters) == ["path", "minutes", "num_eggs"]
         assert made.__annotations__.keys() == {"path", "minutes", "num_eggs"}
@@ -148,7 +148,7 @@ class Kitchen(GroupByFirst):
 
         leave_out = () if name == "eggs" else ("num_eggs",)
         return command_of(
-            cook, parameters_of(Cooking, leave_out=leave_out), name=name, help="Cooks."
+            cook, flag_parameters(Cooking, leave_out=leave_out), name=name, help="Cooks."
         )
 
 
@@ -223,7 +223,7 @@ class TestFlagsOf:
 
 
 def test_every_option_of_an_application_can_be_written_on_a_command_line():
-    made = command_of(lambda **_: 0, parameters_of(ImageOptions), name="x", help="y")
+    made = command_of(lambda **_: 0, flag_parameters(ImageOptions), name="x", help="y")
     flags = flags_of(made)
     assert flags.keys() >= ImageOptions.given_names()
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from volano.cli.main import run
-from volano.cli.run import RunWords, parsed, run_early
+from volano.cli.run import RunWords, parse_words, run_early
 from volano.script.remembered import Script
 
 
@@ -26,12 +26,12 @@ from volano.script.remembered import Script
     ],
 )
 def test_options_stand_before_the_script(words, expected):
-    assert parsed(words.split()) == expected
+    assert parse_words(words.split()) == expected
 
 
 @pytest.mark.parametrize("words", ["", "--help", "-h", "--plan", "--find x a.py", "-m"])
 def test_what_is_not_understood_goes_the_usual_way(words):
-    assert parsed(words.split()) is None
+    assert parse_words(words.split()) is None
     assert run_early(["run", *words.split()]) is False
 
 

@@ -345,7 +345,7 @@ class TestClasses:
 
         monkeypatch.setattr(fit, "_LEAST_SECONDS", -1e9)
         monkeypatch.setattr(fit, "_affordable", lambda *_given, **_most: 12)
-        monkeypatch.setattr(fit, "_better", lambda *_: fit.HEAD)
+        monkeypatch.setattr(fit, "_better", lambda *_: fit.DECODER_HEAD)
 
     def test_the_bag(self, volano, table, tmp_path, said_of_bag):
         trained_run, out, err = said_of_bag

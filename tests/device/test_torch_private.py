@@ -70,8 +70,8 @@ class TestTensors:
         sparse = torch.sparse_coo_tensor(
             torch.tensor([[1, 1]]), torch.tensor([2.0, 3.0]), (4,), check_invariants=True
         )
-        assert private.indices_of(sparse).tolist() == [[1, 1]]
-        assert private.values_of(sparse).tolist() == [2.0, 3.0]
+        assert private.sparse_indices_of(sparse).tolist() == [[1, 1]]
+        assert private.sparse_values_of(sparse).tolist() == [2.0, 3.0]
 
     def test_a_modules_own_parameters_and_buffers_can_be_replaced(self):
         module = nn.BatchNorm1d(2)

@@ -16,8 +16,8 @@ from packing.structures import STRUCTURES, Language, ManyHeads, Structure, plain
 from volano.device import Device
 from volano.packing import Member, Pack, choose_engine
 from volano.packing.equality import MemberAlone
-from volano.packing.feed import PackFeed, Place
 from volano.packing.optim.stacked_update import StackedUpdate
+from volano.packing.pack_feed import FeedPlace, PackFeed
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.training import MuonAdamW
@@ -250,7 +250,7 @@ def test_where_a_gradient_is_nought_others_say_what_rounding_is():
     task = STRUCTURES["convolutional"].tasks(dtype=torch.float32)[0]
     plan, device = Plan.baseline("cpu").pin(optimizer="fused"), Device("cpu")
     steps = PackFeed(task, plan, device, lambda _: None).first_batches(
-        [Place(task.order_seed, 0)], 3
+        [FeedPlace(task.order_seed, 0)], 3
     )
     reference = MemberAlone(Member(number=0, task=task), steps, plan, device)
     solo = reference._solo

@@ -9,7 +9,7 @@ from torch import nn
 from planner.searching import make_task, random_states
 from volano.device import Device
 from volano.planner import task_profile
-from volano.planner.task_profile import profile_task, resident_bytes
+from volano.planner.task_profile import profile_task, resident_data_bytes
 
 CPU = Device("cpu")
 
@@ -90,7 +90,7 @@ def test_nothing_is_drawn():
 
 def test_resident_bytes_are_those_of_all_data_or_none():
     task = make_task()
-    assert resident_bytes(task) == 512 * (64 * 4 + 8)
-    assert resident_bytes(make_task(valid=task.data)) == 2 * 512 * (64 * 4 + 8)
-    assert resident_bytes(make_task(collate=torch.utils.data.default_collate)) is None
-    assert resident_bytes(make_task(valid=[task.data[0]])) is None
+    assert resident_data_bytes(task) == 512 * (64 * 4 + 8)
+    assert resident_data_bytes(make_task(valid=task.data)) == 2 * 512 * (64 * 4 + 8)
+    assert resident_data_bytes(make_task(collate=torch.utils.data.default_collate)) is None
+    assert resident_data_bytes(make_task(valid=[task.data[0]])) is None

@@ -9,7 +9,7 @@ from torch import nn
 
 from pretrained_networks import small
 from volano.errors import UsageError
-from volano.pretrained.heads import about_network, features_of, find_head, without_head
+from volano.pretrained.heads import about_network, features_in, find_head, without_head
 
 
 def test_the_last_linear_layer_whose_outputs_are_the_networks_is_the_head():
@@ -27,11 +27,11 @@ def test_a_network_of_features_has_no_head():
 
 
 def test_features_are_found_in_what_a_network_gives():
-    assert features_of(torch.ones(2, 5, 3, 3)).shape == (2, 5)
-    assert features_of(torch.ones(2, 7, 5)).shape == (2, 5)
-    assert features_of({"logits": torch.ones(2, 4)}).shape == (2, 4)
+    assert features_in(torch.ones(2, 5, 3, 3)).shape == (2, 5)
+    assert features_in(torch.ones(2, 7, 5)).shape == (2, 5)
+    assert features_in({"logits": torch.ones(2, 4)}).shape == (2, 4)
     with pytest.raises(UsageError, match="must give logits or features"):
-        features_of(None)
+        features_in(None)
 
 
 def test_a_network_that_takes_something_else_is_refused():
@@ -47,9 +47,9 @@ class Several(NamedTuple):
 
 
 def test_tuples_are_known_by_their_names_alone():
-    assert features_of(Several(torch.ones(2, 4))).shape == (2, 4)
+    assert features_in(Several(torch.ones(2, 4))).shape == (2, 4)
     with pytest.raises(UsageError, match="must give logits or features .*; got tuple"):
-        features_of((torch.ones(2, 4),))
+        features_in((torch.ones(2, 4),))
 
 
 def test_a_head_that_knows_the_classes_is_replaced_and_said():

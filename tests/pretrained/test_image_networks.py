@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from pretrained_networks import lite0, save_small_vit, small, weights_of_lite0
 from volano.errors import MissingExtraError, UsageError
 from volano.pretrained.image_networks import build_trunk, load_image_network, resized
-from volano.pretrained.references import NetworkReference
+from volano.pretrained.network_references import NetworkReference
 from volano.training import save_tensors
 
 PIXELS = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from pretrained_networks import save_small_encoder, save_small_vit
 from volano.errors import CheckpointError, UsageError
 from volano.pretrained.transformers_library import (
-    CAUSAL,
-    ENCODER,
+    CAUSAL_AUTO,
+    ENCODER_AUTO,
     IDS,
     PIXELS,
     build_network,
@@ -93,7 +93,10 @@ def test_half_precision_is_loaded_and_built_as_fp32(tmp_path):
     assert load_file(tmp_path / "model.safetensors")["embeddings.word_embeddings.weight"].dtype == (
         torch.bfloat16
     )
-    for network in (load_network(folder, ENCODER), build_network(config_of(folder), ENCODER)):
+    for network in (
+        load_network(folder, ENCODER_AUTO),
+        build_network(config_of(folder), ENCODER_AUTO),
+    ):
         assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
@@ -103,10 +106,10 @@ def test_what_weights_may_lack_is_drawn_alike_each_time(tmp_path):
     kept = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
     save_tensors(kept, tmp_path / "model.safetensors")
     before = torch.get_rng_state()
-    one, other = (load_network(folder, ENCODER).pooler.dense.weight for _ in range(2))
+    one, other = (load_network(folder, ENCODER_AUTO).pooler.dense.weight for _ in range(2))
     assert torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
-    assert load_network(folder, ENCODER, is_pooled=False).pooler is None
+    assert load_network(folder, ENCODER_AUTO, is_pooled=False).pooler is None
 
 
 def test_the_head_of_a_language_model_may_not_be_lacking(tmp_path):
@@ -118,11 +121,11 @@ def test_the_head_of_a_language_model_may_not_be_lacking(tmp_path):
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    assert load_network(str(tmp_path), CAUSAL).lm_head.weight.shape == (16, 8)
+    assert load_network(str(tmp_path), CAUSAL_AUTO).lm_head.weight.shape == (16, 8)
     del weights["lm_head.weight"]
     save_tensors(weights, tmp_path / "model.safetensors")
     with pytest.raises(UsageError, match=r"lm_head\.weight is missing"):
-        load_network(str(tmp_path), CAUSAL)
+        load_network(str(tmp_path), CAUSAL_AUTO)
 
 
 def test_damaged_files_are_told_in_words(tmp_path):
@@ -131,7 +134,7 @@ def test_damaged_files_are_told_in_words(tmp_path):
     for content in (whole[: len(whole) // 2], b"no weights"):
         (folder / "model.safetensors").write_bytes(content)
         with pytest.raises(UsageError, match="SafetensorError: "):
-            load_network(str(folder), ENCODER)
+            load_network(str(folder), ENCODER_AUTO)
     (folder / "tokenizer_config.json").write_text("[1")
     with pytest.raises(UsageError, match=r"tokenizer_config\.json must be JSON"):
         read_json_of(str(folder), "tokenizer_config.json")
@@ -140,7 +143,7 @@ def test_damaged_files_are_told_in_words(tmp_path):
         read_json_of(str(folder), "tokenizer_config.json")
     (folder / "config.json").write_text('{"model_type": "quokka"}')
     with pytest.raises(UsageError, match="quokka"):
-        load_network(str(folder), ENCODER)
+        load_network(str(folder), ENCODER_AUTO)
 
 
 def test_a_path_that_is_not_there_is_no_name_to_fetch(tmp_path):
@@ -155,9 +158,9 @@ def test_a_path_that_is_not_there_is_no_name_to_fetch(tmp_path):
 
 def test_a_network_takes_what_it_is_wanted_for(tmp_path):
     with pytest.raises(UsageError, match="network of texts must take input_ids; got .*ViTModel"):
-        load_network(str(save_small_vit(tmp_path / "vit")), ENCODER, takes=IDS)
+        load_network(str(save_small_vit(tmp_path / "vit")), ENCODER_AUTO, takes=IDS)
     with pytest.raises(UsageError, match="network of pictures must take pixel_values; got .*Bert"):
-        load_network(str(save_small_encoder(tmp_path / "bert")), ENCODER, takes=PIXELS)
+        load_network(str(save_small_encoder(tmp_path / "bert")), ENCODER_AUTO, takes=PIXELS)
 
 
 def test_classes_are_those_of_a_classifiers_own_head(tmp_path):

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from volano.report.charts import SIDE, Chart, Line, draw_chart
+from volano.report.charts import CHART_SIDE, Chart, Line, draw_chart
 
 finite = st.floats(-1e9, 1e9).map(lambda value: round(value, 3))
 
@@ -30,8 +30,8 @@ def test_nothing_to_draw():
 
 def test_up_is_more_and_right_is_later():
     (x0, y0), (x1, y1) = places(chart_of([(0, 1.0), (10, 3.0)]).lines[0].path)
-    assert (x0, x1) == (0, SIDE)
-    assert 0 < y1 < y0 < SIDE
+    assert (x0, x1) == (0, CHART_SIDE)
+    assert 0 < y1 < y0 < CHART_SIDE
 
 
 @given(
@@ -43,8 +43,8 @@ def test_everything_lies_inside(points, may_be_log, from_zero):
     points = sorted({x: (float(x), abs(y) if from_zero else y) for x, y in points}.values())
     chart = chart_of(points, may_be_log=may_be_log, from_zero=from_zero)
     for x, y in places(chart.lines[0].path):
-        assert -0.1 <= x <= SIDE + 0.1
-        assert -0.1 <= y <= SIDE + 0.1
+        assert -0.1 <= x <= CHART_SIDE + 0.1
+        assert -0.1 <= y <= CHART_SIDE + 0.1
     for tick in (*chart.x_ticks, *chart.y_ticks):
         assert -0.01 <= tick.percent <= 100.01
     assert len({tick.label for tick in chart.y_ticks}) == len(chart.y_ticks)
@@ -78,7 +78,7 @@ def test_a_dense_line_keeps_its_peaks():
     points[4321] = (4321.0, 7.0)
     found = places(chart_of(points).lines[0].path)
     assert len(found) <= 402
-    assert min(y for _, y in found) < SIDE / 4
+    assert min(y for _, y in found) < CHART_SIDE / 4
 
 
 def test_readings_tile_the_width_and_name_the_values():

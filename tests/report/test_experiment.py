@@ -6,7 +6,7 @@ from volano.record.format import NOTHING
 from volano.record.read_run import read_run
 from volano.report.experiment import (
     knobs_of,
-    network_of,
+    network_shown,
     phases_of,
     setting_text,
     task_rows,
@@ -32,13 +32,13 @@ def test_the_network_is_shown_by_part_with_what_keeping_saved(tmp_path):
         {"name": "head", "module": "Linear", "parameters": 34, "trained": 34},
     ]
     planned = ("what 3 of 4 layers compute is kept", "that saves 9 s of the run, predicted")
-    assert network_of(record_of(tmp_path / "old")) is None
+    assert network_shown(record_of(tmp_path / "old")) is None
     record = record_of(tmp_path / "run", network=parts)
-    assert network_of(record, planned).facts == planned
+    assert network_shown(record, planned).facts == planned
     record = record_of(
         tmp_path / "kept", network=parts, prefix={"num_taken_up": 640, "saved_seconds": 7.0}
     )
-    found = network_of(record, planned)
+    found = network_shown(record, planned)
     assert found.rows == (
         ("trunk", "Trunk", "1,200", "frozen"),
         ("head", "Linear", "34", "all"),

@@ -24,14 +24,13 @@ from volano.study.observe import StudyObserver
 from volano.study.search_space import SearchSpace
 from volano.study.settings import StudySettings
 from volano.study.study import Study
-from volano.task import Task
+from volano.study.workers.trial_tasks import Build
 
 if TYPE_CHECKING:
     import optuna
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
 
-Build = Callable[[Any], Task]
 _DEFAULTS: dict[str, Any] = {
     "trials": 64,
     "metric": "loss",

@@ -17,9 +17,9 @@ from volano.record.study import TrialResult
 from volano.running.references import load_reference
 from volano.running.trust import name_code, trust_folder
 from volano.study.study import Study
+from volano.study.workers.trial_tasks import Build
 from volano.task import Task
 
-Build = Callable[[Any], Task]
 _HASH_OF_DRAWING = 17
 _COLUMNS_OF_WORDS = (2, 7)
 

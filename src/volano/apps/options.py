@@ -24,7 +24,7 @@ from volano.plan.format import MOST_MINUTES
 
 _METADATA = "option"
 MOST_SEED = 2**63 - 1
-MOST_EPOCHS = 1_000_000
+_MOST_EPOCHS = 1_000_000
 KEPT = ("last", "best")
 _Function = typing.TypeVar("_Function", bound=typing.Callable[..., Any])
 
@@ -281,7 +281,7 @@ class Options(DeclaredOptions):
         is_kept=False,
     )
     epochs: float | None = option(
-        None, "Passes over the training data, instead of minutes.", above=0, at_most=MOST_EPOCHS
+        None, "Passes over the training data, instead of minutes.", above=0, at_most=_MOST_EPOCHS
     )
     num_steps: int | None = option(None, "Optimizer steps.", at_least=1, is_resolved=True)
     keep: str = option(

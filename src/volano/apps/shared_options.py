@@ -7,7 +7,7 @@ from typing import Any
 
 from volano.apps.options import option
 from volano.errors import UsageError
-from volano.pretrained.references import absolute_reference
+from volano.pretrained.network_references import absolute_reference
 
 
 def fit() -> Any:

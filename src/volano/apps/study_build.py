@@ -110,7 +110,7 @@ class ApplicationBuild:
         self.metric, self.direction = application.goal_of_study(self.options)
         self._application = application
         recipe = application.recipe_of(self.num_steps)
-        self.space = check_space(space or default_space(recipe), recipe)
+        self.space = check_space_of_recipe(space or default_space(recipe), recipe)
         return self
 
     def lengthened(self, epochs: float) -> ApplicationBuild:
@@ -362,7 +362,7 @@ def default_space(recipe: Any) -> SearchSpace:
     return SearchSpace(parameters=parameters)
 
 
-def check_space(space: SearchSpace, recipe: Any) -> SearchSpace:
+def check_space_of_recipe(space: SearchSpace, recipe: Any) -> SearchSpace:
     """A space for a recipe; whole bounds of a setting that is no whole number are those of real
     ones.
 

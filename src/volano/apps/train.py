@@ -14,7 +14,7 @@ from typing import Any
 
 from volano.apps.application import Application, Fitted
 from volano.apps.kinds import CLASSIFY, reference_to
-from volano.apps.text.model_spec import CLASSES
+from volano.apps.text.model_spec import CLASSES_GOAL
 from volano.planner import NotPredictedError, PlanRequest
 from volano.running.busy_cores import beside_others, threads_of
 from volano.running.end_run import end_run, with_notices
@@ -207,7 +207,7 @@ def _source(kind: str, options: Any, fitted: Fitted, more: Mapping[str, Any]) ->
 def _again(kind: str, application: Application, options: Any) -> dict[str, Any]:
     """The words of the command of such a training, without its length, and that length."""
     words = ["volano", "train", kind, *options.words(leave_out=("minutes", "epochs"))]
-    words += [f"--{CLASSIFY}"] if application.goal().get("goal") == CLASSES else []
+    words += [f"--{CLASSIFY}"] if application.goal().get("goal") == CLASSES_GOAL else []
     if options.epochs is not None:
         return {"words": words, "epochs": options.epochs}
     return {"words": words, "minutes": application.minutes_of(options)}

@@ -11,7 +11,7 @@ import typer
 from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.show.explanation import print_table
-from volano.cli.train import begin
+from volano.cli.train import announce
 
 _WIDTH = 80
 COLUMNS = ("task", "device", "plain", "planned", "gain", "least-most", "start", "run")
@@ -38,19 +38,19 @@ def bench(
     debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
 ) -> int:
     """Compares plain loops with planned ones, and prints a table."""
-    begin("bench")
+    announce("bench")
     from volano.api.bench import bench as compare
 
     record = compare(what, minutes=minutes, device=device, on_progress=output.warn).to_json()
     if json:
         output.print_json(record)
     else:
-        print_table(COLUMNS, rows_of(record["rows"]), right=RIGHT)
+        print_table(COLUMNS, bench_rows(record["rows"]), right=RIGHT)
         output.say(*notes_of(record))
     return 0 if record["rows"] else 1
 
 
-def rows_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def bench_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Returns the cells of the table, one row for each comparison."""
     return [
         (

@@ -15,8 +15,8 @@ from volano.cli.explain import explain_app
 from volano.cli.explore import explore_app
 from volano.cli.generate import GENERATE_HELP, generate_function
 from volano.cli.generated import PlainCommand
-from volano.cli.run import RunWords, options_of
-from volano.cli.train import begin, resume, train_app
+from volano.cli.run import RunWords, options_in
+from volano.cli.train import announce, resume, train_app
 from volano.errors import UsageError
 from volano.record.format import bytes_text, notice_text
 from volano.record.run_folder import RunFolder
@@ -80,7 +80,7 @@ def run_command(
     :func:`volano.cli.run.run_early`."""
     target = Script(target=script, is_module=is_module, arguments=tuple(arguments or ()))
     words = RunWords(target, None if plan is None else str(plan), no_plan, find)
-    run_script(target, **options_of(words))
+    run_script(target, **options_in(words))
     return 0
 
 
@@ -182,7 +182,7 @@ def _model_that_can(verb: str, run: Path, device: str | None, code: str | None, 
         UsageError: it is of an application that has no such verb.
     """
     RunFolder.open(run)  # a mistake is said before torch is loaded
-    begin(str(run))
+    announce(str(run))
     from volano.api.train import load
 
     model = load(run, device=device, code=code, trust=trust)
@@ -226,7 +226,7 @@ def report(
 
 def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
     """The machine: what is slow and what to set, what it can do, what is missing."""
-    begin("doctor")
+    announce("doctor")
     from volano.api.doctor import doctor as examine
 
     result = examine(device)

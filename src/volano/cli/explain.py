@@ -19,14 +19,14 @@ from volano.cli import output
 from volano.cli.generated import (
     GroupByFirst,
     command_of,
+    flag_parameters,
     given,
     group_of,
     parameters_from,
-    parameters_of,
 )
 from volano.cli.show.cluster import show_cluster, train_command
 from volano.cli.show.explanation import print_explanation
-from volano.cli.train import begin, options_of, planning
+from volano.cli.train import announce, options_of, planning
 from volano.errors import UsageError
 from volano.script.remembered import Script
 from volano.script.run import check_seconds
@@ -155,7 +155,7 @@ class ExplainGroup(GroupByFirst):
         asked, shared = parameters_from(_explain_options), parameters_from(opt.shared_options)
         parameters = [*asked, *opt.plan_options(), *shared]
         if own is not None:
-            parameters = [*parameters_of(own), *parameters]
+            parameters = [*flag_parameters(own), *parameters]
         help = f"Say how {name or 'it'} would be trained and why, without training."
         return command_of(functools.partial(_explain, name), parameters, name=name, help=help)
 
@@ -187,7 +187,7 @@ def first_answer() -> Observer:
     return Observers(make_progress(), FirstAnswer())
 
 
-def show(explanation: Explanation, *, as_json: bool) -> int:
+def show_explanation(explanation: Explanation, *, as_json: bool) -> int:
     """Prints an explanation. Returns the exit code: 1 if nothing fits."""
     if as_json:
         output.print_json(explanation.to_json())
@@ -209,7 +209,7 @@ def _explain(
     **values: Any,
 ) -> int:
     del debug  # read by cli.main
-    begin(what)
+    announce(what)
     from volano.api.explain import explain
     from volano.plan.cluster import ClusterExplanation
 
@@ -223,7 +223,7 @@ def _explain(
     if not isinstance(found, ClusterExplanation):
         if job is not None:
             raise UsageError("`job` is for many devices", got=f"{job} without on='H100 x 64'")
-        return show(found, as_json=json)
+        return show_explanation(found, as_json=json)
     command = train_command(what, options, found)
     return show_cluster(found, command, job, as_json=json)
 
@@ -233,7 +233,7 @@ def _explain_run(run: Path, *, json: bool, debug: bool) -> int:
     del debug  # read by cli.main
     from volano.api.explain import explain_run
 
-    return show(explain_run(run), as_json=json)
+    return show_explanation(explain_run(run), as_json=json)
 
 
 def name_first(arguments: list[str], valued: set[str]) -> list[str]:

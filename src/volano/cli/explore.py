@@ -14,12 +14,12 @@ from volano.cli import output
 from volano.cli.generated import (
     GroupByFirst,
     command_of,
+    flag_parameters,
     given,
     group_of,
     parameters_from,
-    parameters_of,
 )
-from volano.cli.train import begin, options_of
+from volano.cli.train import announce, options_of
 from volano.errors import UsageError
 from volano.record.run_folder import PAGE
 from volano.record.shell import quoted
@@ -150,7 +150,7 @@ class ExploreGroup(GroupByFirst):
         else:
             # Classifiers of texts train in seconds, and have no numbers to try.
             leave_out = (*_NOT_OF_STUDIES, *(("classify",) if name == "text" else ()))
-            path, *others = parameters_of(own, leave_out=leave_out)
+            path, *others = flag_parameters(own, leave_out=leave_out)
             parameters = [path, *parameters_from(_space_option), *study, *others]
         help = (
             f"Try many configurations of {name or 'a task'} at once, trained as one program "
@@ -176,7 +176,7 @@ def _explore(
     **values: Any,
 ) -> int:
     del debug  # read by cli.main
-    begin(what or str(resume))
+    announce(what or str(resume))
     from volano.api.explore import explore
 
     workers = values.pop("workers")  # the name of version 0.1

@@ -11,8 +11,8 @@ from volano.apps.text.options import TextGenerationOptions
 from volano.apps.video.options import VideoGenerationOptions
 from volano.cli import options as opt
 from volano.cli import output
-from volano.cli.generated import function_of, given, parameters_from, parameters_of
-from volano.cli.train import begin
+from volano.cli.generated import flag_parameters, function_of, given, parameters_from
+from volano.cli.train import announce
 from volano.errors import UsageError
 from volano.record.run_folder import RunFolder
 
@@ -39,7 +39,7 @@ def generate_function() -> Callable[..., int]:
     parameters = parameters_from(_what)
     for panel, options in _OPTIONS.items():
         known = {parameter.name for parameter in parameters}
-        parameters += parameters_of(options, panel=panel, leave_out=known)
+        parameters += flag_parameters(options, panel=panel, leave_out=known)
     return function_of(_generate, [*parameters, *parameters_from(opt.shared_options)])
 
 
@@ -88,7 +88,7 @@ def _generate(
 def _load(run: Path, device: str | None, trust: bool, asked: dict[str, Any]) -> Any:
     """Loads the model; options that its application does not have are refused before."""
     folder = RunFolder.open(run)  # a mistake is said before torch is loaded
-    begin(str(run))
+    announce(str(run))
     from volano.apps.kinds import application_of_run, load
 
     application = application_of_run(folder, trust=trust)

@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from volano.apps.options import DeclaredOptions, OptionField
 
 
-def parameters_of(
+def flag_parameters(
     options: type[DeclaredOptions], *, panel: str | None = None, leave_out: Iterable[str] = ()
 ) -> list[inspect.Parameter]:
     """Returns a command's parameters for the options that a person may give; ``path`` is an

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from volano.pretrained.references import code_of_reference
+from volano.pretrained.network_references import code_of_reference
 from volano.record.format import for_terminal
 from volano.record.json_values import finite, mapping, read_object
 from volano.record.run_folder import PAGE, RunFolder

@@ -9,7 +9,7 @@ import typer
 
 from volano.cli import options as opt
 from volano.cli import output
-from volano.cli.explain import show
+from volano.cli.explain import show_explanation
 from volano.cli.show.explanation import print_table
 from volano.record.format import count_text, milliseconds
 from volano.record.json_values import number
@@ -73,7 +73,7 @@ def show_plan(
     if len(scripts) == 1:
         _show_script(scripts[0], as_json=json)
         return 0
-    show(find_remembered(fingerprint).explanation, as_json=json)
+    show_explanation(find_remembered(fingerprint).explanation, as_json=json)
     return 0  # what did not fit then is no failure of showing it
 
 

@@ -31,7 +31,7 @@ class RunWords(NamedTuple):
     seconds: float | None = None
 
 
-def options_of(words: RunWords) -> dict[str, Any]:
+def options_in(words: RunWords) -> dict[str, Any]:
     """Returns the arguments of :func:`run_script`.
 
     Raises:
@@ -57,11 +57,11 @@ def run_early(arguments: list[str]) -> bool:
     for a command line that is not understood."""
     if arguments[:1] != ["run"]:
         return False
-    found = parsed(arguments[1:])
+    found = parse_words(arguments[1:])
     if found is None:
         return False
     try:
-        options = options_of(found)
+        options = options_in(found)
         if not found.script.is_module:
             found.script.file()
     except VolanoError as error:
@@ -81,7 +81,7 @@ def _end(error: VolanoError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def parsed(words: list[str]) -> RunWords | None:
+def parse_words(words: list[str]) -> RunWords | None:
     """Returns what a command line says; None if the words are not understood."""
     plan, seconds, is_module, is_plain = None, None, False, False
     waiting = list(words)

@@ -18,10 +18,10 @@ from volano.cli import output
 from volano.cli.generated import (
     GroupByFirst,
     command_of,
+    flag_parameters,
     given,
     group_of,
     parameters_from,
-    parameters_of,
 )
 from volano.collector import collector_paused
 from volano.errors import UsageError
@@ -79,7 +79,7 @@ class TrainGroup(GroupByFirst):
         if own is not None:
             function = functools.partial(_train, name)
             return command_of(
-                function, [*parameters_of(own), *common], name=name, help=help_of(name)
+                function, [*flag_parameters(own), *common], name=name, help=help_of(name)
             )
         function = functools.partial(_train_own, name)
         return command_of(
@@ -150,7 +150,7 @@ def _train(what: str, **values: Any) -> int:
     known = values.keys() - {parameter.name for parameter in how_options()}
     if what in APPLICATIONS:
         options_for(what, given(values, known))  # a wrong value is said before torch is loaded
-    begin(what)
+    announce(what)
     if _has_followed():
         return 0
     from volano.api.train import train
@@ -183,7 +183,7 @@ def _train_own(
         for name, value in given(only).items():
             raise UsageError(f"`{name}` is for a trial of a study", got=f"{value} without --from")
         return _train(what, **values)
-    begin(f"a trial of {study}")
+    announce(f"a trial of {study}")
     if _has_followed():
         return 0
     from volano.api.train import train_trial
@@ -211,7 +211,7 @@ def resume(
 ) -> int:
     """Resume a run that was stopped or killed, with any number of processes."""
     RunFolder.open(run)  # a mistake is said before torch is loaded
-    begin(str(run))
+    announce(str(run))
     from volano.api.train import resume as resume_run
     from volano.running.processes import Processes
 
@@ -259,7 +259,7 @@ def how_options() -> list[inspect.Parameter]:
     return [*run, *opt.plan_options(), *shared]
 
 
-def begin(what: str) -> None:
+def announce(what: str) -> None:
     """Says on standard error that a command has begun, and loads what takes seconds."""
     if os.environ.get("RANK", "0") == "0":
         output.warn(f"{what}: loading PyTorch ...")

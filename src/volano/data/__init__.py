@@ -3,8 +3,8 @@
 from volano.data.arrays import Arrays, rows_of, take
 from volano.data.counters import counter_hash
 from volano.data.datasets.mapped import MemoryMapped
+from volano.data.datasets.open_table import open_table
 from volano.data.datasets.spool import spool
-from volano.data.datasets.tables import open_table
 from volano.data.datasets.tokens import (
     MOST_TOKENS,
     TokenWindows,

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 from volano.device import Device, num_cores
-from volano.device.processes import start_method
 from volano.device.random_state import random_state_kept
+from volano.device.start_processes import start_method
 from volano.errors import RunError, reason_of
 from volano.record.format import signal_name
 

@@ -72,12 +72,12 @@ def storage_key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def indices_of(tensor: Tensor) -> Tensor:
+def sparse_indices_of(tensor: Tensor) -> Tensor:
     """Returns the indices of a sparse COO tensor as they are, coalesced or not."""
     return tensor._indices()
 
 
-def values_of(tensor: Tensor) -> Tensor:
+def sparse_values_of(tensor: Tensor) -> Tensor:
     """Returns the values of a sparse COO tensor as they are, coalesced or not."""
     return tensor._values()
 

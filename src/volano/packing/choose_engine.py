@@ -14,8 +14,8 @@ from volano.packing.engines.engine import Engine
 from volano.packing.engines.sequential import Sequential
 from volano.packing.engines.stacked import CompiledStack, Stacked
 from volano.packing.equality import MemberAlone, check_steps, timed_steps, why_evaluated_alone
-from volano.packing.feed import PackBatch, PackFeed, Place
 from volano.packing.member import Member, MemberState
+from volano.packing.pack_feed import FeedPlace, PackBatch, PackFeed
 from volano.packing.program_cache import ProgramCache
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
@@ -124,7 +124,9 @@ class _EngineTrials:
         self._members, self._family, self._feed = members, family, feed
         self._plan, self._device = plan, device
         steps = [0 if m.state is None else m.state["step"] for m in members]
-        self._places = [Place(m.task.order_seed, n) for m, n in zip(members, steps, strict=True)]
+        self._places = [
+            FeedPlace(m.task.order_seed, n) for m, n in zip(members, steps, strict=True)
+        ]
         # The trial steps are steps of their runs.
         self._left = min(m.task.num_steps - n for m, n in zip(members, steps, strict=True))
         self._batches = feed.first_batches(self._places, min(NUM_STEPS, self._left))

@@ -21,8 +21,8 @@ from volano.data import Feed
 from volano.device import Device
 from volano.packing.engines.engine import Engine
 from volano.packing.engines.sequential import Sequential
-from volano.packing.feed import PackBatch
 from volano.packing.member import Member, MemberState
+from volano.packing.pack_feed import PackBatch
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.training import evaluate

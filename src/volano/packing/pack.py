@@ -22,8 +22,8 @@ from volano.packing.choose_engine import (
     pays_to_compact,
     why_one_by_one,
 )
-from volano.packing.feed import PackFeed, Place
 from volano.packing.member import Member, MemberState
+from volano.packing.pack_feed import FeedPlace, PackFeed
 from volano.packing.program_cache import ProgramCache
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
@@ -145,9 +145,9 @@ class Pack:
         live = set(self._live)
         # Empty slots get the first member's batches again.
         places = [
-            Place(solo.task.order_seed, solo.step)
+            FeedPlace(solo.task.order_seed, solo.step)
             if slot in live
-            else Place(first.task.order_seed, first.step)
+            else FeedPlace(first.task.order_seed, first.step)
             for slot, solo in enumerate(self._engine.solos)
         ]
         with contextlib.closing(self._feed.batches(places, num_steps)) as batches:

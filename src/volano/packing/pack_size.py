@@ -10,7 +10,7 @@ from volano.data import why_streamed
 from volano.device import Device
 from volano.device.isolated import IsolatedError
 from volano.plan import Plan
-from volano.planner.memory.predict import predict
+from volano.planner.memory.predict import predict_memory
 from volano.task import Task
 
 # Copies of a parameter: itself, its gradient and the two averages of Adam.
@@ -77,7 +77,7 @@ def bytes_of_member(task: Task, plan: Plan, device: Device) -> int | None:
     """Predicts the bytes that a step holds for each member at its peak, without data and batch,
     which members may share. None if a step cannot be predicted."""
     try:
-        memory = predict(task, plan, target="cpu" if device.is_cpu else "accelerator").memory
+        memory = predict_memory(task, plan, target="cpu" if device.is_cpu else "accelerator").memory
     except IsolatedError:
         return None
     return max(

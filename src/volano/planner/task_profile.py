@@ -26,8 +26,8 @@ from volano.task.describe import FILE_MODULE
 from volano.training import Session, blocks_of, choose_implementation, make_optimizer
 from volano.training.graphs.compiling import num_repeats
 from volano.training.network_parts import network_parts
-from volano.training.prefix.apply import why_not_cached
 from volano.training.prefix.find_prefix import FrozenPrefixFacts, find_prefix, has_frozen_layers
+from volano.training.prefix.training_prefix import why_not_cached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def profile_task(task: Task, device: Device, *, model: nn.Module | None = None) 
         num_threads=torch.get_num_threads(),
         blocks=tuple(blocks_of(model)),
         prefix=_prefix(task, device, model, batches[0]),
-        resident_bytes=resident_bytes(task),
+        resident_bytes=resident_data_bytes(task),
         batches=batches,
         network=network_parts(model),
     )
@@ -270,7 +270,7 @@ def network_figures(task: Task, profile: TaskProfile, explanation: Explanation) 
     )
 
 
-def resident_bytes(task: Task) -> int | None:
+def resident_data_bytes(task: Task) -> int | None:
     """Returns the bytes of the data, if all of it lies in tensors; None otherwise."""
     sets = [rows_of(data) for data in (task.data, task.valid) if data is not None]
     if task.collate is not None or any(rows is None for rows in sets):

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from volano.errors import UsageError, needs_package
 from volano.pretrained.fine_tuned import LORA
+from volano.pretrained.read_weights import digest_of_weights
 from volano.pretrained.text_encoders import EncoderTokenizer, load_encoder_tokenizer
 from volano.pretrained.transformers_library import (
-    CAUSAL,
+    CAUSAL_AUTO,
     IDS,
     build_network,
     config_of,
     load_network,
 )
-from volano.pretrained.weights import digest_of_weights
 
 # peft's own practice: adapters of rank 8 beside every linear layer, doubled.
 RANK, ALPHA = 8, 16
@@ -107,7 +107,7 @@ def load_causal_network(name: str, reference: str) -> CausalNetwork:
             is to predict.
     """
     config = config_of(name)
-    module = load_network(name, CAUSAL, takes=IDS)
+    module = load_network(name, CAUSAL_AUTO, takes=IDS)
     tokenizer, _ = load_encoder_tokenizer(name, config, module)  # nothing is padded: full windows
     _check_causal(module, reference)
     end = config.get("eos_token_id")
@@ -134,4 +134,4 @@ def _check_causal(module: Any, reference: str) -> None:
 
 def build_causal(config: dict[str, Any], tune: str) -> CausalLogits:
     """Returns a network of a configuration as it was trained, for its weights to be loaded."""
-    return CausalLogits(build_network(config, CAUSAL), tune)
+    return CausalLogits(build_network(config, CAUSAL_AUTO), tune)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volano.pretrained.heads import features_of
+from volano.pretrained.heads import features_in
 from volano.pretrained.linear_probe import LinearProbe
 from volano.pretrained.preprocessing import Preprocessing
 
@@ -50,7 +50,7 @@ class ImageTrunk(nn.Module):
             )
         if pixels.shape[1] != self.channels:
             pixels = pixels.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
-        return features_of(self.network((pixels - self.mean) / self.std)).float()
+        return features_in(self.network((pixels - self.mean) / self.std)).float()
 
 
 class StandardizedLinear(nn.Module):

@@ -48,7 +48,7 @@ def find_head(
     modes = [(part, part.training) for part in module.modules()]
     try:
         with _last_of_linear(module.eval()) as last, torch.no_grad():
-            outputs = features_of(module(*inputs), whose)
+            outputs = features_in(module(*inputs), whose)
     except UsageError:
         raise
     except Exception as error:
@@ -100,7 +100,7 @@ def without_head(module: nn.Module, name: str | None) -> nn.Module:
     return module
 
 
-def features_of(found: Any, whose: str = "The network") -> Tensor:
+def features_in(found: Any, whose: str = "The network") -> Tensor:
     """Returns the features [N, F] in what a network gave: a tensor, or an output of transformers.
     Those of places are averaged; of tokens, the first one's are taken.
 

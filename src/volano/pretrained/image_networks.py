@@ -18,10 +18,11 @@ from torch import nn
 from volano.errors import UsageError, needs_package
 from volano.pretrained.fine_tuned import ImageTrunk
 from volano.pretrained.heads import FoundHead, find_head, without_head
+from volano.pretrained.network_references import NetworkReference
 from volano.pretrained.preprocessing import Preprocessing
-from volano.pretrained.references import NetworkReference
+from volano.pretrained.read_weights import digest_of_weights, load_fitting, read_weights
 from volano.pretrained.transformers_library import (
-    ENCODER,
+    ENCODER_AUTO,
     PIXELS,
     build_network,
     classes_of,
@@ -32,7 +33,6 @@ from volano.pretrained.transformers_library import (
     read_json_of,
     without_pooler,
 )
-from volano.pretrained.weights import digest_of_weights, load_fitting, read_weights
 from volano.record.files import nearest
 from volano.running.references import load_reference
 
@@ -194,7 +194,7 @@ _Loaded = tuple[nn.Module, dict[str, Any], Preprocessing, tuple[str, ...], tuple
 def _of_transformers(name: str) -> _Loaded:
     config = config_of(name)
     is_classifier = any("ForImageClassification" in n for n in config.get("architectures") or ())
-    auto = "AutoModelForImageClassification" if is_classifier else ENCODER
+    auto = "AutoModelForImageClassification" if is_classifier else ENCODER_AUTO
     # Of CLIP and its like, the part that takes pictures.
     part = None if is_classifier else config.get("vision_config")
     # Features of a pooler that its weights lack, and that is drawn, would say little.

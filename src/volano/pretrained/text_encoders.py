@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from volano.errors import UsageError
+from volano.pretrained.read_weights import digest_of_weights
 from volano.pretrained.transformers_library import (
-    ENCODER,
+    ENCODER_AUTO,
     IDS,
     classes_of,
     config_of,
@@ -32,7 +33,6 @@ from volano.pretrained.transformers_library import (
     read_bytes_of,
     read_json_of,
 )
-from volano.pretrained.weights import digest_of_weights
 
 TOKENIZER, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 # Characters of a text that are looked at, a token: no language has more.
@@ -266,7 +266,7 @@ def load_text_encoder(name: str, reference: str) -> TextEncoder:
             "A network to classify texts with must be an encoder, or a language model, alone",
             got=f"{reference}, of kind {config.get('model_type')}, which has a decoder as well",
         )
-    network = load_network(name, ENCODER, takes=IDS)
+    network = load_network(name, ENCODER_AUTO, takes=IDS)
     tokenizer, said = load_encoder_tokenizer(name, config, network)
     pooling, is_unit, more = _pooling_of(name)
     trunk = TextTrunk(network, pooling, is_unit)

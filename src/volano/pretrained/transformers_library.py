@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from volano.errors import CheckpointError, UsageError, VolanoError, needs_package, reason_of
-from volano.pretrained.weights import check_fits
+from volano.pretrained.read_weights import check_fits
 from volano.record.files import nearest, nearest_there
 
 # The classes of transformers by which networks are loaded and built.
-ENCODER, CAUSAL = "AutoModel", "AutoModelForCausalLM"
-AUTOS = (ENCODER, "AutoModelForImageClassification", CAUSAL)
+ENCODER_AUTO, CAUSAL_AUTO = "AutoModel", "AutoModelForCausalLM"
+AUTOS = (ENCODER_AUTO, "AutoModelForImageClassification", CAUSAL_AUTO)
 PIXELS, IDS = "pixel_values", "input_ids"
 # No published network has as many layers, or as large a dimension or vocabulary.
 _MOST_LAYERS, _MOST_SIZE = 4096, 2**25
@@ -72,9 +72,11 @@ def load_network(
     problems = dict.fromkeys(sorted(info["missing_keys"]), "is missing")
     for key, there, own in sorted(info["mismatched_keys"]):
         problems[key] = f"is {list(there)}, not {list(own)}"
-    unused = {"position_ids"} | (set() if auto == CAUSAL else _UNUSED)
+    unused = {"position_ids"} | (set() if auto == CAUSAL_AUTO else _UNUSED)
     used = [f"{key} {what}" for key, what in problems.items() if unused.isdisjoint(key.split("."))]
-    remedy = {CAUSAL: "Take a language model; or say `classify`, if texts are to be told apart"}
+    remedy = {
+        CAUSAL_AUTO: "Take a language model; or say `classify`, if texts are to be told apart"
+    }
     check_fits(used, f"hf:{name}", remedy.get(auto, "It has other weights than it states"))
     if not is_pooled and any(_POOLER in key.split(".") for key in problems):
         network = without_pooler(network)

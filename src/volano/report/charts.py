@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from volano.record.format import plain_number
 
-SIDE = 1000.0
+CHART_SIDE = 1000.0
 _MOST_POINTS = 400  # of a line: more than a chart has pixels is weight without sight
 _MOST_READINGS = 60  # columns that show their values under the pointer
 _LOG_FROM, _LOG_TO = 30.0, 1e20  # a loss that spans this is drawn on a logarithmic scale
@@ -238,7 +238,7 @@ def _dots(points: Sequence[Point], across: _Axis, up: _Axis) -> str:
 
 
 def _at(point: Point, across: _Axis, up: _Axis) -> str:
-    return f"{SIDE * across.place(point[0]):.1f} {SIDE * (1 - up.place(point[1])):.1f}"
+    return f"{CHART_SIDE * across.place(point[0]):.1f} {CHART_SIDE * (1 - up.place(point[1])):.1f}"
 
 
 def _thinned(points: Sequence[Point]) -> Sequence[Point]:

@@ -118,7 +118,7 @@ class NetworkShown:
     facts: tuple[str, ...]
 
 
-def network_of(record: RunRecord, planned: Sequence[str] = ()) -> NetworkShown | None:
+def network_shown(record: RunRecord, planned: Sequence[str] = ()) -> NetworkShown | None:
     """Returns the network of a run; None if its folder does not say.
 
     Args:

@@ -20,7 +20,7 @@ from volano.report.curves import curves_of
 from volano.report.experiment import (
     knobs_of,
     machine_rows,
-    network_of,
+    network_shown,
     notices_of,
     phases_of,
     target_in_words,
@@ -35,7 +35,7 @@ from volano.report.text import compression_of, previews_of, text_figures
 from volano.report.verdict import Verdict
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
 
-KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
+MODEL_WORDS = {"image": "image classifier", "text": "text model", "video": "video model"}
 _CLASSIFIERS = {"text": "text classifier", "video": "clip classifier"}
 _MOST_ROWS = 100  # of a list of examples or steps; the rest stands in its file
 # What a piece of a folder that other hands have changed can do to the code that shows it.
@@ -123,7 +123,7 @@ def render_page(record: RunRecord) -> str:
     pieces.add("clips", lambda: clips_of(record, pieces.missing), otherwise=())
     planning = pieces.found["planning"]
     planned = () if planning is None else planning.network_facts
-    pieces.add("network", lambda: network_of(record, planned))
+    pieces.add("network", lambda: network_shown(record, planned))
     return render(
         "run.html.j2",
         record=record,
@@ -184,7 +184,7 @@ def save_page(text: str, path: Path) -> Path:
 
 def _kind_in_words(record: RunRecord) -> str:
     goal = mapping(record.run.get("source")).get("goal")
-    kinds = {**KINDS, **_CLASSIFIERS} if goal == "classes" else KINDS
+    kinds = {**MODEL_WORDS, **_CLASSIFIERS} if goal == "classes" else MODEL_WORDS
     return kinds.get(record.kind, str(record.run.get("name") or "task"))
 
 

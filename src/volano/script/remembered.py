@@ -249,7 +249,7 @@ def own_code(script: Script) -> dict[Path, ast.Module]:
         if path in found:
             continue
         try:
-            tree = parsed(path.read_bytes())
+            tree = parse_code(path.read_bytes())
         except (OSError, SyntaxError, ValueError, RecursionError):
             continue
         found[path] = tree
@@ -260,7 +260,7 @@ def own_code(script: Script) -> dict[Path, ast.Module]:
     return found
 
 
-def parsed(code: str | bytes) -> ast.Module:
+def parse_code(code: str | bytes) -> ast.Module:
     """Returns the tree of some code. What Python warns of in it is said when the script runs.
 
     Raises:

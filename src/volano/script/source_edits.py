@@ -11,7 +11,7 @@ import tokenize
 from pathlib import Path
 from typing import NamedTuple
 
-from volano.script.remembered import parsed
+from volano.script.remembered import parse_code
 
 _SILENT = (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT)
 
@@ -41,7 +41,7 @@ class SourceFile:
         content = path.read_bytes()
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         self.text = content.decode(encoding)
-        self.tree = parsed(content)
+        self.tree = parse_code(content)
         self._lines = _lines_of(self.text)
         self._starts = [0]
         for line in self._lines:
@@ -93,7 +93,7 @@ class SourceFile:
         if any(one[1] > other[0] for one, other in itertools.pairwise(spans)):
             return False
         try:
-            parsed(self._with(wanted))
+            parse_code(self._with(wanted))
         except SyntaxError:
             return False
         self._edits = wanted

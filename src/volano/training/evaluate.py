@@ -17,7 +17,7 @@ from volano.task import Task, as_loss, num_examples, split
 from volano.task.calls import called
 from volano.training.memory.out_of_memory import repeated
 
-EVALUATION = 13  # first counter of the seeds of objectives that draw noise
+EVALUATION_SEEDS = 13  # first counter of the seeds of objectives that draw noise
 
 
 def evaluate(
@@ -154,7 +154,7 @@ class _Passes:
         self._device.release_memory()
 
     def _rows(self, batch: Any, index: int, count: int) -> list[tuple[Any, Any, Mapping[str, Any]]]:
-        self._device.seed(counter_hash(EVALUATION, self._task.seed, index))
+        self._device.seed(counter_hash(EVALUATION_SEEDS, self._task.seed, index))
         rows: list[tuple[Any, Any, Mapping[str, Any]]] = []
         is_whole = self._size is None or self._size >= count
         for part in [batch] if is_whole else split(batch, self._size or count):

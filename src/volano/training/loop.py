@@ -20,7 +20,7 @@ from volano.training.health.length_revision import LengthRevision
 from volano.training.health.loss_spikes import SpikeFinder
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.observe import Observer
-from volano.training.prefix.apply import announced
+from volano.training.prefix.training_prefix import announced
 from volano.training.safety import Safety
 from volano.training.session import Session
 from volano.training.signals import StopRequest

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.device import Device
-from volano.device.torch_private import check_and_unscale, foreach_norm, values_of
+from volano.device.torch_private import check_and_unscale, foreach_norm, sparse_values_of
 from volano.training.distributed.data_parallel import local
 
 
@@ -139,5 +139,5 @@ def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
 
 def _dense(gradient: Tensor) -> Tensor:
     if gradient.is_sparse:
-        gradient = values_of(gradient)
+        gradient = sparse_values_of(gradient)
     return torch.view_as_real(gradient) if gradient.is_complex() else gradient

@@ -14,7 +14,7 @@ from volano.training.checkpoints.checkpoint import (
     load_latest,
     path_of,
     set_aside_after,
-    tidy,
+    tidy_checkpoints,
 )
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.loop import TrainingLog
@@ -139,7 +139,7 @@ def take_up_run(
     step, state, problems = 0, {}, []
     # It alone sees to the folder, and tells the others which checkpoint is whole.
     if ranks.is_first:
-        tidy(checkpoints)
+        tidy_checkpoints(checkpoints)
         if list_checkpoints(checkpoints):
             step, state, problems = load_latest(checkpoints)
     step = int(ranks.tell(str(step)))

@@ -38,7 +38,7 @@ from volano.training.memory.activations import Activations
 from volano.training.memory.offload import offloaded_state
 from volano.training.memory.out_of_memory import MaySplit, OutOfMemoryFallback
 from volano.training.optim.make_optimizer import set_mode
-from volano.training.prefix.apply import evaluated_with_prefix, training_prefix
+from volano.training.prefix.training_prefix import evaluated_with_prefix, training_prefix
 from volano.training.state import make_state
 from volano.training.step import Step, takes_whole_batch
 

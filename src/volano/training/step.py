@@ -52,7 +52,7 @@ from volano.training.optim.make_optimizer import closure_needed, set_learning_ra
 from volano.training.prefix.frozen_prefix import NOT_ALIKE, FrozenPrefix
 from volano.training.state import TrainState
 
-AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is for
+AUGMENT_SEEDS, MODEL_SEEDS = 11, 12  # first counters of the seeds: what the randomness is for
 
 
 class StepResult(NamedTuple):
@@ -320,7 +320,7 @@ class Step:
         on_relief(self._plan, reason, step)
 
     def _seed(self, step: int, number: int) -> None:
-        self._device.seed(counter_hash(MODEL, self._task.seed, step, number))
+        self._device.seed(counter_hash(MODEL_SEEDS, self._task.seed, step, number))
 
     def _whole(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Augments a whole batch and computes its gradient, from generators as they stand."""
@@ -406,7 +406,7 @@ def augmented(task: Task, batch: Batch, generator: torch.Generator, ranks: Ranks
 
 def seed_of_augmentation(task: Task, step: int) -> int:
     """Returns the seed of the generator with which the batch of ``step`` (from 0) is augmented."""
-    return counter_hash(AUGMENT, task.seed, step // task.steps_per_epoch, step)
+    return counter_hash(AUGMENT_SEEDS, task.seed, step // task.steps_per_epoch, step)
 
 
 def _mean(result: Any) -> tuple[Tensor, dict[str, Tensor | float]]:

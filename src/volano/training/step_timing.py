@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from volano.plan import Plan
 from volano.task import Task
-from volano.training.prefix.apply import announced
+from volano.training.prefix.training_prefix import announced
 from volano.training.session import Session
 from volano.training.throwaway import throwaway_settings
 

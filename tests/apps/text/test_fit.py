@@ -6,7 +6,7 @@ import pytest
 
 from volano import Plan
 from volano.apps.text import fit
-from volano.apps.text.recipe import MAX_EPOCHS, choose_depth, choose_tokens_per_step
+from volano.apps.text.recipe import MOST_EPOCHS, choose_depth, choose_tokens_per_step
 from volano.apps.text.training import shaped
 from volano.planner import PlanRequest, PlanResult
 from volano.running.time_limit import TimeLimit
@@ -62,8 +62,8 @@ def test_a_batch_is_halved_if_there_are_few_steps(small_text, limit):
 
 def test_a_small_text_is_not_read_for_ever(small_text, limit):
     found = fit.fit_into(small_text, limit(1e6, flops=1e12))
-    assert found.num_steps == found.application.steps_in(MAX_EPOCHS)
-    assert f"at most {MAX_EPOCHS:g} epochs" in found.reasons[0]
+    assert found.num_steps == found.application.steps_in(MOST_EPOCHS)
+    assert f"at most {MOST_EPOCHS:g} epochs" in found.reasons[0]
 
 
 def test_a_few_steps_are_begun_with_however_short_the_time_is(small_text, limit):

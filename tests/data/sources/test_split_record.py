@@ -8,7 +8,7 @@ from volano.data.sources import (
     contradictions,
     copies_of_training,
     file_key,
-    pick,
+    member_rows,
 )
 from volano.errors import CheckpointError
 
@@ -33,8 +33,8 @@ def test_a_record_is_read_as_it_was_written():
 
 def test_members_are_picked_in_the_order_of_the_record():
     there = [member(9), member(1, "b", "renamed.png"), member(2, "b"), member(2)]
-    assert pick(RECORD["train"], there) == [3, 1]
-    assert pick([member(1), member(1)], [member(1), member(0), member(1)]) == [0, 2]
+    assert member_rows(RECORD["train"], there) == [3, 1]
+    assert member_rows([member(1), member(1)], [member(1), member(0), member(1)]) == [0, 2]
 
 
 def test_changes_are_named():

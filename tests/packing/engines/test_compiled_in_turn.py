@@ -7,8 +7,8 @@ from packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from volano import Plan
 from volano.device import Device
 from volano.packing.engines import compiled_in_turn
-from volano.packing.feed import PackBatch
 from volano.packing.member import Member, MemberState
+from volano.packing.pack_feed import PackBatch
 from volano.packing.refusal import NotPackable
 
 

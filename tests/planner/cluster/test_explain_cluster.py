@@ -137,14 +137,14 @@ def test_blocks_whose_recomputation_cannot_be_predicted_are_left_out(monkeypatch
     from volano.device.isolated import IsolatedError
     from volano.planner.cluster import explain_cluster as module
 
-    predict = module.predict
+    predict = module.predict_memory
 
     def failing(task, plan, **options):
         if plan.recompute == "blocks":
             raise IsolatedError("no", got="another number of tensors")
         return predict(task, plan, **options)
 
-    monkeypatch.setattr(module, "predict", failing)
+    monkeypatch.setattr(module, "predict_memory", failing)
     found = explain_cluster(decoder_task(), "H100 x 2", PlanRequest())
     assert {c.plan.recompute for c in (*found.candidates, *found.curve)} == {"none"}
     assert any("recompute=blocks is left out: another number" in n for n in found.notices)

@@ -7,7 +7,7 @@ from torch import nn
 
 from volano import Plan
 from volano.planner.memory.accelerator_choices import AcceleratorChoices
-from volano.planner.memory.predict import predict
+from volano.planner.memory.predict import predict_memory
 
 
 class TestTypesUnderAutocast:
@@ -61,7 +61,7 @@ def test_an_accelerator_keeps_masks_of_dropout_as_bytes_and_no_square_of_attenti
         model=lambda: nn.Sequential(nn.Identity(), nn.Linear(16, 16)), objective=objective
     )
     for precision, kernel in (("bf16", "flash"), ("fp32", "efficient")):
-        found = predict(task, Plan.baseline().pin(precision=precision), target="accelerator")
+        found = predict_memory(task, Plan.baseline().pin(precision=precision), target="accelerator")
         names = {operation.name for operation in found.operations}
         assert f"aten._scaled_dot_product_{kernel}_attention.default" in names
         assert "aten.native_dropout.default" in names
@@ -83,7 +83,7 @@ def test_attention_within_a_layer_keeps_no_square_on_an_accelerator(make_task):
             x = self.embed(x.repeat(1, 4)[..., None])
             return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
 
-    found = predict(make_task(model=Attending), Plan.baseline(), target="accelerator")
+    found = predict_memory(make_task(model=Attending), Plan.baseline(), target="accelerator")
     names = {operation.name for operation in found.operations}
     assert "aten._scaled_dot_product_efficient_attention.default" in names
     assert found.memory.categories["activations"] < 32 * 2 * 256 * 256 * 4  # one square of scores

@@ -10,7 +10,7 @@ from torch import nn
 from conftest import make_mlp
 from volano import Plan
 from volano.planner.memory.compiled import ABOVE_KEPT, ABOVE_UNFUSED, interval
-from volano.planner.memory.predict import measure, predict
+from volano.planner.memory.predict import measure, predict_memory
 
 COMPILED = Plan.baseline().pin(compile=True)
 
@@ -41,9 +41,9 @@ compiles_fakes = pytest.mark.skipif(
 @pytest.mark.compiles
 def test_a_smaller_budget_of_activations_keeps_less(make_task):
     task = make_task(model=make_chain, optimizer=functools.partial(torch.optim.SGD, lr=0.1))
-    whole = predict(task, COMPILED).memory
-    some = predict(task, COMPILED.pin(activation_budget=0.3)).memory
-    eager = predict(task, Plan.baseline()).memory
+    whole = predict_memory(task, COMPILED).memory
+    some = predict_memory(task, COMPILED.pin(activation_budget=0.3)).memory
+    eager = predict_memory(task, Plan.baseline()).memory
     assert whole.lower <= whole.peak <= whole.upper
     assert sum(whole.categories.values()) == whole.peak
     assert some.lower < 0.8 * whole.lower < eager.peak
@@ -52,10 +52,10 @@ def test_a_smaller_budget_of_activations_keeps_less(make_task):
 @compiles_fakes
 @pytest.mark.compiles
 def test_randomness_is_found_in_the_graphs(make_task):
-    assert predict(
+    assert predict_memory(
         make_task(model=functools.partial(make_mlp, dropout=0.5)), COMPILED
     ).has_randomness
-    assert not predict(make_task(), COMPILED).has_randomness
+    assert not predict_memory(make_task(), COMPILED).has_randomness
 
 
 @pytest.mark.compiles
@@ -63,7 +63,7 @@ def test_randomness_is_found_in_the_graphs(make_task):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler itself
 def test_a_compiled_step_lies_in_its_interval(make_task):
     predicted, measured = (
-        predict(make_task(model=make_chain), COMPILED).memory,
+        predict_memory(make_task(model=make_chain), COMPILED).memory,
         measure(make_task(model=make_chain), COMPILED),
     )
     assert measured.origin == "measured"

@@ -11,7 +11,7 @@ from volano.planner.memory.cpu_workspace import (
     reserve_on_cpu,
     workspace_on_cpu,
 )
-from volano.planner.memory.predict import predict
+from volano.planner.memory.predict import predict_memory
 
 aten = torch.ops.aten
 MIB = 2**20
@@ -81,7 +81,7 @@ def test_what_an_accelerators_lstm_keeps_is_assumed_and_widens_the_bounds(make_t
         def forward(self, x):
             return self.head(self.cells(x.unflatten(1, (8, 8)))[0][:, -1])
 
-    found = predict(make_task(model=Reading), Plan.baseline(), target="accelerator").memory
+    found = predict_memory(make_task(model=Reading), Plan.baseline(), target="accelerator").memory
     kept = 4 * 6 * 8 * 32 * 32 * 4  # layers and directions, values, steps, sequences, units, bytes
     assert found.categories["activations"] > kept
     assert found.upper - found.peak == kept

@@ -12,7 +12,7 @@ from volano import Plan
 from volano.device import Device
 from volano.device.isolated import IsolatedError
 from volano.plan.prediction import CATEGORIES, MemoryPrediction
-from volano.planner.memory.predict import Prediction, measure, needed_bytes, predict, verdict
+from volano.planner.memory.predict import Prediction, measure, needed_bytes, predict_memory, verdict
 
 
 def make_net():
@@ -66,7 +66,7 @@ def test_predicted_is_measured(make_task, model, plan):
     task = make_task(
         model=MODELS[model], optimizer=functools.partial(torch.optim.AdamW, lr=1e-3), ema_decay=0.9
     )
-    predicted, measured = predict(task, PLANS[plan]).memory, measure(task, PLANS[plan])
+    predicted, measured = predict_memory(task, PLANS[plan]).memory, measure(task, PLANS[plan])
     assert predicted.origin == "prior"
     assert measured.origin == "measured"
     assert set(predicted.categories) == set(CATEGORIES)
@@ -85,7 +85,7 @@ def test_optimizers_that_read_values_are_predicted(make_task, clip_norm):
     task = make_task(
         clip_norm=clip_norm, optimizer=functools.partial(torch.optim.Adam, lr=1e-3, foreach=False)
     )
-    assert predict(task, Plan.baseline()).memory.peak == pytest.approx(
+    assert predict_memory(task, Plan.baseline()).memory.peak == pytest.approx(
         measure(task, Plan.baseline()).peak, rel=1e-3
     )
 
@@ -100,7 +100,7 @@ def test_a_large_model_takes_no_memory_to_predict(make_task):
             nn.Linear(60_000, 10),
         )
 
-    memory = predict(make_task(model=make), Plan.baseline()).memory
+    memory = predict_memory(make_task(model=make), Plan.baseline()).memory
     assert memory.categories["parameters"] > 14e9
     assert memory.peak > 3 * 14e9  # weights, gradients, momentum
 
@@ -110,12 +110,12 @@ def test_a_task_that_kills_the_process_is_told(make_task):
         os.abort()
 
     with pytest.raises(IsolatedError, match="the process died with SIGABRT"):
-        predict(make_task(model=make), Plan.baseline())
+        predict_memory(make_task(model=make), Plan.baseline())
 
 
 def test_a_given_batch_is_what_is_predicted(make_task):
     batch = torch.rand(100, 64), torch.randint(10, (100,))
-    found = predict(make_task(), Plan.baseline(), batch=batch)
+    found = predict_memory(make_task(), Plan.baseline(), batch=batch)
     assert found.memory.categories["batch"] == 100 * (64 * 4 + 8)
 
 
@@ -145,4 +145,4 @@ def test_beside_an_accelerator_nothing_is_forked(monkeypatch, make_task):
 
     monkeypatch.setattr(Device, "count", lambda: 1)
     monkeypatch.setattr("volano.planner.memory.predict.run_isolated_each", forked)
-    assert predict(make_task(), Plan.baseline("cpu")).memory.peak > 0
+    assert predict_memory(make_task(), Plan.baseline("cpu")).memory.peak > 0

@@ -16,7 +16,7 @@ from volano import Plan
 from volano.data import Arrays
 from volano.device.isolated import IsolatedError
 from volano.errors import VolanoError
-from volano.planner.memory.predict import measure, predict
+from volano.planner.memory.predict import measure, predict_memory
 from volano.planner.memory.trace_step import data_bytes, fake_batch, fake_copy, to_channels_last
 
 
@@ -74,7 +74,10 @@ def make_transformer(dropout=0.1):
 
 def test_the_operations_of_all_micro_batches_are_those_of_the_batch(make_task):
     task = make_task()
-    whole, parts = predict(task, Plan.baseline()), predict(task, Plan.baseline().pin(micro_batch=5))
+    whole, parts = (
+        predict_memory(task, Plan.baseline()),
+        predict_memory(task, Plan.baseline().pin(micro_batch=5)),
+    )
 
     def flops(prediction):
         return sum(operation.flops * operation.count for operation in prediction.operations)
@@ -90,10 +93,10 @@ def test_the_operations_of_all_micro_batches_are_those_of_the_batch(make_task):
 
 
 def test_randomness_is_found(make_task):
-    assert predict(
+    assert predict_memory(
         make_task(model=functools.partial(make_mlp, dropout=0.5)), Plan.baseline()
     ).has_randomness
-    assert not predict(make_task(), Plan.baseline()).has_randomness
+    assert not predict_memory(make_task(), Plan.baseline()).has_randomness
 
 
 def test_augmentation_acts_on_the_whole_batch(make_task):
@@ -103,16 +106,20 @@ def test_augmentation_acts_on_the_whole_batch(make_task):
         return inputs + noise, labels
 
     task, plan = make_task(augment=augment), Plan.baseline().pin(micro_batch=4)
-    assert predict(task, plan).memory.peak == pytest.approx(measure(task, plan).peak, rel=1e-3)
+    assert predict_memory(task, plan).memory.peak == pytest.approx(
+        measure(task, plan).peak, rel=1e-3
+    )
 
 
 def test_a_set_that_is_kept_on_an_accelerator_counts(make_task):
     task = make_task()
-    resident = predict(task, Plan.baseline().pin(feed="resident"), target="accelerator").memory
-    ring = predict(task, Plan.baseline(), target="accelerator").memory
+    resident = predict_memory(
+        task, Plan.baseline().pin(feed="resident"), target="accelerator"
+    ).memory
+    ring = predict_memory(task, Plan.baseline(), target="accelerator").memory
     assert resident.categories["data"] == (512 + 64) * (64 * 4 + 8)
     assert ring.categories["data"] == 32 * 64 * 4 + 512  # the next batch, in blocks of 512 bytes
-    assert predict(task, Plan.baseline().pin(feed="resident")).memory.categories["data"] == 0
+    assert predict_memory(task, Plan.baseline().pin(feed="resident")).memory.categories["data"] == 0
 
 
 def test_what_is_offloaded_lies_on_the_host(make_task):
@@ -121,14 +128,14 @@ def test_what_is_offloaded_lies_on_the_host(make_task):
         batch_size=256,
         optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
     )
-    base = predict(task, Plan.baseline(), target="accelerator").memory
-    here = predict(task, Plan.baseline()).memory
+    base = predict_memory(task, Plan.baseline(), target="accelerator").memory
+    here = predict_memory(task, Plan.baseline()).memory
     for offload in ("activations", "optimizer", "all"):
         check_offload(task, offload, base, here)
 
 
 def check_offload(task, offload, base, here):
-    found = predict(task, Plan.baseline().pin(offload=offload), target="accelerator").memory
+    found = predict_memory(task, Plan.baseline().pin(offload=offload), target="accelerator").memory
     assert base.host == 0
     assert sum(found.categories.values()) == found.peak < base.peak
     if offload == "optimizer":
@@ -137,7 +144,7 @@ def check_offload(task, offload, base, here):
         assert found.categories["activations"] < 0.5 * base.categories["activations"]
         assert found.host > 0.5 * base.categories["activations"]
     # The CPU's memory is the host's.
-    assert predict(task, Plan.baseline().pin(offload=offload)).memory == here
+    assert predict_memory(task, Plan.baseline().pin(offload=offload)).memory == here
 
 
 def test_a_model_whose_constructor_reads_a_file_is_predicted(make_task):
@@ -151,8 +158,8 @@ def test_a_model_whose_constructor_reads_a_file_is_predicted(make_task):
             assert float(model[0].weight.abs().sum()) > 0  # fake weights have no sum
             return model
 
-        assert predict(make_task(model=make), Plan.baseline()).memory.peak == (
-            predict(make_task(), Plan.baseline()).memory.peak
+        assert predict_memory(make_task(model=make), Plan.baseline()).memory.peak == (
+            predict_memory(make_task(), Plan.baseline()).memory.peak
         )
 
 
@@ -162,7 +169,7 @@ def test_an_objective_that_reads_values_is_told_in_one_line(make_task):
         return loss / loss.item()
 
     with pytest.raises(IsolatedError, match="reads a value from the device") as caught:
-        predict(make_task(objective=objective), Plan.baseline())
+        predict_memory(make_task(objective=objective), Plan.baseline())
     assert "\n" not in caught.value.reason
     assert isinstance(caught.value, VolanoError)
     assert measure(make_task(objective=objective), Plan.baseline()).peak > 0
@@ -175,7 +182,7 @@ def test_shapes_that_follow_from_values_are_told(make_task):
         return F.cross_entropy(model(inputs[kept]), labels[kept])
 
     with pytest.raises(IsolatedError, match="a shape follows from values"):
-        predict(make_task(objective=objective), Plan.baseline())
+        predict_memory(make_task(objective=objective), Plan.baseline())
 
 
 def test_dictionaries_travel(make_task):
@@ -184,4 +191,4 @@ def test_dictionaries_travel(make_task):
         data=data, valid=None, objective=lambda model, b: F.cross_entropy(model(b["x"]), b["y"])
     )
     # So small a net is largest while the next batch is made, and the last one still held.
-    assert predict(task, Plan.baseline()).memory.categories["batch"] == 2 * 32 * (64 * 4 + 8)
+    assert predict_memory(task, Plan.baseline()).memory.categories["batch"] == 2 * 32 * (64 * 4 + 8)

@@ -7,7 +7,7 @@ from torch import nn
 from planner.searching import PLAIN, cache, make_task, search  # noqa: F401 - a fixture
 from volano.errors import PlanError
 from volano.planner.cost_model import CostModel
-from volano.planner.memory.predict import predict
+from volano.planner.memory.predict import predict_memory
 from volano.planner.search.fit_memory import Fit, _first_that_fits
 from volano.planner.search.race import CandidateRace
 
@@ -45,7 +45,7 @@ def own_cache(cache):  # noqa: F811 - the fixture
 
 
 def test_a_quarter_of_the_memory_is_enough():
-    eager = predict(task(), PLAIN).memory
+    eager = predict_memory(task(), PLAIN).memory
     budget = eager.peak // 4 + 40 * MIB  # beside what the process needs in any case
     found = search(task(), budget=budget, forbidden=ONE_PRECISION)
     assert found.explanation.verdict == "FITS"
@@ -131,7 +131,7 @@ def test_what_ran_and_is_too_large_is_not_taken(monkeypatch):
         CostModel, "verdict", lambda _, plan: "NO" if plan.precision == "bf16" else "FITS"
     )
     it_fits = Fit(ways=({},), needed=1, missing="")
-    monkeypatch.setattr("volano.planner.search.fit_memory.fit", lambda *_, **__: it_fits)
+    monkeypatch.setattr("volano.planner.search.fit_memory.fit_memory", lambda *_, **__: it_fits)
     found = search(budget=4000 * MIB)
     assert found.plan.precision == "fp32"
     assert {c.status for c in found.explanation.candidates if c.plan.precision == "bf16"} == {

@@ -12,7 +12,8 @@ from volano.data import WorkerChoice
 from volano.plan import Plan
 from volano.planner import PlanRequest
 from volano.planner.cache.store import find_remembered, list_remembered, recall, remember
-from volano.planner.search import feed, timing
+from volano.planner.search import choose_feed as feed_choice
+from volano.planner.search import timing
 from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.reuse import recalled
 
@@ -77,7 +78,9 @@ class TestSecondSearch:
 
         counts = iter([2, 1])
         monkeypatch.setattr(
-            feed, "choose_workers", lambda *_, **__: WorkerChoice(workers=next(counts), reason="so")
+            feed_choice,
+            "choose_workers",
+            lambda *_, **__: WorkerChoice(workers=next(counts), reason="so"),
         )
         task = make_task(data=Rows(), tolerance="rounding")
         assert search(task).plan.workers == 2

@@ -19,7 +19,7 @@ from volano.script.search.guard import FirstResults, ScriptGuard
 from volano.script.watch.call_sites import CallSites
 from volano.script.watch.float64 import computed_in_float64
 from volano.script.watch.hooks import TorchHooks
-from volano.script.watch.observe import ObservationLimits, StepRecorder
+from volano.script.watch.step_recorder import ObservationLimits, StepRecorder
 
 WORKER = ScriptPlan(num_workers=1)
 LAST = ScriptPlan(memory_format="channels_last")

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from script.loops import LOOPS
 from volano.script.watch.call_sites import CallSites
 from volano.script.watch.hooks import EnoughStepsError, TorchHooks
-from volano.script.watch.observe import ObservationLimits, StepRecorder
+from volano.script.watch.step_recorder import ObservationLimits, StepRecorder
 
 
 class Slow(torch.utils.data.Dataset):

@@ -14,7 +14,7 @@ from volano.training.checkpoints.checkpoint import (
     load_latest,
     save_checkpoint,
     set_aside_after,
-    tidy,
+    tidy_checkpoints,
 )
 
 
@@ -95,7 +95,7 @@ def test_what_a_killed_process_left_is_tidied_away(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "state.pt").write_bytes(b"half")
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000003"]
-    tidy(tmp_path)
+    tidy_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 

@@ -12,7 +12,7 @@ from volano.apps.image.pictures import write_pictures
 from volano.apps.image.scores import predict_labelled
 from volano.apps.image.training import ImageTraining
 from volano.apps.image.use import ImageModel
-from volano.apps.targets.kinds import figures_in_words
+from volano.apps.targets.find_target import figures_in_words
 from volano.device import Device
 from volano.running.time_limit import TimeLimit
 from volano.task import Task

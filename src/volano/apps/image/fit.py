@@ -6,11 +6,11 @@ import dataclasses
 import time
 
 from volano.apps.application import Fitted
-from volano.apps.image.fine_tuning.recipe import MOST_EPOCHS
+from volano.apps.image.fine_tuning.recipe import MOST_FINE_TUNING_EPOCHS
 from volano.apps.image.recipe import (
     DEFAULT_EPOCHS,
     LEAST_HALVED_BATCH,
-    MAX_EPOCHS,
+    MOST_EPOCHS,
     STEPS_OF_WHOLE_BATCHES,
     relative_costs,
 )
@@ -134,8 +134,8 @@ def _with_tests(
 
 def _most_epochs(application: ImageTraining, limit: TimeLimit) -> float:
     if application.options.tune is not None:
-        return MOST_EPOCHS[application.options.tune]
-    return DEFAULT_EPOCHS if limit.is_default else MAX_EPOCHS
+        return MOST_FINE_TUNING_EPOCHS[application.options.tune]
+    return DEFAULT_EPOCHS if limit.is_default else MOST_EPOCHS
 
 
 def begun_into(

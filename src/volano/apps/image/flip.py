@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 28  # larger images are shrunk to this size
+_LARGEST_SIDE = 28  # larger images are shrunk to this size
 FILTERS = 64
 PATCH = 5
 GRID = 4
@@ -71,11 +71,11 @@ def class_accuracy(scores: Tensor, labels: Tensor, classes: int) -> tuple[Tensor
     return correct / count.clamp(min=1), count
 
 
-def prepare(images: Tensor) -> Tensor:
-    """Shrinks bytes ``[N, C, H, W]`` to at most ``SIDE`` pixels and normalises each image."""
+def shrink(images: Tensor) -> Tensor:
+    """Shrinks bytes ``[N, C, H, W]`` to ``_LARGEST_SIDE`` pixels or less and normalises each."""
     x = images.float()
-    if max(x.shape[-2:]) > SIDE:
-        x = F.interpolate(x, size=(SIDE, SIDE), mode="area")
+    if max(x.shape[-2:]) > _LARGEST_SIDE:
+        x = F.interpolate(x, size=(_LARGEST_SIDE, _LARGEST_SIDE), mode="area")
     x = x - x.mean((1, 2, 3), keepdim=True)
     return x / (x.std((1, 2, 3), keepdim=True) + 1.0)
 
@@ -123,7 +123,7 @@ def flip_is_label_preserving(images: Tensor, labels: Tensor, seed: int) -> tuple
     if len(held) < (5 * classes or LEAST_HELD):
         told = f" for {classes} classes" * bool(classes)
         return False, f"only {len(order)} images{told}: too few to tell"
-    train_images, held_images = prepare(images[train]), prepare(images[held])
+    train_images, held_images = shrink(images[train]), shrink(images[held])
     bank = draw_bank(train_images, generator)
     features = _Features(
         *(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from volano.apps.image.network import build_network
 from volano.apps.image.scores import Views
 from volano.apps.model_spec import ModelSpec
-from volano.apps.targets.kinds import target_of_run
+from volano.apps.targets.find_target import target_of_run
 from volano.apps.targets.target import Target
 from volano.data.sources import BILINEAR, CUT, PixelFormat
 from volano.errors import TaskError, UsageError

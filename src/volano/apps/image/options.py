@@ -16,7 +16,7 @@ from volano.apps.shared_options import (
     target_columns,
 )
 from volano.errors import UsageError
-from volano.pretrained.references import code_of_reference
+from volano.pretrained.network_references import code_of_reference
 
 SIZES = ("tiny", "thin", "base", "wide")
 TUNES = ("head", "all")

@@ -63,14 +63,14 @@ def copies_left_out(sets: ImageSets, parts: Iterable[LabelledImages]) -> tuple[s
     return (f"left out: {num:,} exact copies of held-out images",) if num > 0 else ()
 
 
-def parts_of(sets: ImageSets) -> list[LabelledImages]:
+def parts_in(sets: ImageSets) -> list[LabelledImages]:
     """Returns the splits that a source has."""
     return [part for part in (sets.train, sets.valid, sets.test) if part is not None]
 
 
 def members_of_sets(sets: ImageSets) -> list[SplitMember]:
     """Returns all images of a source as members of splits."""
-    return [member for part in parts_of(sets) for member in part.members()]
+    return [member for part in parts_in(sets) for member in part.members()]
 
 
 def read_again(options: ImageOptions, folder: RunFolder) -> ImageSets:
@@ -90,7 +90,7 @@ def read_again(options: ImageOptions, folder: RunFolder) -> ImageSets:
 def recorded_sets(sets: ImageSets, record: SplitRecord) -> dict[str, LabelledImages]:
     """Returns the images of each split of a run; without a validation set of its own, that is the
     test set."""
-    found = {split: picked(parts_of(sets), record[split], record.classes) for split in record.parts}
+    found = {split: picked(parts_in(sets), record[split], record.classes) for split in record.parts}
     return {VALID: found[TEST], **found}
 
 

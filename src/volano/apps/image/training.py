@@ -17,7 +17,7 @@ from volano.apps.image.augment import Augmentation
 from volano.apps.image.fine_tuning.begin import begin
 from volano.apps.image.fine_tuning.network import described, input_of, network_of, scale_of
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe, choose_fine_tuning
-from volano.apps.image.fine_tuning.task import fine_tuning_fields
+from volano.apps.image.fine_tuning.task_fields import fine_tuning_fields
 from volano.apps.image.flip import flip_is_label_preserving
 from volano.apps.image.model_spec import (
     ClassifierSpec,
@@ -32,7 +32,7 @@ from volano.apps.image.recipe import ImageRecipe, choose_recipe, view_shift
 from volano.apps.image.splits import (
     copies_left_out,
     members_of_sets,
-    parts_of,
+    parts_in,
     read_again,
     recorded_sets,
     some_of,
@@ -42,7 +42,7 @@ from volano.apps.image.splits import (
 )
 from volano.apps.options import Options
 from volano.apps.shared_options import batch_in_words, columns_of
-from volano.apps.targets.kinds import target_class, target_of_data
+from volano.apps.targets.find_target import target_class, target_of_data
 from volano.apps.targets.target import Target
 from volano.data import Fault, fault_notices
 from volano.data.sources import (
@@ -167,9 +167,9 @@ class ImageTraining(Application):
             again = cls.from_run(folder)
             return again.test, again.origin, ()
         sets = read_again(options, folder)
-        test = picked(parts_of(sets), record[TEST], record.classes)
+        test = picked(parts_in(sets), record[TEST], record.classes)
         notices = record.changes(members_of_sets(sets), "images")
-        faults = [fault for part in parts_of(sets) for fault in part.faults]
+        faults = [fault for part in parts_in(sets) for fault in part.faults]
         record.check_tested(test, "images", options.path)
         return test, sets.origin, (*notices, *fault_notices(faults, _UNREADABLE))
 
@@ -205,7 +205,7 @@ class ImageTraining(Application):
             options, flip="yes" if flip else "no", target=train.kind, black=black, white=white,
             in_files=isinstance(sets.train.images, ImageFiles),
         )  # fmt: skip
-        faults = (*sets.faults, *(fault for part in parts_of(sets) for fault in part.faults))
+        faults = (*sets.faults, *(fault for part in parts_in(sets) for fault in part.faults))
         found = cls(
             options=resolved, spec=spec, train=train, valid=valid, test=test, faults=faults,
             is_held_out=is_held_out, origin=sets.origin, notices=(), own_model=own_model,

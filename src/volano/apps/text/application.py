@@ -9,7 +9,7 @@ from pathlib import Path
 from volano.apps.application import Finished, Fitted
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
 from volano.apps.text.fit import fit_into
-from volano.apps.text.scores import text_figures
+from volano.apps.text.scores import scores_in_words
 from volano.apps.text.training import TextTraining
 from volano.apps.text.use import TextModel
 from volano.record.files import write_bytes, written
@@ -64,7 +64,7 @@ class TextApplication(TextTraining):
     @staticmethod
     def summary(run: Run) -> list[str]:
         """Returns the bits per byte, with those of compressors."""
-        return text_figures(run.metrics, "held-out bytes")
+        return scores_in_words(run.metrics, "held-out bytes")
 
     def _tokens_per_second(self, folder: RunFolder) -> float | None:
         """The median over the logged lines, as training throughput."""

@@ -9,7 +9,7 @@ import torch
 
 from volano.apps.application import Fitted
 from volano.apps.text.network import Decoder
-from volano.apps.text.recipe import MAX_EPOCHS, depths_by_operations, least_tokens_for
+from volano.apps.text.recipe import MOST_EPOCHS, depths_by_operations, least_tokens_for
 from volano.apps.text.training import TextTraining, shaped
 from volano.plan import Plan
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
@@ -48,7 +48,7 @@ def fit_into(application: TextTraining, limit: TimeLimit) -> Fitted:
     application = choices[found.number][0].with_options(
         num_evaluations=found.schedule.num_evaluations
     )
-    pace = found.pace(limit, f"at most {MAX_EPOCHS:g} epochs")
+    pace = found.pace(limit, f"at most {MOST_EPOCHS:g} epochs")
     return Fitted.of(application, found, *application.reasons(found.schedule.num_steps, pace))
 
 
@@ -61,7 +61,7 @@ def _size(application: TextTraining, least_steps: int) -> TrainingSize:
         cost=shape.flops_per_token * (application.tokens_per_step + muon),
         example_cost=shape.flops_per_token,
         least_steps=least_steps,
-        most_steps=application.steps_in(MAX_EPOCHS),
+        most_steps=application.steps_in(MOST_EPOCHS),
     )
 
 
@@ -94,7 +94,7 @@ def _with_larger_batches(
 ) -> list[tuple[TextTraining, int]]:
     """Returns the application with its batch, twice that, ..., while a run over the text can be
     long enough for them, and the least steps of each."""
-    most_tokens = MAX_EPOCHS * len(application.train)
+    most_tokens = MOST_EPOCHS * len(application.train)
     found = []
     for doublings in itertools.count():
         size = 2**doublings * application.batch_size

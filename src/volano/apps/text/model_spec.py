@@ -9,7 +9,7 @@ from typing import Any, Self
 from volano.apps.model_spec import ModelSpec
 from volano.apps.text.network import DecoderShape
 
-LANGUAGE, CLASSES = "language", "classes"
+LANGUAGE_GOAL, CLASSES_GOAL = "language", "classes"
 DECODER_BOUNDS = {"vocab_size": (2, 2**24), "context": (1, 2**16), "depth": (1, 256)}
 
 
@@ -32,7 +32,7 @@ class TextSpec(ModelSpec):
 
     file = "text.json"
     what = "a language model"
-    goal = LANGUAGE
+    goal = LANGUAGE_GOAL
     bounds = DECODER_BOUNDS
 
     vocab_size: int

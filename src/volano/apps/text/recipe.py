@@ -19,7 +19,7 @@ from volano.apps.text.options import MAX_DEPTH, MIN_DEPTH
 PROBE_DEPTH = 4
 # By themselves, runs end here: after so many passes even a regularised model learns the text by
 # heart.
-MAX_EPOCHS = 20.0
+MOST_EPOCHS = 20.0
 # Below the first, each text is new; from the second on it is known (slowrun: reuse is harmless up
 # to about 4 epochs).
 _MUCH_DATA, _LITTLE_DATA = 2.0, 4.0

@@ -80,7 +80,7 @@ def perplexity(nats: float) -> float:
     return math.exp(nats) if nats < _MOST_NATS else math.inf
 
 
-def text_figures(metrics: Mapping[str, Any], what: str) -> list[str]:
+def scores_in_words(metrics: Mapping[str, Any], what: str) -> list[str]:
     """Puts bits per byte into words, with those of compressors; ``what`` names the bytes."""
     lines = [
         f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} {what}"

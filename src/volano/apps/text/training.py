@@ -17,12 +17,12 @@ from volano.apps.application import Application, Fitted
 from volano.apps.options import Options
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE, Corpus, prepare_corpus
 from volano.apps.text.generate import TextPreview
-from volano.apps.text.model_spec import LANGUAGE, TextSpec
+from volano.apps.text.model_spec import LANGUAGE_GOAL, TextSpec
 from volano.apps.text.network import Decoder, parameter_groups
 from volano.apps.text.objective import NextToken, RandomOffsets, counted
 from volano.apps.text.options import TextOptions
 from volano.apps.text.recipe import (
-    MAX_EPOCHS,
+    MOST_EPOCHS,
     PROBE_DEPTH,
     TextRecipe,
     choose_depth,
@@ -218,7 +218,7 @@ class TextTraining(Application):
         return self.spec.origin
 
     def goal(self) -> dict[str, Any]:
-        return {"goal": LANGUAGE}
+        return {"goal": LANGUAGE_GOAL}
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the depth, the batch and the plan for a number of passes over the text."""
@@ -250,7 +250,7 @@ class TextTraining(Application):
         num_tokens = seconds / seconds_per_step(probe.task(1000)) * probe.tokens_per_step
         flops = num_tokens * probe.spec.shape().flops_per_token
         sized = shaped(
-            self, device, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(self.train))
+            self, device, flops=flops, num_tokens=min(num_tokens, MOST_EPOCHS * len(self.train))
         )
         return sized, seconds_per_step(sized.task(1000))
 

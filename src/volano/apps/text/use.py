@@ -23,7 +23,7 @@ from volano.apps.text.generate import (
 from volano.apps.text.model_spec import TextSpec
 from volano.apps.text.network import Decoder
 from volano.apps.text.options import TextGenerationOptions
-from volano.apps.text.scores import score_tokens, text_figures
+from volano.apps.text.scores import score_tokens, scores_in_words
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.apps.text.training import TextTraining
 from volano.data import Fault, open_tokens, write_tokens
@@ -83,7 +83,7 @@ class TextModel(TrainedModel):
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         return [
             result["origin"],
-            *text_figures({**result, "num_test_bytes": result["num_bytes"]}, "bytes"),
+            *scores_in_words({**result, "num_test_bytes": result["num_bytes"]}, "bytes"),
         ]
 
     @takes_options(TextGenerationOptions)

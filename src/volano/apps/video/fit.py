@@ -7,8 +7,8 @@ import dataclasses
 import time
 
 from volano.apps.application import Fitted
+from volano.apps.video.integrate_flow import ClipSampling
 from volano.apps.video.recipe import FEATURE_STEPS, LEAST_BATCH, STEPS_OF_WHOLE_BATCHES
-from volano.apps.video.sampler import ClipSampling
 from volano.apps.video.scoring.features import train_feature_net
 from volano.apps.video.scoring.figures import NUM_SHOWN, sampling_for_figures
 from volano.apps.video.scoring.scores import generate_clips

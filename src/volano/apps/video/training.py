@@ -43,7 +43,7 @@ from volano.running.time_limit import TimeLimit
 from volano.task import Task, trapezoid
 from volano.training import MuonAdamW, RunFolder
 
-DEFAULT_FRAMES = 16
+_DEFAULT_FRAMES = 16
 # Generated clips for the final figures: four times the features of which the covariance is taken.
 NUM_GENERATED = 128
 # Clips looked at by an evaluation during the run; the final figures are over all test clips.
@@ -99,7 +99,7 @@ class VideoTraining(Application):
         recorded: SplitRecord | None = None,
         clip_format: ClipFormat | None = None,
     ) -> Self:
-        num_frames = options.num_frames or DEFAULT_FRAMES
+        num_frames = options.num_frames or _DEFAULT_FRAMES
         if options.path is None:
             sets = bouncing_digits(num_frames=num_frames)
         else:

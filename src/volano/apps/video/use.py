@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from volano.apps.application import Table, TrainedModel
 from volano.apps.options import DeclaredOptions, takes_options
+from volano.apps.video.integrate_flow import ClipSampling
 from volano.apps.video.model_spec import VideoSpec, make_network
 from volano.apps.video.options import VideoGenerationOptions
-from volano.apps.video.sampler import ClipSampling
 from volano.apps.video.scoring.figures import (
     DEFAULT_GUIDANCE,
     distances_in_words,

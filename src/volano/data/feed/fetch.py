@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from volano.data.arrays import Rows, rows_of
-from volano.data.feed.slots import SlotWriter, fits_a_slot, is_plain
+from volano.data.feed.slots import SlotWriter, fits_a_slot, is_plain_batch
 from volano.data.order import Key, Order, example_seed, substitute
 from volano.device.torch_private import collate_by_type, default_collate_fn_map
 from volano.errors import DataError
@@ -160,7 +160,7 @@ class Fetcher:
         try:
             if self._collate is not None:
                 return self._collate(examples)
-            if slot is None or not is_plain(examples[0]):
+            if slot is None or not is_plain_batch(examples[0]):
                 return collate_by_type(examples, collate_fn_map=default_collate_fn_map)
             stack = functools.partial(_stack, slot)
             return collate_by_type(

@@ -63,7 +63,7 @@ class SlotWriter:
     def packed(self, batch: Batch) -> Batch:
         """Returns the batch with :class:`Placed` for each tensor that is in the slot now. Others
         are left as they are."""
-        return _map(_is_tensor, self._place, batch) if is_plain(batch) else batch
+        return _map(_is_tensor, self._place, batch) if is_plain_batch(batch) else batch
 
     def _place(self, tensor: Tensor) -> Placed | Tensor:
         if not fits_a_slot(tensor):
@@ -93,14 +93,14 @@ def fits_a_slot(tensor: Tensor) -> bool:
     )
 
 
-def is_plain(batch: Batch) -> bool:
+def is_plain_batch(batch: Batch) -> bool:
     """Checks whether a batch consists of tuples, lists and dicts: other containers must not be
     taken apart."""
     if isinstance(batch, Mapping):
-        return type(batch) is dict and all(map(is_plain, batch.values()))
+        return type(batch) is dict and all(map(is_plain_batch, batch.values()))
     if isinstance(batch, tuple | list):
         known = type(batch) in (tuple, list) or hasattr(batch, "_fields")
-        return known and all(map(is_plain, batch))
+        return known and all(map(is_plain_batch, batch))
     return True
 
 
@@ -112,7 +112,9 @@ def unpacked(batch: Batch, memory: Tensor) -> Batch:
         size = int(np.prod(placed.shape, dtype=np.int64)) * placed.dtype.itemsize
         return memory[placed.offset : placed.offset + size].view(placed.dtype).view(placed.shape)
 
-    return _map(lambda leaf: isinstance(leaf, Placed), view, batch) if is_plain(batch) else batch
+    return (
+        _map(lambda leaf: isinstance(leaf, Placed), view, batch) if is_plain_batch(batch) else batch
+    )
 
 
 def bytes_in_slot(batch: Batch) -> int:
@@ -123,7 +125,7 @@ def bytes_in_slot(batch: Batch) -> int:
         if fits_a_slot(tensor):
             sizes.append(_aligned(tensor.numel() * tensor.element_size()))
 
-    if is_plain(batch):
+    if is_plain_batch(batch):
         _map(_is_tensor, note, batch)
     return sum(sizes)
 

@@ -14,7 +14,7 @@ from volano.data.feed.slots import Slots, bytes_in_slot, can_share, unpacked, wi
 from volano.data.feed.workers import Made, Workers, check_pickles
 from volano.data.order import Order
 from volano.device import Device
-from volano.device.processes import start_method
+from volano.device.start_processes import start_method
 from volano.errors import DataError, VolanoError
 from volano.record.format import ms_text
 

@@ -28,7 +28,7 @@ import torch
 from volano.data.feed.fetch import Fault, Fetcher
 from volano.data.feed.slots import Slots, SlotWriter, map_slots
 from volano.data.order import Key
-from volano.device.processes import (
+from volano.device.start_processes import (
     begin_as_child,
     end_processes,
     how_it_ended,

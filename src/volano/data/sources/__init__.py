@@ -27,7 +27,7 @@ from volano.data.sources.split_record import (
     contradictions,
     copies_of_training,
     file_key,
-    pick,
+    member_rows,
 )
 from volano.data.sources.targets import CLASSES, LABELS, NUMBERS, TargetFormat, check_trained
 from volano.data.sources.text.labelled_texts import (
@@ -109,7 +109,7 @@ __all__ = [
     "leave_in_files",
     "listed",
     "listed_clips",
-    "pick",
+    "member_rows",
     "picked",
     "pixels_of",
     "read_clip_folder",

@@ -232,7 +232,7 @@ def contradictions(members: Sequence[SplitMember], what: str) -> tuple[str, ...]
     )
 
 
-def pick(wanted: Sequence[SplitMember], present: Sequence[SplitMember]) -> list[int]:
+def member_rows(wanted: Sequence[SplitMember], present: Sequence[SplitMember]) -> list[int]:
     """Returns the places of members among those that are present, in the order of ``wanted``;
     members that are missing are left out."""
     places: dict[tuple[str, str], deque[int]] = defaultdict(deque)

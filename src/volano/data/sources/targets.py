@@ -25,7 +25,7 @@ from volano.data.sources.tables import (
 from volano.errors import DataError, UsageError
 
 CLASSES, LABELS, NUMBERS = "classes", "labels", "numbers"
-KINDS = (CLASSES, LABELS, NUMBERS)
+TARGET_KINDS = (CLASSES, LABELS, NUMBERS)
 # A column of so many different numbers, some of them once, holds no classes: as such it would be
 # refused.
 _MOST_CLASSES_OF_NUMBERS = 20
@@ -41,7 +41,7 @@ class TargetFormat:
     """The way in which targets are read.
 
     Attributes:
-        kind: one of ``KINDS``; None finds it out by what the table holds.
+        kind: one of ``TARGET_KINDS``; None finds it out by what the table holds.
         columns: the columns of a table that hold them; none: the usual ones are looked for.
         names: the labels, or the names of the numbers, of a run; None takes the table's own.
         leaves_out_unknown: whether labels that are none of ``names`` are left out and said.
@@ -142,7 +142,7 @@ def target_texts(kind: str, names: Sequence[str], values: Any) -> list[str]:
     """Returns the targets of examples as texts, by which a changed one is known.
 
     Args:
-        kind: one of ``KINDS``.
+        kind: one of ``TARGET_KINDS``.
         names: the classes or labels, or the names of the numbers.
         values: as ``Targets`` has them; classes int64 [N].
     """
@@ -157,7 +157,7 @@ def check_trained(kind: str, names: Sequence[str], trained: Any, what: str) -> N
     """Raises DataError if a class or a label is only among examples that are not trained on.
 
     Args:
-        kind: one of ``KINDS``.
+        kind: one of ``TARGET_KINDS``.
         names: the classes or labels.
         trained: the targets of the training examples.
         what: what the examples are, in words.

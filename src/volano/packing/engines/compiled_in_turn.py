@@ -12,8 +12,8 @@ from volano.data import Feed
 from volano.device import Device
 from volano.packing.engines.engine import Engine
 from volano.packing.engines.stacked import CompiledStack
-from volano.packing.feed import PackBatch
 from volano.packing.member import MemberState
+from volano.packing.pack_feed import PackBatch
 from volano.packing.program_cache import ProgramCache
 from volano.plan import Plan
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from volano.data import Feed
-from volano.packing.feed import PackBatch
 from volano.packing.member import MemberState
+from volano.packing.pack_feed import PackBatch
 
 
 class Engine(ABC):

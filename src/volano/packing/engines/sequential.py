@@ -12,8 +12,8 @@ from torch import Tensor
 from volano.data import Feed
 from volano.device import Device
 from volano.packing.engines.engine import Engine
-from volano.packing.feed import PackBatch
 from volano.packing.member import MemberState
+from volano.packing.pack_feed import PackBatch
 from volano.plan import Plan
 from volano.training import evaluate
 from volano.training.state import TrainState

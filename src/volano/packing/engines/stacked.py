@@ -15,10 +15,10 @@ from volano.data import Feed, counter_hash, in_sequence
 from volano.device import Device
 from volano.device.torch_private import has_hooks, has_hooks_on_all_modules
 from volano.packing.engines.engine import Engine
-from volano.packing.feed import PackBatch, copy_of, shape_of
 from volano.packing.member import MemberState
 from volano.packing.optim.per_member import StockOptimizer
 from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
+from volano.packing.pack_feed import PackBatch, copy_of, shape_of
 from volano.packing.program.program import Graph, Inputs, NoOtherDraws, numbers_as_tensors
 from volano.packing.program.random_draws import Draws, is_dropout_fused
 from volano.packing.program.stack import Stack, StackedEma
@@ -27,9 +27,9 @@ from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.task import Batch, tensors_of
 from volano.training import evaluate, seed_of_augmentation
-from volano.training.evaluate import EVALUATION, means_of, sums_of
+from volano.training.evaluate import EVALUATION_SEEDS, means_of, sums_of
 from volano.training.optim.ema import Ema
-from volano.training.step import MODEL
+from volano.training.step import MODEL_SEEDS
 
 # Each shape of a batch needs a program of its own, which takes 0.1 to 0.3 s to trace. A smaller
 # last batch and a few lengths are worth it; a new length for every batch is not.
@@ -75,7 +75,7 @@ class Stacked(Engine):
             raise NotPackable(self._refusal)
         steps = [solo.step for solo in self.solos]
         given, is_shared = self._augmented(batch)
-        seeds = [counter_hash(MODEL, solo.task.seed, solo.step, 0) for solo in self.solos]
+        seeds = [counter_hash(MODEL_SEEDS, solo.task.seed, solo.step, 0) for solo in self.solos]
         inputs = self._inputs(self._stack, given, seeds, is_shared=is_shared, training=True)
         train = self._trainer(inputs, steps, is_shared=is_shared)
 
@@ -142,7 +142,7 @@ class Stacked(Engine):
         keys = list(in_sequence(len(data), self.solos[0].task.batch_size))
         tables: dict[str, list[Tensor]] = {}
         for index, batch in enumerate(feed.batches(keys)):
-            seeds = [counter_hash(EVALUATION, solo.task.seed, index) for solo in self.solos]
+            seeds = [counter_hash(EVALUATION_SEEDS, solo.task.seed, index) for solo in self.solos]
             inputs = self._inputs(stack, batch, seeds, is_shared=True, training=False)
             program = self._program(
                 ("evaluation", shape_of(batch)),

@@ -25,7 +25,7 @@ from volano.planner.cluster.sharded_step import (
     shard_time,
 )
 from volano.planner.cluster.step_costs import CostsByMicroBatch, StepCosts
-from volano.planner.memory.predict import Prediction, predict, verdict
+from volano.planner.memory.predict import Prediction, predict_memory, verdict
 from volano.planner.memory.trace_step import fake_model
 from volano.planner.offline import budget_of
 from volano.planner.parity.guard import ParityGuard
@@ -277,7 +277,7 @@ class _OnCluster:
     def _predicted(self, plan: Plan, size: int) -> Prediction:
         try:
             part = split(self._profile.batch, size)[0]
-            found = predict(self._task, plan, target="accelerator", batch=part)
+            found = predict_memory(self._task, plan, target="accelerator", batch=part)
         except IsolatedError:
             # One example alone has no statistics of a batch; what two take is more.
             if size > 1 or self._task.batch_size == 1:

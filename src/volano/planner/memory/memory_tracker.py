@@ -25,12 +25,12 @@ from volano.device.torch_private import (
     TorchDispatchMode,
     current_autograd_node,
     current_graph_task_id,
-    indices_of,
     next_sequence_number,
     sequence_number,
+    sparse_indices_of,
+    sparse_values_of,
     storage_key,
     tree_iter,
-    values_of,
 )
 from volano.errors import ObjectiveError
 from volano.plan.prediction import CATEGORIES, Operation, Phase
@@ -334,7 +334,7 @@ def _parts(tensor: Tensor) -> Iterable[Tensor]:
     if tensor.layout is torch.strided:
         return (tensor,)
     if tensor.layout is torch.sparse_coo:
-        return (indices_of(tensor), values_of(tensor))
+        return (sparse_indices_of(tensor), sparse_values_of(tensor))
     return ()
 
 

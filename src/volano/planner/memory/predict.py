@@ -53,7 +53,7 @@ class Prediction:
     target: Target = "cpu"
 
 
-def predict(
+def predict_memory(
     task: Task,
     plan: Plan,
     *,
@@ -90,9 +90,9 @@ def trace_each(
     batch: Batch | None = None,
     timeout: float = _TIMEOUT,
 ) -> list[TracedStep | IsolatedError]:
-    """Captures a step under each plan as :func:`predict` does, as many at a time as there are
-    cores; the plans' allocators are of no account. The error stands for a plan whose step cannot
-    be captured."""
+    """Captures a step under each plan as :func:`predict_memory` does, as many at a time as there
+    are cores; the plans' allocators are of no account. The error stands for a plan whose step
+    cannot be captured."""
     load_libraries(compiles=any(plan.compile for plan in plans))
     functions = [partial(capture, task, plan, target=target, batch=batch) for plan in plans]
     return _aside(functions, timeout)

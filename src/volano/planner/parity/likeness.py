@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from volano.device.torch_private import values_of
+from volano.device.torch_private import sparse_values_of
 from volano.planner.parity.probe_batch import Gradient
 
 # Single parameters are compared that have at least so many elements and this share of the norm.
@@ -74,7 +74,7 @@ def distance(value: Tensor, expected: Tensor) -> float:
 
 def is_finite(value: Tensor) -> bool:
     """Returns whether a tensor holds finite numbers alone."""
-    return bool((values_of(value) if value.is_sparse else value).isfinite().all())
+    return bool((sparse_values_of(value) if value.is_sparse else value).isfinite().all())
 
 
 def different(found: Gradient, expected: Gradient) -> list[str]:

@@ -18,7 +18,7 @@ from volano.plan import Plan
 from volano.planner.parity.pick_examples import most_unlike
 from volano.task import Batch, Task, as_loss, map_tensors, num_examples, split
 from volano.training import Session, seed_of_augmentation
-from volano.training.step import MODEL
+from volano.training.step import MODEL_SEEDS
 
 # The nudge, as a share of a parameter's size: far above rounding, and no farther than some steps of
 # training.
@@ -169,7 +169,7 @@ def gradient_of(
                 ),
                 part,
             )
-            device.seed(counter_hash(MODEL, task.seed, probe_batch.step, index))
+            device.seed(counter_hash(MODEL_SEEDS, task.seed, probe_batch.step, index))
             loss = as_loss(task.objective(model, part), num_examples(part))
             loss.total.backward()
             total, weight = total + float(loss.total.detach()), weight + float(loss.weight)

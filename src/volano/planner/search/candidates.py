@@ -14,8 +14,8 @@ from volano.plan.explanation import Refusal
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 from volano.training.graphs.gradient_graph import why_not_graph
-from volano.training.prefix.apply import why_not_cached
 from volano.training.prefix.feature_room import FeatureRoom
+from volano.training.prefix.training_prefix import why_not_cached
 
 # The knobs that the race decides; those of memory are in fit_memory.py, those of the feed in
 # feed.py.

@@ -50,7 +50,7 @@ class Fit:
         )
 
 
-def fit(
+def fit_memory(
     task: Task,
     plan: Plan,
     cost_model: CostModel,
@@ -117,7 +117,7 @@ def fit_each(
         PlanError: a run was given a budget, and nothing tells whether it is kept.
     """
     found = {
-        precision: fit(
+        precision: fit_memory(
             task, space.safe.pin(precision=precision), cost_model,
             pins=request.pins, guard=guard, forbidden=request.forbid,
         )

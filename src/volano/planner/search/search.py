@@ -31,8 +31,8 @@ from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest, PlanResult
 from volano.planner.search.batch_share import share_to_time
 from volano.planner.search.candidates import admissible
+from volano.planner.search.choose_feed import choose_feed
 from volano.planner.search.explain import Findings, answer
-from volano.planner.search.feed import choose_feed
 from volano.planner.search.fit_memory import Fit, fit_each
 from volano.planner.search.per_rank import share_of_rank
 from volano.planner.search.predicted import possible_gain, predicted_candidates

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from volano.device.torch_private import operation_name, packet_of, tree_iter, values_of
+from volano.device.torch_private import operation_name, packet_of, sparse_values_of, tree_iter
 from volano.plan.prediction import Kind, Operation, Phase
 
 aten: Any = torch.ops.aten
@@ -95,7 +95,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 def _bytes_touched(tensor: Tensor) -> int:
     if tensor.layout is not torch.strided:
-        return values_of(tensor).nbytes if tensor.layout is torch.sparse_coo else 0
+        return sparse_values_of(tensor).nbytes if tensor.layout is torch.sparse_coo else 0
     # An expanded tensor is read in place, so that its storage counts, not its shape.
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 

@@ -19,7 +19,7 @@ from volano.plan import Plan
 from volano.plan.prediction import Kind, Operation, Origin, TimePrediction
 
 BOUNDS = ("compute", "memory", "launch", "host")
-KINDS = get_args(Kind)
+OPERATION_KINDS = get_args(Kind)
 _MATRIX_KINDS = ("matmul", "convolution", "attention", "recurrent")
 _FUSED_KINDS = ("pointwise", "normalization", "reduction")
 
@@ -109,7 +109,7 @@ class Rates:
             launch=_ACCELERATOR_LAUNCH,
             ahead=True,
             efficiency={**_ACCELERATOR_COMPUTE, "matmul": device.product_share},
-            memory_efficiency=dict.fromkeys(KINDS, _ACCELERATOR_MEMORY),
+            memory_efficiency=dict.fromkeys(OPERATION_KINDS, _ACCELERATOR_MEMORY),
             link=device.host_link,
         )
 

@@ -23,7 +23,7 @@ from volano.record.run_folder import PAGE
 from volano.record.study import BestTrial, StudyRecord, TrialResult, read_study
 from volano.report.experiment import setting_text
 from volano.report.figures import Figure
-from volano.report.page import KINDS, Pieces, render, save_page
+from volano.report.page import MODEL_WORDS, Pieces, render, save_page
 from volano.report.study.packs import UNIT, packing_of
 from volano.report.study.pictures import parallel_coordinates, rung_curves
 
@@ -128,10 +128,10 @@ def render_study(record: StudyRecord, importances: Importances | None = None) ->
 def _lede(record: StudyRecord) -> str:
     source = mapping(record.facts.get("source"))
     kind = str(source.get("kind") or "")
-    made_by = KINDS.get(kind) or source.get("reference")
+    made_by = MODEL_WORDS.get(kind) or source.get("reference")
     goal = "the largest" if record.is_maximized else "the smallest"
     of = (
-        f" of {'an ' if kind == 'image' else 'a ' if kind in KINDS else ''}{made_by}"
+        f" of {'an ' if kind == 'image' else 'a ' if kind in MODEL_WORDS else ''}{made_by}"
         if made_by
         else ""
     )

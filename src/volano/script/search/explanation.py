@@ -14,7 +14,7 @@ from typing import Any
 from volano.plan import status_text
 from volano.record.format import bytes_text, ms_text
 from volano.script.plan import ScriptPlan
-from volano.script.watch.observe import PARTS
+from volano.script.watch.step_recorder import PARTS
 
 _WIDTH = 80
 # As people read the parts.

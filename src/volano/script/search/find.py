@@ -21,7 +21,7 @@ from volano.record.format import seconds_text
 from volano.script.lengths import ScriptLength, expected_length
 from volano.script.plan import ScriptPlan
 from volano.script.remembered import Script, may_be_remembered, remember
-from volano.script.watch.launch import command_of
+from volano.script.watch.launch import python_command
 
 _SHARE = 0.05  # of the whole run
 # Its own process begins and ends in so long; not counted by the search.
@@ -81,7 +81,7 @@ def _searched(script: Script, seconds: float) -> tuple[ScriptPlan, str]:
         job, result = Path(folder) / "job.json", Path(folder) / "result.json"
         job.write_text(json.dumps({"script": vars(script), "seconds": seconds}), encoding="utf-8")
         process = subprocess.Popen(
-            command_of("volano.script.search.find", str(job), str(result)),
+            python_command("volano.script.search.find", str(job), str(result)),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:

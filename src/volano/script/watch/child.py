@@ -97,7 +97,7 @@ class _Child:
         from volano.script.watch.call_sites import CallSites
         from volano.script.watch.float64 import computed_in_float64
         from volano.script.watch.hooks import TorchHooks
-        from volano.script.watch.observe import ObservationLimits, StepRecorder
+        from volano.script.watch.step_recorder import ObservationLimits, StepRecorder
 
         job = self._job
         if job["plan"]:

@@ -101,7 +101,7 @@ class ScriptRunner:
 
         Args:
             plan: an empty one is the script as it is.
-            limits: see :class:`~volano.script.watch.observe.ObservationLimits`.
+            limits: see :class:`~volano.script.watch.step_recorder.ObservationLimits`.
             seconds: the most that the child may take.
             is_reference: whether models compute in float64.
 
@@ -152,7 +152,7 @@ class ScriptRunner:
             if not self._is_verbose:
                 errors = stack.enter_context((folder / "errors.txt").open("wb"))
             process = subprocess.Popen(
-                command_of("volano.script.watch.child", str(path)),
+                python_command("volano.script.watch.child", str(path)),
                 cwd=here, env=environment, stdin=subprocess.DEVNULL,
                 stdout=sys.stderr if self._is_verbose else subprocess.DEVNULL,
                 stderr=errors, start_new_session=True,
@@ -228,7 +228,7 @@ class ScriptRunner:
             )
 
 
-def command_of(module: str, *arguments: str) -> list[str]:
+def python_command(module: str, *arguments: str) -> list[str]:
     """Returns a command that calls ``main`` of one of our modules elsewhere, with the path of
     ``python -m``. What it imports does not come from the current folder, where a file may have the
     name of one of ours."""

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from volano.device.processes import pickled
+from volano.device.start_processes import pickled
 from volano.errors import RunError, VolanoError
 from volano.study.workers.messages import Assignment, Lost, Report
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from volano.device.processes import (
+from volano.device.start_processes import (
     begin_as_child,
     cpu_ticks,
     end_processes,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from volano.device import num_cores
-from volano.device.processes import pickled
+from volano.device.start_processes import pickled
 from volano.errors import RunError, UsageError, VolanoError, first_line
 from volano.study.workers.executor import Answers, Executor, answer_of, defect_of, report_in
 from volano.study.workers.messages import Assignment, Lost, Report

@@ -128,7 +128,7 @@ def _write(partial: Path, target: Path, step: int, state: dict[str, Any]) -> Non
         _remove(old)
 
 
-def tidy(folder: Path) -> None:
+def tidy_checkpoints(folder: Path) -> None:
     """Removes what a process that was killed had half written or half removed. Only the folder's
     holder may."""
     for path in folder.glob(f"{_PARTIAL}*"):

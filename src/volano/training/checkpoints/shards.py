@@ -76,7 +76,7 @@ def put_back(state: Any, folder: Path, template: Callable[[str], Tensor | None])
 
     result = _changed(state, sharded)
     if wanted:
-        load(folder / FOLDER, wanted)
+        load_parts(folder / FOLDER, wanted)
     return result
 
 
@@ -137,7 +137,7 @@ def save(folder: Path, tensors: dict[str, Tensor]) -> None:
             ) from error
 
 
-def load(folder: Path, tensors: dict[str, Tensor]) -> None:
+def load_parts(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Fills tensors, sharded or whole, in place. All ranks call it.
 
     Raises:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from volano.device import Ranks
-from volano.device.processes import parent_of
+from volano.device.start_processes import parent_of
 from volano.terminal import unfailing
 from volano.training.signals import SignalBell
 

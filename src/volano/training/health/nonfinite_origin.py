@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from volano.data import Fetcher, counter_hash
-from volano.device.torch_private import values_of
+from volano.device.torch_private import sparse_values_of
 from volano.task import Batch, as_loss, num_examples, tensors_of
 from volano.training.session import Session
-from volano.training.step import AUGMENT, MODEL
+from volano.training.step import AUGMENT_SEEDS, MODEL_SEEDS
 
 _MOST_NAMED = 8  # examples
 
@@ -88,12 +88,14 @@ def _watched(session: Session, batch: Batch, step: int) -> tuple[str | None, str
             return name, "weights"
     if task.augment is not None:
         generator = device.generator()
-        generator.manual_seed(counter_hash(AUGMENT, task.seed, step // task.steps_per_epoch, step))
+        generator.manual_seed(
+            counter_hash(AUGMENT_SEEDS, task.seed, step // task.steps_per_epoch, step)
+        )
         batch = task.augment(batch, generator)
     model = copy.deepcopy(session.model)
     model.zero_grad(set_to_none=True)
     watch = _Watch(model)
-    device.seed(counter_hash(MODEL, task.seed, step, 0))
+    device.seed(counter_hash(MODEL_SEEDS, task.seed, step, 0))
     with device.autocast(plan.precision):
         loss = as_loss(task.objective(model, batch), num_examples(batch))
     if watch.forward is not None:
@@ -150,7 +152,7 @@ def _named(name: str, module: nn.Module) -> str:
 def _is_finite(tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    return bool((values_of(tensor) if tensor.is_sparse else tensor).isfinite().all())
+    return bool((sparse_values_of(tensor) if tensor.is_sparse else tensor).isfinite().all())
 
 
 def _rows_that_are_not_finite(batch: Batch, count: int) -> list[int]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from volano.device.torch_private import AnyTrackingNorm, buffers_of, foreach_copy_, version_of
 from volano.errors import RunError
 
-Place = tuple[dict[str, Tensor | None], str]  # a module's buffers and a name among them
+BufferPlace = tuple[dict[str, Tensor | None], str]  # a module's buffers and a name among them
 # Of a page (sysconf(3)): buffers up to it are copied before each step, and those of normalisation
 # layers.
 _SMALL_BYTES = 4096
@@ -37,7 +37,7 @@ _SUMMED = (
 
 def places_of(
     model: nn.Module, is_wanted: Callable[[nn.Module, Tensor | None], bool] | None = None
-) -> list[Place]:
+) -> list[BufferPlace]:
     """Returns the places of a model's buffers, those that are None too; all of them, or the wanted
     ones."""
     return [
@@ -53,7 +53,7 @@ def is_small(module: nn.Module, buffer: Tensor | None) -> bool:
     return buffer is None or isinstance(module, AnyTrackingNorm) or buffer.nbytes <= _SMALL_BYTES
 
 
-def tensors_at(places: Iterable[Place]) -> list[Any]:
+def tensors_at(places: Iterable[BufferPlace]) -> list[Any]:
     """Returns the tensors that stand at these places now."""
     return [held.get(name) for held, name in places]
 
@@ -70,7 +70,7 @@ class SavedBuffers:
         places: the places of the buffers.
     """
 
-    def __init__(self, places: list[Place]) -> None:
+    def __init__(self, places: list[BufferPlace]) -> None:
         self._places = places
         self._tensors: list[Tensor | None] = []
         self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
@@ -122,7 +122,7 @@ class Uncopied:
         copied: places of the buffers that are copied.
     """
 
-    def __init__(self, model: nn.Module, copied: list[Place]) -> None:
+    def __init__(self, model: nn.Module, copied: list[BufferPlace]) -> None:
         own = {(id(held), name) for held, name in copied}
         self._places = [
             (held, name) for held, name in places_of(model) if (id(held), name) not in own

@@ -27,7 +27,7 @@ from volano.training.prefix.units import PrefixMismatchError, frozen_units, has_
 
 # Enough to see whether the examples of a batch depend on one another.
 _NUM_EXAMPLES = 4
-Objective = Callable[[Batch], Any]
+BoundObjective = Callable[[Batch], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def has_frozen_layers(model: nn.Module) -> bool:
 
 
 def find_prefix(
-    model: nn.Module, objective: Objective, batch: Batch, device: Device
+    model: nn.Module, objective: BoundObjective, batch: Batch, device: Device
 ) -> FrozenPrefixFacts | str:
     """Returns the frozen prefix of a model, or why nothing can be kept.
 
@@ -95,7 +95,7 @@ class _Finder:
     def __init__(
         self,
         model: nn.Module,
-        objective: Objective,
+        objective: BoundObjective,
         batch: Batch,
         device: Device,
         buffers: SavedBuffers,

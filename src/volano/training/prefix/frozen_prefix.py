@@ -17,8 +17,8 @@ from volano.training.memory.out_of_memory import attempt
 from volano.training.prefix.early_digests import EarlyDigests
 from volano.training.prefix.feature_room import FeatureRoom, NoRoomError
 from volano.training.prefix.find_prefix import (
+    BoundObjective,
     FrozenPrefixFacts,
-    Objective,
     allowed_difference,
     find_prefix,
     off,
@@ -78,7 +78,7 @@ class FrozenPrefix:
             self._digests, self._weights = EarlyDigests(self._device), []
             self.on_stop(reason)
 
-    def begin(self, objective: Objective, batch: Batch) -> None:
+    def begin(self, objective: BoundObjective, batch: Batch) -> None:
         """Finds the prefix by some examples, unless it is found."""
         if self.facts is not None or not self.is_on:
             return
@@ -96,7 +96,7 @@ class FrozenPrefix:
         tensors = [t for unit in units for t in (*unit.parameters(), *unit.buffers())]
         self._weights = [_Weight(tensor, self._digests) for tensor in tensors]
 
-    def loss(self, objective: Objective, batch: Batch) -> Any:
+    def loss(self, objective: BoundObjective, batch: Batch) -> Any:
         """Returns the objective's result for a batch, without running the prefix if all its
         examples are known.
 
@@ -119,7 +119,7 @@ class FrozenPrefix:
         if self.is_on and self.facts is not None:
             attempt(lambda: self._digests.announce(batch))
 
-    def learn(self, objective: Objective, batch: Batch) -> None:
+    def learn(self, objective: BoundObjective, batch: Batch) -> None:
         """Keeps what the prefix computes of a batch, and computes nothing else."""
         if self.is_on and self.facts is not None:
             try:
@@ -129,7 +129,7 @@ class FrozenPrefix:
             except NOT_ALIKE as error:
                 self.stop(str(error))
 
-    def spot_check(self, objective: Objective, batch: Batch) -> None:
+    def spot_check(self, objective: BoundObjective, batch: Batch) -> None:
         """Stops if some examples of a batch are no longer computed as they are kept.
 
         Digests are of the examples, and versions count writes: what neither of them sees, a module
@@ -149,7 +149,7 @@ class FrozenPrefix:
                 self.stop("a frozen layer computes something else than before")
                 return
 
-    def _run(self, objective: Objective, batch: Batch, **options: bool) -> Any:
+    def _run(self, objective: BoundObjective, batch: Batch, **options: bool) -> Any:
         """Makes a pass; if only some examples of the batch are new, these are computed alone."""
         assert self.facts is not None
         num_regions = len(self.facts.boundary.used)

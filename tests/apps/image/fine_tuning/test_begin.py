@@ -6,7 +6,7 @@ from pretrained_networks import small
 from volano.apps.image.fine_tuning.begin import begin
 from volano.apps.image.fine_tuning.network import network_of
 from volano.apps.image.options import ImageOptions
-from volano.apps.targets.kinds import target_of_data
+from volano.apps.targets.find_target import target_of_data
 from volano.data.sources import read_image_sets
 from volano.device import Device
 from volano.pretrained.frozen_features import FineTuningStart

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from volano import Plan
-from volano.apps.targets.kinds import target_class
+from volano.apps.targets.find_target import target_class
 from volano.apps.targets.numbers import Numbers
 from volano.apps.text.classify import fit
 from volano.apps.text.classify.fit import (
@@ -15,18 +15,18 @@ from volano.apps.text.classify.fit import (
     _try_bag,
     _try_head,
 )
-from volano.apps.text.classify.model_spec import BAG, HEAD
+from volano.apps.text.classify.model_spec import BAG, DECODER_HEAD
 from volano.planner import PlanRequest
 from volano.running.time_limit import TimeLimit
 
 
 def test_the_bag_is_kept_if_they_are_equal():
     classes = target_class("classes")(names=("a", "b"))
-    assert _better({BAG: 0.5, HEAD: 0.5}, classes) == BAG
-    assert _better({BAG: 0.5, HEAD: 0.6}, classes) == HEAD
+    assert _better({BAG: 0.5, DECODER_HEAD: 0.5}, classes) == BAG
+    assert _better({BAG: 0.5, DECODER_HEAD: 0.6}, classes) == DECODER_HEAD
     assert _better({BAG: 0.5}, classes) == BAG
     numbers = Numbers(names=("x",), means=(0.0,), deviations=(1.0,))
-    assert _better({BAG: 0.5, HEAD: 0.4}, numbers) == HEAD
+    assert _better({BAG: 0.5, DECODER_HEAD: 0.4}, numbers) == DECODER_HEAD
 
 
 def limit_of(step, **fields):
@@ -50,7 +50,7 @@ def test_as_many_steps_as_the_seconds_afford(monkeypatch, seconds, most, steps):
 def test_a_head_that_has_no_time_is_not_tried():
     assert _try_head(None, None, limit_of(0.1), 3.9) == (
         None,
-        f"{HEAD}: not tried, 4 s left are too few",
+        f"{DECODER_HEAD}: not tried, 4 s left are too few",
     )
     assert "0 s left" in _try_head(None, None, limit_of(0.1), -7.0)[1]
 

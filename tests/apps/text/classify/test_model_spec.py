@@ -7,7 +7,7 @@ import torch
 from volano.apps.text.classify import model_spec
 from volano.apps.text.classify.model_spec import (
     BAG,
-    HEAD,
+    DECODER_HEAD,
     ClassesSpec,
     choose_context,
     predict_texts,
@@ -21,8 +21,8 @@ BAG_SPEC = ClassesSpec(classes=("a", "b"), kept=BAG, candidates={BAG: 0.5}, num_
 
 def test_the_description_comes_back():
     spec = ClassesSpec(
-        classes=("a", "b"), kept=HEAD, candidates={BAG: 0.5, HEAD: 0.6}, num_buckets=8,
-        vocab_size=300, context=32, depth=2, tokenizer_digest="0",
+        classes=("a", "b"), kept=DECODER_HEAD, candidates={BAG: 0.5, DECODER_HEAD: 0.6},
+        num_buckets=8, vocab_size=300, context=32, depth=2, tokenizer_digest="0",
     )  # fmt: skip
     assert ClassesSpec.from_json(spec.to_json()) == spec
     found = ClassesSpec.from_json({**spec.to_json(), "candidates": {BAG: None}})
@@ -53,8 +53,8 @@ def tokenizer():
 
 def head_spec(tokenizer):
     return ClassesSpec(
-        classes=("a", "b", "c"), kept=HEAD, candidates={}, num_buckets=8, context=16, depth=2,
-        vocab_size=tokenizer.vocab_size, tokenizer_digest=tokenizer.digest(),
+        classes=("a", "b", "c"), kept=DECODER_HEAD, candidates={}, num_buckets=8, context=16,
+        depth=2, vocab_size=tokenizer.vocab_size, tokenizer_digest=tokenizer.digest(),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from volano.apps.text.classify.model_spec import HEAD, ClassesSpec
+from volano.apps.text.classify.model_spec import DECODER_HEAD, ClassesSpec
 from volano.apps.text.classify.read_head import PRETRAINED, ReadHead, reading_task
 from volano.apps.text.network import Decoder, DecoderShape
 from volano.apps.text.tokenizer import train_tokenizer
@@ -28,8 +28,8 @@ def test_a_decoder_comes_back_from_a_run(tmp_path):
     folder = RunFolder(tmp_path)
     ReadHead(tokenizer=tokenizer, shape=shape, weights=weights).save(folder)
     spec = ClassesSpec(
-        classes=("a", "b"), kept=HEAD, candidates={}, num_buckets=2, vocab_size=shape.vocab_size,
-        context=8, depth=1, tokenizer_digest=tokenizer.digest(),
+        classes=("a", "b"), kept=DECODER_HEAD, candidates={}, num_buckets=2,
+        vocab_size=shape.vocab_size, context=8, depth=1, tokenizer_digest=tokenizer.digest(),
     )  # fmt: skip
     again = ReadHead.load(folder, spec)
     assert again is not None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from apps.video.specs import SPEC, woken
-from volano.apps.video.sampler import ClipSampling
+from volano.apps.video.integrate_flow import ClipSampling
 from volano.apps.video.scoring.scores import generate_clips, predict_clips, prediction_scores
 from volano.data.sources import Clips
 from volano.device import Device

@@ -22,8 +22,8 @@ from volano.pretrained.image_networks import (
     resized,
     trunk_of,
 )
+from volano.pretrained.network_references import NetworkReference
 from volano.pretrained.preprocessing import Preprocessing
-from volano.pretrained.references import NetworkReference
 from volano.record.json_values import mapping
 from volano.running.checks import check_ended
 from volano.running.train import kind_of

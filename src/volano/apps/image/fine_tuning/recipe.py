@@ -8,7 +8,7 @@ from volano.apps.options import not_tried, tried_around, tried_between, tried_up
 from volano.pretrained.fine_tuned import HEAD
 
 # The head is solved before the first step: passes beyond these change nothing.
-MOST_EPOCHS = {"head": 10.0, "all": 30.0}
+MOST_FINE_TUNING_EPOCHS = {"head": 10.0, "all": 30.0}
 
 
 @dataclass(frozen=True, kw_only=True)

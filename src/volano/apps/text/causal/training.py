@@ -23,13 +23,13 @@ from volano.data.sources import find_texts, split_texts
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.pretrained.causal_networks import CausalNetwork, load_causal_network
 from volano.pretrained.fine_tuned import HEAD, LORA
-from volano.pretrained.references import NetworkReference
+from volano.pretrained.network_references import NetworkReference
 from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer
 from volano.record.files import write_bytes
 from volano.task import Loss, Task, cosine
 from volano.training import RunFolder, load_tensors, save_tensors
 
-CAUSAL = "causal"
+CAUSAL_GOAL = "causal"
 # Rates of the practice: peft's examples, Hugging Face's.
 _RATES = {LORA: 2e-4, "all": 2e-5}
 _MOST_BATCH = 8
@@ -197,14 +197,14 @@ class CausalTraining(Application):
         return self.num_held_bytes / int((self.held[:, 1:] != _FILLING).sum())
 
     def goal(self) -> dict[str, Any]:
-        return {"goal": CAUSAL}
+        return {"goal": CAUSAL_GOAL}
 
     def about(self) -> dict[str, Any]:
         """Returns what ``text.json`` keeps: enough to build and feed the model again."""
         tokenizer = self.network.tokenizer
         return {
             "schema_version": 1,
-            "goal": CAUSAL,
+            "goal": CAUSAL_GOAL,
             "reference": self.network.reference,
             "tune": self.tune,
             "config": self.network.config,

@@ -25,7 +25,7 @@ from volano.device import Device
 from volano.errors import DataError, RunError, UsageError
 from volano.pretrained.causal_networks import CausalLogits, build_causal
 from volano.pretrained.text_encoders import EncoderTokenizer
-from volano.pretrained.transformers_library import CAUSAL, load_network, save_network
+from volano.pretrained.transformers_library import CAUSAL_AUTO, load_network, save_network
 from volano.record.files import check_out, written_folder
 from volano.running.checks import evaluation_name
 from volano.training import WEIGHTS, RunFolder, build_and_load
@@ -121,7 +121,7 @@ class CausalModel(TrainedModel):
 
     def _difference(self, network: Any, folder: Path) -> float:
         """Returns by how much logits differ from those of what was written."""
-        again: Any = load_network(str(folder), CAUSAL)
+        again: Any = load_network(str(folder), CAUSAL_AUTO)
         ids = torch.arange(8)[None] % int(self.about["config"]["vocab_size"])
         with torch.no_grad():
             difference = (again(ids).logits - network(ids).logits).abs().max().item()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from volano.apps.application import Finished, Fitted
-from volano.apps.targets.kinds import figures_in_words
+from volano.apps.targets.find_target import figures_in_words
 from volano.apps.text.classify.fit import fit_encoder, fit_into
 from volano.apps.text.classify.model_spec import ENCODER, predict_texts
 from volano.apps.text.classify.training import ClassifyTraining

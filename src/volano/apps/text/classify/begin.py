@@ -8,9 +8,9 @@ from typing import Any
 from volano.apps.text.classify.encoder import tokenizer_of_run
 from volano.apps.text.classify.model_spec import ClassesSpec
 from volano.errors import UsageError
-from volano.pretrained.references import NetworkReference
+from volano.pretrained.network_references import NetworkReference
+from volano.pretrained.read_weights import digest_of_weights
 from volano.pretrained.text_encoders import TextEncoder, load_text_encoder
-from volano.pretrained.weights import digest_of_weights
 from volano.running.checks import check_ended
 from volano.running.train import kind_of
 from volano.training import WEIGHTS, RunFolder, build_and_load

@@ -23,13 +23,13 @@ from volano.pretrained.text_encoders import (
     TextTrunk,
     TokenTexts,
 )
-from volano.pretrained.transformers_library import ENCODER, build_network
+from volano.pretrained.transformers_library import ENCODER_AUTO, build_network
 from volano.pretrained.tuning import TuningRates, tuning_fields
 from volano.record.files import read_bytes
 from volano.task import Loss
 
 # The head is solved before the first step: passes beyond these change nothing.
-MOST_EPOCHS = {HEAD: 3.0, ALL: 10.0}
+MOST_FINE_TUNING_EPOCHS = {HEAD: 3.0, ALL: 10.0}
 _BATCH = 16
 
 
@@ -87,7 +87,7 @@ def described_encoder(encoder: TextEncoder, tune: str) -> dict[str, Any]:
 
 def build_encoder(about: Mapping[str, Any], num_classes: int) -> nn.Module:
     """Returns the classifier of a run, for its weights to be loaded."""
-    network = build_network(about["config"], ENCODER)
+    network = build_network(about["config"], ENCODER_AUTO)
     trunk = TextTrunk(network, about["pooling"], about["is_unit"])
     return FineTuned(trunk, StandardizedLinear(about["num_features"], num_classes), about["tune"])
 

@@ -20,7 +20,7 @@ from volano.apps.text.classify.model_spec import ClassesSpec
 from volano.errors import UsageError
 from volano.pretrained.fine_tuned import FineTuned
 from volano.pretrained.text_encoders import EncoderTokenizer, TextTrunk
-from volano.pretrained.transformers_library import ENCODER, load_network, save_network
+from volano.pretrained.transformers_library import ENCODER_AUTO, load_network, save_network
 from volano.record.files import written_folder
 from volano.training import RunFolder, save_tensors
 
@@ -131,7 +131,7 @@ def _compared(
     """Returns by how much what the written network gives differs from what is expected, and how
     large it is."""
     about = spec.encoder or {}
-    network = load_network(str(folder), ENCODER)
+    network = load_network(str(folder), ENCODER_AUTO)
     head = nn.Linear(about["num_features"], len(spec.classes))
     weights: dict[str, Tensor] = load_file(folder / _HEAD / "model.safetensors")
     head.load_state_dict({name.removeprefix("linear."): t for name, t in weights.items()})

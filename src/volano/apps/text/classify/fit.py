@@ -13,8 +13,8 @@ import numpy as np
 
 from volano.apps.application import Fitted
 from volano.apps.targets.target import Target
-from volano.apps.text.classify.encoder import MOST_EPOCHS
-from volano.apps.text.classify.model_spec import BAG, DEPTH, ENCODER, HEAD, choose_context
+from volano.apps.text.classify.encoder import MOST_FINE_TUNING_EPOCHS
+from volano.apps.text.classify.model_spec import BAG, DECODER_HEAD, DEPTH, ENCODER, choose_context
 from volano.apps.text.classify.read_head import ReadHead, reading_task
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.network import DecoderShape
@@ -75,7 +75,7 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     left = _left(limit) - 1.1 * tried[BAG].num_steps * tried[BAG].step
     head, reason = _try_head(application, chosen.plan, limit, left)
     if head is not None:
-        tried[HEAD] = head
+        tried[DECODER_HEAD] = head
     candidates = {name: float(f"{one.figure:.4g}") for name, one in tried.items()}
     best, target = tried[_better(candidates, application.target)], application.target
     if best.head is not None:
@@ -132,7 +132,7 @@ def fit_encoder(
     if start.probe.accuracy is not None:
         candidates[ENCODER] = round(start.probe.accuracy, 4)
     application = dataclasses.replace(application, kept=application.spec_of(candidates, None))
-    num_steps = application.steps_in(epochs or MOST_EPOCHS[found.tune])
+    num_steps = application.steps_in(epochs or MOST_FINE_TUNING_EPOCHS[found.tune])
     task = application.task(num_steps)
     chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)
     check_plan(task, chosen.plan)
@@ -172,14 +172,14 @@ def _try_head(
     """Trains the language model's head on what is not held back, in the seconds that are left; and
     says so."""
     if left < _LEAST_SECONDS:
-        return None, f"{HEAD}: not tried, {max(0.0, left):.0f} s left are too few"
+        return None, f"{DECODER_HEAD}: not tried, {max(0.0, left):.0f} s left are too few"
     mark = time.perf_counter()
     texts = [application.train.texts[row] for row in application.fit_rows]
     tokenizer = train_tokenizer(texts, choose_vocab_size(sum(map(len, texts))))
     tokens = np.concatenate(list(tokenizer.encode_documents(texts)))
     context = choose_context(texts, tokenizer)
     if len(tokens) < 4 * context:
-        return None, f"{HEAD}: not tried, {len(tokens):,} tokens are too few"
+        return None, f"{DECODER_HEAD}: not tried, {len(tokens):,} tokens are too few"
     shape = DecoderShape(vocab_size=tokenizer.vocab_size, context=context, depth=DEPTH)
     left -= time.perf_counter() - mark
     num_bytes = sum(len(text) for text in application.train.texts)
@@ -205,7 +205,7 @@ def _try_head(
         notices=(*read_trial.notices, *trial.notices),
     )  # fmt: skip
     return tried, (
-        f"{HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned "
+        f"{DECODER_HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned "
         f"{application.target.kind} for {head_steps:,}"
     )
 

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from volano.apps.model_spec import ModelSpec
-from volano.apps.targets.kinds import target_of_run
+from volano.apps.targets.find_target import target_of_run
 from volano.apps.targets.target import Target
 from volano.apps.text.classify.bag import BagClassifier, hash_texts
 from volano.apps.text.classify.classifier import DecoderClassifier, token_rows
 from volano.apps.text.classify.encoder import build_encoder
-from volano.apps.text.model_spec import CLASSES, DECODER_BOUNDS
+from volano.apps.text.model_spec import CLASSES_GOAL, DECODER_BOUNDS
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import Tokenizer
 from volano.device import Device
 from volano.pretrained.text_encoders import EncoderTokenizer, cut_in_words
 
-BAG, HEAD, ENCODER = "bag of n-grams", "language model's head", "pretrained encoder"
+BAG, DECODER_HEAD, ENCODER = "bag of n-grams", "language model's head", "pretrained encoder"
 _TEXTS_AT_ONCE, _ENCODED_AT_ONCE = 256, 32
 # The decoder of a few seconds.
 DEPTH, MOST_CONTEXT = 2, 128
@@ -37,7 +37,7 @@ class ClassesSpec(ModelSpec):
 
     Attributes:
         classes: the class names, in the order of the logits; names of labels or numbers.
-        kept: ``BAG``, ``HEAD`` or ``ENCODER``.
+        kept: ``BAG``, ``DECODER_HEAD`` or ``ENCODER``.
         candidates: accuracy (F1 of labels, mean absolute error of numbers) of each on the texts
             held back to choose.
         num_buckets: the number of buckets of the bag.
@@ -48,7 +48,7 @@ class ClassesSpec(ModelSpec):
 
     file = "text.json"
     what = "a classifier"
-    goal = CLASSES
+    goal = CLASSES_GOAL
     bounds = {**DECODER_BOUNDS, "num_buckets": (0, 2**30)}  # noqa: RUF012
 
     classes: tuple[str, ...]

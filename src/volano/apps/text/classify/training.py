@@ -15,7 +15,7 @@ import torch
 from volano.apps.application import Application
 from volano.apps.options import Options
 from volano.apps.shared_options import batch_in_words, columns_of
-from volano.apps.targets.kinds import target_of_data
+from volano.apps.targets.find_target import target_of_data
 from volano.apps.targets.target import Target
 from volano.apps.text.classify.bag import (
     BagClassifier,
@@ -41,11 +41,11 @@ from volano.apps.text.classify.encoder import (
     encoder_features,
     encoder_fields,
 )
-from volano.apps.text.classify.model_spec import BAG, ENCODER, HEAD, ClassesSpec
+from volano.apps.text.classify.model_spec import BAG, DECODER_HEAD, ENCODER, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.classify.read_head import ReadHead
 from volano.apps.text.classify.splits import held_back, read_again, together
-from volano.apps.text.model_spec import CLASSES as GOAL
+from volano.apps.text.model_spec import CLASSES_GOAL as GOAL
 from volano.data import Fault, fault_notices
 from volano.data.sources import (
     CLASSES,
@@ -61,7 +61,7 @@ from volano.data.sources import (
     contradictions,
     copies_of_training,
     hold_out_rows,
-    pick,
+    member_rows,
     read_labelled_texts,
 )
 from volano.device import Device
@@ -336,7 +336,7 @@ class ClassifyTraining(Application):
         if head is None:
             return ClassesSpec(kept=BAG, **common)
         return ClassesSpec(
-            kept=HEAD,
+            kept=DECODER_HEAD,
             vocab_size=head.shape.vocab_size,
             context=head.shape.context,
             depth=head.shape.depth,
@@ -392,12 +392,12 @@ class ClassifyTraining(Application):
         sets = read_again(options, spec)
         every = together(sets)
         present = every.members()
-        train, test = (every.select(pick(record[split], present)) for split in (TRAIN, TEST))
+        train, test = (every.select(member_rows(record[split], present)) for split in (TRAIN, TEST))
         record.check_there({TRAIN: train, TEST: test}, present, "texts", options.path)
         return cls(
             options=options,
             train=train,
-            choice=np.sort(np.array(pick(record[VALID], train.members()), dtype=np.int64)),
+            choice=np.sort(np.array(member_rows(record[VALID], train.members()), dtype=np.int64)),
             test=test,
             is_held_out=sets.test is None,
             origin=sets.origin,
@@ -420,7 +420,7 @@ class ClassifyTraining(Application):
         sets = read_again(options, ClassesSpec.of_run(folder))
         every = together(sets)
         present = every.members()
-        test = every.select(pick(record[TEST], present))
+        test = every.select(member_rows(record[TEST], present))
         record.check_tested(test, "texts", options.path)
         changes = record.changes(present, "texts")
         return test, sets.origin, (*sets.notices, *changes, *fault_notices(sets.faults))

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from volano.apps.application import Application, Finished, Fitted
-from volano.apps.targets.kinds import figures_in_words
+from volano.apps.targets.find_target import figures_in_words
 from volano.apps.video.classify.augment import looked_at
 from volano.apps.video.classify.fit import begun_on, fit_into
 from volano.apps.video.classify.model_spec import predict_frames

@@ -8,7 +8,7 @@ from volano.apps.options import option
 from volano.apps.shared_options import from_option, settle_from
 from volano.apps.video.options import ClipOptions, frames
 from volano.errors import UsageError
-from volano.pretrained.references import code_of_reference
+from volano.pretrained.network_references import code_of_reference
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from volano.apps.application import Application
 from volano.apps.export import SAMPLES
 from volano.apps.image.fine_tuning.network import described, network_of
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe, choose_fine_tuning
-from volano.apps.image.fine_tuning.task import fine_tuning_fields
+from volano.apps.image.fine_tuning.task_fields import fine_tuning_fields
 from volano.apps.image.network import parameter_groups
 from volano.apps.image.objective import Classification, balanced_weights
 from volano.apps.image.options import ImageOptions
@@ -49,7 +49,7 @@ from volano.running.checks import check_data_is_there
 from volano.task import Task, linear
 from volano.training import MuonAdamW, RunFolder, save_tensors
 
-DEFAULT_FRAMES = 8
+_DEFAULT_FRAMES = 8
 _WIDTH = 24
 # Clips that an evaluation looks at; the final figures are of all test clips.
 _NUM_VALID, _NUM_SAMPLES = 256, 8
@@ -119,7 +119,7 @@ class ClipClassifyTraining(Application):
         start: FineTuningStart | None = None,
     ) -> Self:
         network = _network_of(options)
-        num_frames = options.num_frames or DEFAULT_FRAMES
+        num_frames = options.num_frames or _DEFAULT_FRAMES
         own_size = None if network is None else network.images.preprocessing.size
         sets = read_clips(
             options, clip_format, num_frames=KEPT_FOR_EACH * num_frames,

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from volano.apps.video.integrate_flow import ClipSampling
 from volano.apps.video.model_spec import VideoSpec
 from volano.apps.video.recipe import FEATURE_STEPS
-from volano.apps.video.sampler import ClipSampling
 from volano.apps.video.scoring.features import FeatureNet, train_feature_net
 from volano.apps.video.scoring.judge import NUM_REFERENCES, Judge, memorization
 from volano.apps.video.scoring.scores import (

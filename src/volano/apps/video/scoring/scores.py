@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from volano.apps.video.flow import predict_in_one_step
+from volano.apps.video.integrate_flow import ClipSampling, roll_out
 from volano.apps.video.model_spec import VideoSpec
 from volano.apps.video.quality import copy_last, frame_psnr, frame_ssim, mean_frame
-from volano.apps.video.sampler import ClipSampling, roll_out
 from volano.apps.video.scoring.distances import frechet_distance
 from volano.apps.video.scoring.judge import NUM_REFERENCES, Judge, biased_kernel_distance
 from volano.data import counter_hash

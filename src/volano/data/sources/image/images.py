@@ -22,8 +22,8 @@ from volano.data.sources.split_record import (
     content_key,
     file_key,
     grouped,
+    member_rows,
     members_of,
-    pick,
 )
 from volano.data.sources.targets import CLASSES, Targets, target_texts
 from volano.data.sources.targets import class_names as class_names
@@ -174,7 +174,7 @@ def picked(
     """Returns the wanted images out of the parts of a source, in the order of ``wanted`` and as
     being of ``classes`` if they have some; those that are missing are left out."""
     present = [member for part in parts for member in part.members()]
-    places = pick(wanted, present)
+    places = member_rows(wanted, present)
     start, chosen = 0, []
     order: list[int] = []
     for part in parts:

@@ -20,7 +20,7 @@ from volano.data.sources.split_record import (
     SplitRecord,
     file_key,
     grouped,
-    pick,
+    member_rows,
 )
 from volano.data.sources.video.clip_folders import ClipFile
 from volano.errors import DataError
@@ -50,7 +50,10 @@ def clips_again(
     Raises:
         DataError: a side has none left.
     """
-    places = [(TEST, pick(recorded[TEST], members)), (TRAIN, pick(recorded[TRAIN], members))]
+    places = [
+        (TEST, member_rows(recorded[TEST], members)),
+        (TRAIN, member_rows(recorded[TRAIN], members)),
+    ]
     for split, rows in places:
         if not rows:
             raise DataError(

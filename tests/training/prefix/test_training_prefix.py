@@ -6,7 +6,7 @@ from conftest import classification
 from training.prefix.frozen_nets import Frozen, Trunk
 from volano.device import Device
 from volano.plan import Plan
-from volano.training.prefix.apply import PassedWithPrefix, training_prefix, why_not_cached
+from volano.training.prefix.training_prefix import PassedWithPrefix, training_prefix, why_not_cached
 
 CACHED = Plan(prefix="cached")
 

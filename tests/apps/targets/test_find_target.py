@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from volano.apps.targets.classes import OneClass
-from volano.apps.targets.kinds import figures_in_words, target_class, target_of_data, target_of_run
+from volano.apps.targets.find_target import (
+    figures_in_words,
+    target_class,
+    target_of_data,
+    target_of_run,
+)
 from volano.apps.targets.labels import Labels
 from volano.apps.targets.numbers import Numbers
 from volano.errors import CheckpointError

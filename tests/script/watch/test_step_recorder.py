@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from volano.script.watch.observe import ObservationLimits, StepRecorder
+from volano.script.watch.step_recorder import ObservationLimits, StepRecorder
 
 
 class Clock:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from volano.errors import UsageError
-from volano.pretrained.weights import digest_of_weights, load_fitting, read_weights
+from volano.pretrained.read_weights import digest_of_weights, load_fitting, read_weights
 from volano.training import save_tensors
 
 

@@ -7,7 +7,7 @@ import torch
 from packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from volano import Plan
 from volano.device import Device
-from volano.packing.feed import PackBatch, PackFeed, Place, shape_of
+from volano.packing.pack_feed import FeedPlace, PackBatch, PackFeed, shape_of
 from volano.packing.refusal import NotPackable
 
 TASK = Structure(model=plain_mlp, optimizer=sgd).task(CONFIGS[0], dtype=torch.float32)
@@ -20,18 +20,18 @@ def batches(places, num_steps):
 
 
 def test_members_at_one_place_share_a_batch():
-    first, second = batches([Place(1, 3), Place(2, 3), Place(1, 3)], 2)
+    first, second = batches([FeedPlace(1, 3), FeedPlace(2, 3), FeedPlace(1, 3)], 2)
     assert (len(first.distinct), first.of_member, first.is_shared) == (2, (0, 1, 0), False)
     assert first.of(0) is first.of(2)
     assert not torch.equal(first.of(0)[0], first.of(1)[0])
     # A place is a step of an order: the second batch from there is the first from the next.
-    (later,) = batches([Place(1, 4)], 1)
+    (later,) = batches([FeedPlace(1, 4)], 1)
     assert later.is_shared
     assert torch.equal(later.of(0)[0], second.of(0)[0])
 
 
 def test_what_a_member_changes_in_its_own_batch_reaches_nobody():
-    (batch,) = batches([Place(1, 0), Place(1, 0), Place(2, 0)], 1)
+    (batch,) = batches([FeedPlace(1, 0), FeedPlace(1, 0), FeedPlace(2, 0)], 1)
     before = batch.of(1)[0].clone()
     batch.own(0)[0].zero_()
     batch.copy().of(1)[0].zero_()

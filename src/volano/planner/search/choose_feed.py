@@ -10,7 +10,7 @@ from volano.data import can_be_resident, choose_workers, why_streamed
 from volano.device import Device, num_cores
 from volano.errors import PlanError
 from volano.plan import Plan
-from volano.planner.task_profile import resident_bytes
+from volano.planner.task_profile import resident_data_bytes
 from volano.task import Task
 
 
@@ -47,7 +47,7 @@ def choose_feed(
         if (
             reason is None
             and budget is not None
-            and (size := resident_bytes(task) or 0) > budget / 2
+            and (size := resident_data_bytes(task) or 0) > budget / 2
         ):
             reason = f"{size:,} bytes of data are more than half of the budget"
         if reason is None and "resident" in forbidden.get("feed", ()):

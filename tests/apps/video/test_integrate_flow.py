@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from volano.apps.video.sampler import ClipSampling, denoiser, integrate, roll_out
+from volano.apps.video.integrate_flow import ClipSampling, denoiser, integrate, roll_out
 
 MEAN, DEVIATION = 1.5, 0.5
 

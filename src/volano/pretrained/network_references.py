@@ -11,7 +11,7 @@ from volano.record.files import nearest_there
 from volano.record.shell import quoted
 
 TRANSFORMERS, TIMM = "hf:", "timm:"
-WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _FORMS = "hf:NAME, timm:NAME, module:function, a run's folder or a file of weights"
 
 
@@ -51,7 +51,7 @@ class NetworkReference:
             return cls(kind="run", name=str(path))
         if (path / "config.json").is_file():
             return cls(kind="transformers", name=str(path))
-        if path.is_file() and path.suffix in WEIGHTS:
+        if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
             return cls(kind="weights", name=str(path))
         if ":" in text and "://" not in text and not path.exists():
             return cls(kind="function", name=text)
@@ -84,10 +84,10 @@ def _kind_of(path: Path) -> str:
 def _meant(text: str, path: Path) -> str | None:
     """Returns what a person may have meant, in words."""
     if path.is_dir():
-        found = sorted(file.name for file in path.iterdir() if file.suffix in WEIGHTS)
+        found = sorted(file.name for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
         return f"Name the weights in it, {found[0]}, with `model`" if found else None
     if path.is_file():
-        return f"Weights are in files {', '.join(WEIGHTS)}"
+        return f"Weights are in files {', '.join(WEIGHT_SUFFIXES)}"
     if "://" in text:
         name = "/".join(text.rstrip("/").split("/")[-2:])
         return f"A network of Hugging Face's hub is named {TRANSFORMERS}{name}"

@@ -6,8 +6,8 @@ import torch
 from planner.searching import PLAIN, make_task
 from volano.data import WorkerChoice
 from volano.errors import PlanError
-from volano.planner.search import feed
-from volano.planner.search.feed import choose_feed
+from volano.planner.search import choose_feed as feed_choice
+from volano.planner.search.choose_feed import choose_feed
 
 BYTES = 512 * (64 * 4 + 8)
 
@@ -31,8 +31,8 @@ def asked(monkeypatch):
         calls.append((batch_size, cores))
         return WorkerChoice(workers=3, reason="so it was measured")
 
-    monkeypatch.setattr(feed, "choose_workers", choose_workers)
-    monkeypatch.setattr(feed, "num_cores", lambda: 8)
+    monkeypatch.setattr(feed_choice, "choose_workers", choose_workers)
+    monkeypatch.setattr(feed_choice, "num_cores", lambda: 8)
     return calls
 
 

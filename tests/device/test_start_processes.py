@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from volano.device.processes import pickled, start_method
+from volano.device.start_processes import pickled, start_method
 
 
 def test_processes_are_forked_where_that_can_be():

@@ -13,11 +13,11 @@ from volano.data import Feed, Order, Quarantine, make_feed
 from volano.device import Device
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
-from volano.planner.search.feed import choose_feed
+from volano.planner.search.choose_feed import choose_feed
 from volano.task import Batch, Task, map_tensors, tensors_of
 
 
-class Place(NamedTuple):
+class FeedPlace(NamedTuple):
     """The place of a member in the data."""
 
     order_seed: int
@@ -112,7 +112,9 @@ class PackFeed:
         self._plan, _ = choose_feed(task, plan, {})
         self._feeds: dict[int, Feed] = {}
 
-    def batches(self, places: Sequence[Place], num_steps: int) -> Generator[PackBatch, None, None]:
+    def batches(
+        self, places: Sequence[FeedPlace], num_steps: int
+    ) -> Generator[PackBatch, None, None]:
         """Returns the batches of the next ``num_steps`` steps of members that stand at
         ``places``."""
         distinct = list(dict.fromkeys(places))
@@ -125,7 +127,7 @@ class PackFeed:
             for batches in zip(*streams, strict=True):
                 yield PackBatch(list(batches), of_member)
 
-    def first_batches(self, places: Sequence[Place], num_steps: int) -> list[PackBatch]:
+    def first_batches(self, places: Sequence[FeedPlace], num_steps: int) -> list[PackBatch]:
         """Returns the batches of the next ``num_steps`` steps in a list."""
         with contextlib.closing(self.batches(places, num_steps)) as batches:
             return list(batches)
@@ -139,7 +141,7 @@ class PackFeed:
         part = range(min(len(valid), 2 * self._task.batch_size))  # only its length is asked
         return part, self.feed_of(valid, self._task.order_seed)
 
-    def _stream(self, place: Place, num_steps: int) -> Any:
+    def _stream(self, place: FeedPlace, num_steps: int) -> Any:
         task = self._task
         order = Order(
             num_examples=len(task.data),

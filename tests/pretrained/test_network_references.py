@@ -3,7 +3,11 @@
 import pytest
 
 from volano.errors import UsageError
-from volano.pretrained.references import NetworkReference, absolute_reference, code_of_reference
+from volano.pretrained.network_references import (
+    NetworkReference,
+    absolute_reference,
+    code_of_reference,
+)
 
 
 def test_a_reference_is_known_by_its_prefix_or_by_what_lies_there(tmp_path, monkeypatch):
