@@ -28,7 +28,9 @@ class UnfailingStream:
             try:
                 self._stream.write(text)
             except UnicodeEncodeError:
-                self._stream.write(_in(getattr(self._stream, "encoding", None) or "ascii", text))
+                encoding = getattr(self._stream, "encoding", None) or "ascii"
+                content = text.encode(encoding, errors="backslashreplace")
+                self._stream.write(content.decode(encoding, errors="replace"))
         return len(text)
 
     def flush(self) -> None:
@@ -83,7 +85,3 @@ def finish_streams() -> None:
         except (OSError, ValueError):
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _in(encoding: str, text: str) -> str:
-    return text.encode(encoding, errors="backslashreplace").decode(encoding, errors="replace")

@@ -353,16 +353,22 @@ class TrainedModel:
         path: the run's folder.
         module: the ``nn.Module``.
         device: the device on which the model is.
+        spec: its description, if it was given one.
         classes: the class names, in the order of the logits; empty if it knows none.
     """
 
     generate_options: ClassVar[type[DeclaredOptions] | None] = None
     unreadable_in_words: ClassVar[str] = "left out"  # of what an evaluation could not read
     classes: tuple[str, ...] = ()
+    spec: Any = None
 
-    def __init__(self, folder: RunFolder, module: nn.Module, device: str | None = None) -> None:
+    def __init__(
+        self, folder: RunFolder, module: nn.Module, device: str | None = None, *, spec: Any = None
+    ) -> None:
         self.folder, self.path, self.device = folder, folder.path, Device(device)
         self.module = module.to(self.device.torch_device).eval()
+        if spec is not None:
+            self.spec, self.classes = spec, spec.classes
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:

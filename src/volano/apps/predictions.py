@@ -11,7 +11,7 @@ from typing import Any, Protocol, overload
 
 from torch import Tensor
 
-from volano.apps.application import Table
+from volano.apps.application import Table, TrainedModel
 from volano.data import Fault
 from volano.errors import UsageError
 from volano.record.files import check_out, written
@@ -99,6 +99,22 @@ class Predictions(Sequence[Any]):
     unreadable: Sequence[Fault] = ()
     notices: Sequence[str] = ()
     more: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        model: TrainedModel,
+        outputs: Tensor,
+        names: Sequence[str],
+        top_k: int,
+        faults: Sequence[Fault],
+        notices: Sequence[str],
+    ) -> Predictions:
+        """Returns what a model's outputs for examples of these names predict."""
+        target = model.spec.answers
+        rows = target.predictions(outputs, names, top_k)
+        more = target.about_predictions(rows)
+        return cls(run=model.path, rows=rows, unreadable=faults, notices=notices, more=more)
 
     def __len__(self) -> int:
         return len(self.rows)

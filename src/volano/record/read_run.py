@@ -103,7 +103,8 @@ def read_run(path: str | Path) -> RunRecord:
         folder / "eval-test.json", missing, is_expected="eval-test.json" in expected
     )
     records = read_lines(folder / "metrics.jsonl", missing, is_expected=is_finished)
-    missing += [f"{name} is not there" for name in expected if _is_absent_picture(folder / name)]
+    pictures = [name for name in expected if not name.endswith(".json")]
+    missing += [f"{name} is not there" for name in pictures if not (folder / name).is_file()]
     return RunRecord(
         path=folder,
         run=run,
@@ -120,10 +121,6 @@ def read_run(path: str | Path) -> RunRecord:
         scores=scores,
         missing=tuple(missing),
     )
-
-
-def _is_absent_picture(path: Path) -> bool:
-    return path.suffix != ".json" and not path.is_file()
 
 
 def _expected_of(source: Mapping[str, Any]) -> tuple[str, ...]:

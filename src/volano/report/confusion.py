@@ -36,7 +36,7 @@ def draw_confusion(
     ticks = range(len(classes))
     if len(classes) <= 60:
         names = [plotted(short(name, 18)) for name in classes]
-        axes.set_xticks(ticks, names, rotation=90 if _are_long(classes) else 0, fontsize=8)
+        axes.set_xticks(ticks, names, rotation=90 if max(map(len, classes)) > 2 else 0, fontsize=8)
         axes.set_yticks(ticks, names, fontsize=8)
     if len(classes) <= _MOST_WRITTEN:
         centred = {"ha": "center", "va": "center", "fontsize": 7}
@@ -49,7 +49,3 @@ def draw_confusion(
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         with written(out) as partial:
             figure.savefig(partial, dpi=120)
-
-
-def _are_long(classes: Sequence[str]) -> bool:
-    return max(map(len, classes)) > 2

@@ -169,7 +169,8 @@ def judge(*, num_steps: int, losses: Sequence[float] = (), score: Score | None =
         interval = score.bounds()
         is_wide = interval is not None and interval[1] - interval[0] > score.wide
         if interval is not None and is_wide and _trivial_within(score, interval) is None:
-            known.append(_Finding(text=_few_examples(score, interval)))
+            few = f"{score.num_examples:,} test examples are few: {score.name}, 95 % interval "
+            known.append(_Finding(text=few + score.range(interval)))
     return Verdict(
         is_good=not any(one.is_bad for one in known),
         # Bad news first.
@@ -278,10 +279,3 @@ def _noise_of(score: Score | None) -> float:
     if score is None or not score.num_examples or score.interval is not None:
         return 0.0
     return 1 / math.sqrt(max(1.0, score.num_examples * (1 - score.value)))
-
-
-def _few_examples(score: Score, interval: tuple[float, float]) -> str:
-    return (
-        f"{score.num_examples:,} test examples are few: {score.name}, 95 % interval "
-        f"{score.range(interval)}"
-    )

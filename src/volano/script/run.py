@@ -68,8 +68,8 @@ def run_script(
         _say(f"{script.words} runs as it is")
     elif plan is not None:
         running.plan_at_import(lambda: plan, plan.spin_count)
-    elif _spans_machines():
-        # Each machine remembers for itself, and all ranks must train under one plan.
+    elif num_ranks("LOCAL_WORLD_SIZE", num_ranks()) != num_ranks():
+        # Several machines: each remembers for itself, and all ranks must train under one plan.
         _say(f"{script.words} runs as it is: ranks on several machines take --plan FILE")
     elif may_be_remembered(script):
         running.plan_at_import(lambda: remembered(script), remembered_spin_count(script))
@@ -219,10 +219,6 @@ def _here() -> Path:
         return Path.cwd()
     except OSError:
         return Path()
-
-
-def _spans_machines() -> bool:
-    return num_ranks("LOCAL_WORLD_SIZE", num_ranks()) != num_ranks()
 
 
 def _say(line: str) -> None:

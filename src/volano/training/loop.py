@@ -133,15 +133,11 @@ class TrainingLoop:
         with self._aside("evaluate"):
             metrics = session.evaluate()
             self.observer.on_evaluation({"step": session.step, **named_for_valid(metrics)})
-            self._look_at_best(metrics)
+            if session.best is not None:
+                session.best.look(session.step, metrics, session.kept_model)
+                self._end_if_waited()
             if task.preview is not None:
                 self.observer.on_preview({"step": session.step, **session.preview()})
-
-    def _look_at_best(self, metrics: dict[str, float]) -> None:
-        """Keeps the weights if they are the best so far."""
-        if self.session.best is not None:
-            self.session.best.look(self.session.step, metrics, self.session.kept_model)
-            self._end_if_waited()
 
     def _end_if_waited(self) -> None:
         """Ends the run here if its patience is at its end."""

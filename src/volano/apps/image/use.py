@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from volano.apps.application import Table, TrainedModel
 from volano.apps.export import HF, SAMPLES, export_classifier, export_place, samples_of
@@ -47,18 +47,13 @@ class ImageModel(TrainedModel):
             distances from the training examples' mean, in deviations.
     """
 
-    def __init__(
-        self, folder: RunFolder, spec: ClassifierSpec, module: nn.Module, device: str | None = None
-    ) -> None:
-        super().__init__(folder, module, device)
-        self.spec, self.classes = spec, spec.classes
+    spec: ClassifierSpec
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
         spec = ClassifierSpec.of_run(folder)
-        module = load_classifier(spec, folder.path)
-        return cls(folder, spec, module, device)
+        return cls(folder, load_classifier(spec, folder.path), device, spec=spec)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
         """Computes the figures on images.
@@ -132,14 +127,7 @@ class ImageModel(TrainedModel):
         else:
             pixels, names, faults = self._pixels_of(items)
         logits = predict_logits(self.module, pixels, self.device, self.spec.views())
-        rows = self.spec.answers.predictions(logits, names, top_k)
-        return Predictions(
-            run=self.path,
-            rows=rows,
-            unreadable=faults,
-            notices=notices,
-            more=self.spec.answers.about_predictions(rows),
-        )
+        return Predictions.of(self, logits, names, top_k, faults, notices)
 
     def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
         """Writes the classifier as safetensors, pt2 or onnx, or one of transformers as a folder

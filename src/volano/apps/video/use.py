@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from volano.apps.application import Table, TrainedModel
 from volano.apps.options import DeclaredOptions, takes_options
@@ -62,18 +62,14 @@ class VideoModel(TrainedModel):
 
     generate_options: ClassVar[type[DeclaredOptions] | None] = VideoGenerationOptions
 
-    def __init__(
-        self, folder: RunFolder, spec: VideoSpec, module: nn.Module, device: str | None = None
-    ) -> None:
-        super().__init__(folder, module, device)
-        self.spec, self.classes = spec, spec.classes
+    spec: VideoSpec
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the model of a run."""
         spec = VideoSpec.of_run(folder)
         module = build_and_load(lambda: make_network(spec), folder.path / WEIGHTS)
-        return cls(folder, spec, module, device)
+        return cls(folder, module, device, spec=spec)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
         """Computes the figures on clips.

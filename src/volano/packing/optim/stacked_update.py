@@ -41,7 +41,8 @@ def why_not_flat(solos: Sequence[MemberState]) -> str | None:
             return "the members' parameters are grouped differently"
         if _fixed(solo) != fixed:
             return f"{kind} with options that shape the update differently"
-        if _has_step_of_its_own(solo.optimizer):
+        # More than the step of its class: hooks run, or the object has another method.
+        if has_step_hooks(solo.optimizer) or "step" in vars(solo.optimizer):
             return f"{kind} with hooks on its step"
         for group in solo.optimizer.param_groups:
             flags = [name for name in _FLAGS if group.get(name)]
@@ -212,12 +213,6 @@ def _clipped(gradients: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, dict
     return norms, {
         name: g * factors.view(-1, *[1] * (g.dim() - 1)) for name, g in gradients.items()
     }
-
-
-def _has_step_of_its_own(optimizer: torch.optim.Optimizer) -> bool:
-    """Checks whether a step of this optimizer is more than that of its class: hooks run, or the
-    object has another method."""
-    return has_step_hooks(optimizer) or "step" in vars(optimizer)
 
 
 def _partition(solo: MemberState) -> list[list[str]]:

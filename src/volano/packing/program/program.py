@@ -324,14 +324,13 @@ def _without_idle_nodes(module: torch.fx.GraphModule) -> None:
             if not is_same:
                 before, after = given.meta["val"], node.meta["val"]
                 is_same = before.shape == after.shape and before.stride() == after.stride()
-            if is_same and (node.target != aten.permute.default or _is_in_order(node.args[1])):
+            is_in_order = node.target != aten.permute.default or (
+                list(node.args[1]) == list(range(len(node.args[1])))
+            )
+            if is_same and is_in_order:
                 node.replace_all_uses_with(given)
     module.graph.eliminate_dead_code()
     module.recompile()
-
-
-def _is_in_order(dims: Sequence[int]) -> bool:
-    return list(dims) == list(range(len(dims)))
 
 
 class NoOtherDraws(TorchDispatchMode):

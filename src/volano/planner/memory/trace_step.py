@@ -150,7 +150,8 @@ class _Capture:
         # Whether the next batch is on its way to the device already; see RingFeed.
         is_ahead = not self._is_cpu and self._plan.feed == "ring"
         with tracker:
-            self._adopt_model()
+            for model in self._state.models:
+                tracker.adopt((*model.parameters(), *model.buffers()), "parameters")
             ahead = self._arrived(batch, "data") if is_ahead else None
             now = self._arrived(batch, "batch")
             # This step makes the gradients' and the optimizer's tensors; the next one is steady.
@@ -223,10 +224,6 @@ class _Capture:
             return split(batch, kept)[0]
 
         return shortened
-
-    def _adopt_model(self) -> None:
-        for model in self._state.models:
-            self._tracker.adopt((*model.parameters(), *model.buffers()), "parameters")
 
     def _arrived(self, batch: Batch, category: str) -> Batch:
         made = fake_batch(batch)

@@ -175,18 +175,12 @@ def settings_of(
             return
         limit = max(_MOST_VARIANTS, dynamo_settings().recompile_limit)  # a person's may be larger
         limits = {"recompile_limit": limit, "fail_on_recompile_limit_hit": on_limit is None}
-        heard = contextlib.nullcontext() if on_limit is None else _limits_heard(on_limit, limit)
+        heard = contextlib.nullcontext()
+        if on_limit is not None:
+            said = f" has more than {limit} variants, for which compiled code is kept: others run"
+            heard = recompile_limits_heard(lambda name: on_limit(f"{name}{said} uncompiled"))
         with dynamo_settings().patch(**limits), heard:
             yield
-
-
-def _limits_heard(on_limit: Callable[[str], None], limit: int) -> AbstractContextManager[None]:
-    return recompile_limits_heard(
-        lambda function: on_limit(
-            f"{function} has more than {limit} variants, for which compiled code is kept: "
-            "others run uncompiled"
-        )
-    )
 
 
 def compiled_objective(objective: Callable[..., Any], plan: Plan) -> Callable[..., Any]:

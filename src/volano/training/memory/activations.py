@@ -39,7 +39,13 @@ class Activations:
             self._contexts.append(offloaded)
         if plan.activation_budget < 1:
             if plan.compile:
-                self._contexts.append(lambda: _budget(plan.activation_budget))
+                # Read when the compiler divides a step into forward and backward pass; put back for
+                # whatever else is compiled.
+                self._contexts.append(
+                    lambda: functorch_settings().patch(
+                        activation_memory_budget=plan.activation_budget
+                    )
+                )
             else:
                 on_notice(
                     f"activation_budget={plan.activation_budget} has no effect without compile"
@@ -74,9 +80,3 @@ class Activations:
             for make in self._contexts:
                 stack.enter_context(make())
             yield
-
-
-def _budget(share: float) -> AbstractContextManager[Any]:
-    # Read when the compiler divides a step into forward and backward pass; put back for whatever
-    # else is compiled.
-    return functorch_settings().patch(activation_memory_budget=share)

@@ -147,11 +147,11 @@ class OffloadedState:
         """
         if self._copies is not None:
             self._copies.wait()  # for the way out
-        for state, name, tensor in self._tensors():
-            if tensor.device != self._device.torch_device:
-                state[name] = tensor.to(
-                    self._device.torch_device, non_blocking=self._device.can_pin
-                )
+        there = self._device.torch_device
+        for state in self._optimizer.state.values():
+            for name, tensor in state.items():
+                if self._is_sent(tensor) and tensor.device != there:
+                    state[name] = tensor.to(there, non_blocking=self._device.can_pin)
         try:
             yield
         finally:
@@ -165,12 +165,6 @@ class OffloadedState:
                 if self._is_sent(tensor) and tensor.device == self._device.torch_device:
                     place = parameter, name
                     state[name] = self._on_host[place] = out(tensor, self._on_host.get(place))
-
-    def _tensors(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-        for state in self._optimizer.state.values():
-            for name, tensor in list(state.items()):
-                if self._is_sent(tensor):
-                    yield state, name, tensor
 
     @staticmethod
     def _is_sent(value: Any) -> bool:

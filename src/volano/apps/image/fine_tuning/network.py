@@ -91,7 +91,8 @@ def trunk_again(about: Mapping[str, Any], folder: Path) -> nn.Module:
     Raises:
         UsageError: the run names code that the person has neither named nor trusts.
     """
-    _check_code(about["skeleton"], folder)
+    for reference in codes_of(about["skeleton"]):
+        check_trusted(reference, folder)
     preprocessing = Preprocessing.from_json(about["preprocessing"])
     return build_trunk(about["skeleton"], preprocessing, _BUILDERS)
 
@@ -175,11 +176,6 @@ def _build_own(skeleton: Mapping[str, Any]) -> nn.Module:
 
 
 _BUILDERS = {"volano": _build_own}
-
-
-def _check_code(skeleton: Mapping[str, Any], folder: Path) -> None:
-    for reference in codes_of(skeleton):
-        check_trusted(reference, folder)
 
 
 def codes_of(skeleton: Mapping[str, Any]) -> list[Any]:

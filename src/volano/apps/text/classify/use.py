@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
 
 from volano.apps.application import Table, TrainedModel
 from volano.apps.export import export_place
@@ -32,27 +31,19 @@ class ClassifyModel(TrainedModel):
         classes: the class names, in the order of the logits; names of labels or numbers.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        spec: ClassesSpec,
-        module: nn.Module,
-        tokenizer: Tokenizer | EncoderTokenizer | None,
-        device: str | None = None,
-    ) -> None:
-        super().__init__(folder, module, device)
-        self.spec, self.classes, self._tokenizer = spec, spec.classes, tokenizer
+    spec: ClassesSpec
+    _tokenizer: Tokenizer | EncoderTokenizer | None = None
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
         spec = ClassesSpec.of_run(folder)
-        module, tokenizer = build_and_load(spec.build, folder.path / WEIGHTS), None
+        model = cls(folder, build_and_load(spec.build, folder.path / WEIGHTS), device, spec=spec)
         if spec.encoder is not None:
-            tokenizer = tokenizer_of_run(folder.path, spec.encoder)
+            model._tokenizer = tokenizer_of_run(folder.path, spec.encoder)
         elif spec.tokenizer_digest is not None:
-            tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
-        return cls(folder, spec, module, tokenizer, device)
+            model._tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
+        return model
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
         """Computes the figures on texts.
@@ -117,14 +108,8 @@ class ClassifyModel(TrainedModel):
         logits = predict_texts(
             self.module, self.spec, every, self.device, self._tokenizer, said=cut
         )
-        rows = self.spec.answers.predictions(logits, [name for name, _ in found], top_k)
-        return Predictions(
-            run=self.path,
-            rows=rows,
-            unreadable=faults,
-            notices=(*notices, *cut),
-            more=self.spec.answers.about_predictions(rows),
-        )
+        names = [name for name, _ in found]
+        return Predictions.of(self, logits, names, top_k, faults, (*notices, *cut))
 
     def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
         """Writes a classifier on a pretrained encoder as safetensors or pt2, or as a folder of

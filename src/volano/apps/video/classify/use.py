@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from volano.apps.application import Table, TrainedModel
 from volano.apps.export import SAMPLES, export_classifier, export_place, samples_of
@@ -47,17 +47,13 @@ class ClipClassifyModel(TrainedModel):
         module: bytes uint8 [N, frames, channels, size, size] in, logits fp32 [N, classes] out.
     """
 
-    def __init__(
-        self, folder: RunFolder, spec: ClipClassesSpec, module: nn.Module, device: str | None = None
-    ) -> None:
-        super().__init__(folder, module, device)
-        self.spec, self.classes = spec, spec.classes
+    spec: ClipClassesSpec
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
         spec = ClipClassesSpec.of_run(folder)
-        return cls(folder, spec, load_classifier_of_clips(spec, folder.path), device)
+        return cls(folder, load_classifier_of_clips(spec, folder.path), device, spec=spec)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
         """Computes the figures on clips.
@@ -107,14 +103,7 @@ class ClipClassifyModel(TrainedModel):
         )
         frames, names, faults = self._read(files)
         logits = predict_frames(self.module, frames, self.device)
-        rows = self.spec.answers.predictions(logits, names, top_k)
-        return Predictions(
-            run=self.path,
-            rows=rows,
-            unreadable=faults,
-            notices=notices,
-            more=self.spec.answers.about_predictions(rows),
-        )
+        return Predictions.of(self, logits, names, top_k, faults, notices)
 
     def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
         """Writes the classifier as safetensors, pt2 or onnx, loads it back and compares

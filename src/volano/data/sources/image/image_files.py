@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,17 +130,11 @@ def copies_of(paths: Sequence[Path]) -> list[list[int]]:
     groups = [list(range(len(paths)))]
     for key in (_size, _middle, _content):
         groups = [
-            part
+            [rows[place] for place in part]
             for rows in groups
-            for part in ([rows] if len(rows) == 1 else _parted(rows, paths, key))
+            for part in ([[0]] if len(rows) == 1 else grouped(key(paths[row]) for row in rows))
         ]
     return sorted(groups)
-
-
-def _parted(
-    rows: list[int], paths: Sequence[Path], key: Callable[[Path], Hashable]
-) -> list[list[int]]:
-    return [[rows[place] for place in part] for part in grouped(key(paths[row]) for row in rows)]
 
 
 def _size(path: Path) -> int:
