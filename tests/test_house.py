@@ -40,7 +40,7 @@ def test_class_names_are_unique():
 
 
 # Public constants that stand in several modules: the same kind of thing in rooms that mirror each
-# other.
+# other. A class and a type's other name are looked at together.
 _OF_MIRRORED_ROOMS = {
     "FLIPS", "FORM", "HELP", "MOST_EPOCHS", "MOST_FINE_TUNING_EPOCHS", "SCHEMA_VERSION",
     "STEPS_OF_WHOLE_BATCHES", "TUNES",
@@ -51,7 +51,9 @@ def test_a_public_constant_means_one_thing():
     homes = defaultdict(list)
     for path in MODULES:
         for node in parsed(path).body:
-            if isinstance(node, ast.Assign | ast.AnnAssign):
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(str(path.relative_to(SOURCE)))
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 for name in (one for target in targets for one in ast.walk(target)):
                     if isinstance(name, ast.Name) and not name.id.startswith("_"):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import CodeType, FrameType
 
-from volano.script.watch.step_recorder import CodePlace
+from volano.script.watch.step_recorder import CodeLines
 
 _OWN = str(Path(__file__).resolve().parents[2]) + os.sep
 _LIBRARIES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
@@ -29,7 +29,7 @@ class CallSites:
         self._libraries = tuple({paths["stdlib"] + os.sep, paths["platstdlib"] + os.sep, _OWN})
         self._known: dict[CodeType, str | None] = {}
 
-    def here(self) -> CodePlace | None:
+    def here(self) -> CodeLines | None:
         """Returns the person's line that runs now; None if none does."""
         frame = inspect.currentframe()
         while frame is not None:
@@ -39,7 +39,7 @@ class CallSites:
             frame = frame.f_back
         return None
 
-    def of_code(self, function: object) -> CodePlace | None:
+    def of_code(self, function: object) -> CodeLines | None:
         """Returns where a function of the person's is written; None for one of a library."""
         code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
         file = None if code is None else self._own_file(code)

@@ -27,7 +27,7 @@ from volano.script.loaders import outline_of
 from volano.script.optimizers import after_closure
 from volano.script.watch.call_sites import CallSites
 from volano.script.watch.first_steps import FirstSteps
-from volano.script.watch.step_recorder import EVALUATION, CodePlace, StepRecorder
+from volano.script.watch.step_recorder import EVALUATION, CodeLines, StepRecorder
 
 # Methods of a tensor that hand its values to the host.
 _READS = (
@@ -272,7 +272,7 @@ class TorchHooks:
 
         return init
 
-    def _note_loader(self, loader: Any, made: CodePlace | None) -> int:
+    def _note_loader(self, loader: Any, made: CodeLines | None) -> int:
         """Returns a loader's number; takes where it is made if it is new."""
         number = self._number_of.get(loader)
         if number is None:

@@ -34,7 +34,7 @@ _TOLD_APART: dict[str, Collection[str]] = {
 _STEPS_OF_OTHERS = 8
 
 # A file and a line; between two lines, the first and the last.
-CodePlace = tuple[str, int, int]
+CodeLines = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class ObservationLimits:
 class _Unit:
     """The charges between two fetches: (part, place) -> seconds and how often."""
 
-    charges: dict[tuple[str, CodePlace | None], list[float]] = field(default_factory=dict)
+    charges: dict[tuple[str, CodeLines | None], list[float]] = field(default_factory=dict)
     loaders: set[int] = field(default_factory=set)
     has_forward: bool = False
     has_backward: bool = False
@@ -88,8 +88,8 @@ class StepRecorder:
     ) -> None:
         self._limits, self._clock = limits, clock
         self._thread = threading.get_ident()
-        self._stack: list[tuple[str, CodePlace | None]] = []
-        self._last: CodePlace | None = None
+        self._stack: list[tuple[str, CodeLines | None]] = []
+        self._last: CodeLines | None = None
         self._units: list[_Unit] = []
         self._unit = _Unit()
         self._reference: int | None = None
@@ -130,7 +130,7 @@ class StepRecorder:
         """Returns whether the innermost part is this one."""
         return bool(self._stack) and self._stack[-1][0] == part
 
-    def enter(self, part: str, place: CodePlace | None) -> None:
+    def enter(self, part: str, place: CodeLines | None) -> None:
         """Begins a part of a step, for which :meth:`takes` was asked."""
         now = self._clock()
         self._charge_enclosing(now, place)
@@ -163,7 +163,7 @@ class StepRecorder:
             for _ in range(len(names) - names.index(part)):
                 self.leave()
 
-    def span(self, part: str, started: float, place: CodePlace | None) -> None:
+    def span(self, part: str, started: float, place: CodeLines | None) -> None:
         """Charges what began at ``started`` and ends now, for which :meth:`takes` was asked."""
         now = self._clock()
         if started > self._mark:
@@ -233,17 +233,17 @@ class StepRecorder:
 
     # ---- charges
 
-    def _charge_enclosing(self, now: float, place: CodePlace | None) -> None:
+    def _charge_enclosing(self, now: float, place: CodeLines | None) -> None:
         seconds, self._mark = now - self._mark, now
         if self._stack:
             self._charge(*self._stack[-1], seconds)
         elif seconds > 0:
             self._charge("rest", _between(self._last, place), seconds)
 
-    def _charge(self, part: str, place: CodePlace | None, seconds: float) -> None:
+    def _charge(self, part: str, place: CodeLines | None, seconds: float) -> None:
         self._unit.charges.setdefault((part, place), [0.0, 0])[0] += seconds
 
-    def _count(self, part: str, place: CodePlace | None) -> None:
+    def _count(self, part: str, place: CodeLines | None) -> None:
         self._unit.charges.setdefault((part, place), [0.0, 0])[1] += 1
 
     # ---- steps
@@ -301,7 +301,7 @@ class _Window:
         self.evaluation_seconds = 0.0
         self.busy_cores: float | None = None
         self.kernel_cores: float | None = None
-        self.charges: dict[tuple[str, CodePlace | None], list[float]] = {}
+        self.charges: dict[tuple[str, CodeLines | None], list[float]] = {}
         self.step_seconds: list[float] = []
         self._clocks = time.perf_counter(), os.times()
 
@@ -330,7 +330,7 @@ class _Window:
             self.busy_cores = self.kernel_cores + (now.user - before.user) / seconds
 
 
-def _between(before: CodePlace | None, after: CodePlace | None) -> CodePlace | None:
+def _between(before: CodeLines | None, after: CodeLines | None) -> CodeLines | None:
     """Returns the lines between two places, of one file if they are."""
     if before is None or after is None:
         return before or after
