@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.plan.prediction import MemoryPrediction, Operation, Phase
+from volano.plan.prediction import MemoryPrediction, Operation, PhaseName
 from volano.planner.cluster.sharded_step import GatherUnits
 
 VOCABULARY, EXPANSION = 50_368, 4
@@ -112,7 +112,7 @@ def operations(run: Run) -> list[Operation]:
 
 
 def _block(
-    run: Run, phase: Phase, count: int, *, matmuls: int, attentions: float, moves: int
+    run: Run, phase: PhaseName, count: int, *, matmuls: int, attentions: float, moves: int
 ) -> list[Operation]:
     """Of ``count`` blocks; so many times the products, attentions and bytes of a forward pass."""
     width, _ = run.shape
@@ -140,7 +140,7 @@ def _block(
     return [*products, attention, _pointwise(phase, "norms", moves * elements * _HALF, count)]
 
 
-def _product(phase: Phase, rows: int, inner: int, columns: int, count: int) -> Operation:
+def _product(phase: PhaseName, rows: int, inner: int, columns: int, count: int) -> Operation:
     return Operation(
         name="mm",
         phase=phase,
@@ -152,7 +152,7 @@ def _product(phase: Phase, rows: int, inner: int, columns: int, count: int) -> O
     )
 
 
-def _pointwise(phase: Phase, name: str, num_bytes: int, count: int) -> Operation:
+def _pointwise(phase: PhaseName, name: str, num_bytes: int, count: int) -> Operation:
     return Operation(
         name=name,
         phase=phase,

@@ -79,7 +79,7 @@ class TestChecks:
     def test_options_that_exclude_each_other(self):
         with pytest.raises(UsageError, match="`size` can only choose among Volano's networks"):
             ImageOptions(size="thin", model="a:b")
-        with pytest.raises(UsageError, match="`image_size`, `fps` and `fit` are for decoded"):
+        with pytest.raises(UsageError, match="`image_size`, `fps` and `fit` must come with clips"):
             VideoOptions(fps=8)
         with pytest.raises(UsageError, match="got one with the embedded sample"):
             VideoOptions(fit="pad")

@@ -190,7 +190,7 @@ def test_too_few_minutes_say_how_many_are_enough():
 
 def test_a_build_of_python_cannot_be_made_again():
     for source in ({}, {"kind": "python"}):
-        with pytest.raises(UsageError, match="can be made again"):
+        with pytest.raises(UsageError, match="can be found again"):
             build_of(source)
 
 

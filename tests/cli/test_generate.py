@@ -109,7 +109,7 @@ def test_a_text_streams(model, capsys):
 
 
 def test_a_model_that_makes_nothing_says_so(model):
-    with pytest.raises(UsageError, match="applications that can: text, video"):
+    with pytest.raises(UsageError, match="application that can: text, video"):
         model(SimpleNamespace(generate_options=None))()
 
 

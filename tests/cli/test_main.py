@@ -104,7 +104,7 @@ class TestExitCodes:
             (PermissionError(13, "Permission denied", "/there"), "/there: Permission denied"),
             (OSError(28, "No space left on device"), "got No space left on device"),
             ("\udcff".encode, "surrogates not allowed"),
-            (MemoryError(), "memory of the machine must suffice; got too little"),
+            (MemoryError(), "must be enough memory on this machine; got too little"),
             (SystemExit(3), "must return, not end the program; got SystemExit: 3"),
         ],
     )

@@ -369,7 +369,9 @@ class TestClasses:
         assert len(Path("out.csv").read_text().splitlines()) == 2
         code, _, err = volano("generate", "run")
         assert code == 2
-        assert "generate is for runs of the applications that can: text, video; got run" in err
+        assert (
+            "A run to generate from must be of an application that can: text, video; got run" in err
+        )
 
     def test_the_head_when_it_is_kept(self, volano, table, tmp_path, head_wins):
         code, out, err = volano("train", "text", table, "--classify", "--out", "run", "--json")

@@ -59,7 +59,10 @@ def test_the_plan_of_another_run(call):
     ("arguments", "message"),
     [
         (["--plan", "nowhere.json"], "plan's file must be readable"),
-        (["--no-plan", "--budget", "1GiB"], "--no-plan is plain eager PyTorch"),
+        (
+            ["--no-plan", "--budget", "1GiB"],
+            "--no-plan, which is plain eager PyTorch, must come without",
+        ),
         (["--budget", "much"], "amount of memory"),
         (["--forbid", "speed=1"], "knobs"),
         (["--forbid", "precision"], "KNOB=VALUE|knob=value"),

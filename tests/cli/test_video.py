@@ -200,7 +200,7 @@ class TestTrain:
             ),
             (["--minutes", "0"], "--minutes must be a number above 0"),
             (["--frames", "3"], "--frames must be a whole number from 4 to 64 frames; got 3"),
-            (["--fps", "10"], "--image-size, --fps and --fit are for decoded clips"),
+            (["--fps", "10"], "--image-size, --fps and --fit must come with clips of your own"),
             (["--fps", "0.05"], "--fps must be a number from 0.1 to 240 frames a second; got 0.05"),
             (["--network", "lstm"], "--network must be one of unet, transformer; got 'lstm'"),
             (["--flip", "maybe"], "--flip must be one of auto, yes, no"),
@@ -564,7 +564,7 @@ class TestGenerate:
         shutil.copytree(OF_IMAGES, "digits")
         code, _, err = volano("generate", "digits")
         assert code == 2
-        assert "generate is for runs of the applications that can: " in err
+        assert "A run to generate from must be of an application that can: " in err
         code, _, err = volano("generate", "nowhere")
         assert code == 2
         assert "A run's folder must hold run.json" in err

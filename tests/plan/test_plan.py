@@ -105,7 +105,7 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(PlanError, match="must hold JSON"):
         Plan.load(tmp_path / "bad.json")
-    with pytest.raises(PlanError, match="knobs are"):
+    with pytest.raises(PlanError, match="knob must be one of"):
         Plan.baseline().pin(turbo=True)
 
 

@@ -132,7 +132,8 @@ def test_a_study_of_that_name_with_another_space_is_refused_by_parameter(tmp_pat
 def test_a_pruner_that_is_asked_trial_by_trial_is_refused(tmp_path, pruner):
     study = optuna.create_study(pruner=pruner)
     with pytest.raises(
-        UsageError, match=f"answers by who was asked before; got {type(pruner).__name__}.*NopPruner"
+        UsageError,
+        match=f"rank all trials of a cohort at once; got {type(pruner).__name__}.*NopPruner",
     ):
         run(tmp_path / "s", storage=study)
 

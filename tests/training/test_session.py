@@ -123,7 +123,7 @@ def test_a_state_of_another_task_is_refused_with_what_changed(make_task, tmp_pat
 def test_a_state_in_another_order_of_the_data_is_refused(make_task, tmp_path):
     made = session(make_task())
     state = {**made.state_dict(), "order_version": 99}
-    with pytest.raises(CheckpointError, match="visits examples in order version"):
+    with pytest.raises(CheckpointError, match="order of examples must be of version"):
         made.load_state_dict(state, made.description, tmp_path)
 
 

@@ -122,7 +122,9 @@ def _check_on(
     """Raises UsageError for what does not go with a device that is not here."""
     if nodes is not None and not (on is not None and names_cluster(on)):
         raise UsageError(
-            "`nodes` is for many devices", got=f"`on` {on}", remedy="Write on='H100 x 64'"
+            "`nodes` must come with many devices in `on`",
+            got=f"`on` {on}",
+            remedy="Write on='H100 x 64'",
         )
     if on is None:
         return

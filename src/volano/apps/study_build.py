@@ -239,7 +239,7 @@ def _build_of(source: Mapping[str, Any], folder: Path | None) -> Callable[[Any],
             kind, source["dials"], SearchSpace.from_json(source["space"]), source["num_steps"]
         )
     raise UsageError(
-        "A study's build function must be one that can be made again",
+        "A study's trials must be made from a build function that can be found again",
         got="a study that was started from Python with a function",
         remedy='Give `build`, the function or "module:build"',
     )
@@ -287,7 +287,8 @@ def task_of_trial(
     if epochs is not None:
         if not isinstance(made, ApplicationBuild):
             raise UsageError(
-                "`epochs` is for studies of the applications", got="a build function of your own"
+                "`epochs` must come with a study of an application",
+                got="a build function of your own",
             )
         made = made.lengthened(epochs)
     try:

@@ -195,7 +195,7 @@ def _model_that_can(verb: str, run: Path, device: str | None, code: str | None, 
         own = [word for name, word in words.items() if hasattr(model, name)]
         own += ["generate"] if model.generate_options is not None else []
         raise UsageError(
-            f"{verb} is for runs of the applications that can: {able}",
+            f"A run to {verb} must be of an application that can: {able}",
             got=str(run),
             remedy=f"This run can: {', '.join(f'volano {word}' for word in own)}",
         )

@@ -222,7 +222,9 @@ def _explain(
     )  # fmt: skip
     if not isinstance(found, ClusterExplanation):
         if job is not None:
-            raise UsageError("`job` is for many devices", got=f"{job} without on='H100 x 64'")
+            raise UsageError(
+                "`job` must come with many devices in `on`", got=f"{job} without on='H100 x 64'"
+            )
         return show_explanation(found, as_json=json)
     command = train_command(what, options, found)
     return show_cluster(found, command, job, as_json=json)

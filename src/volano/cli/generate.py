@@ -95,7 +95,7 @@ def _load(run: Path, device: str | None, trust: bool, asked: dict[str, Any]) -> 
     model = load(folder, device or getattr(application, "generate_device", None), trust=trust)
     if model.generate_options is None:
         raise UsageError(
-            "generate is for runs of the applications that can: text, video", got=str(run)
+            "A run to generate from must be of an application that can: text, video", got=str(run)
         )
     check_names(asked, model.generate_options.given_names(), f"what {run} can generate")
     return model

@@ -163,13 +163,14 @@ def _foreseen(error: BaseException) -> VolanoError | None:
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return RunError(
-            "The system must allow it", got=": ".join([*names, error.strerror or str(error)])
+            "The file or the device must be accessible",
+            got=": ".join([*names, error.strerror or str(error)]),
         )
     if isinstance(error, UnicodeError):
-        return RunError("Text must be valid in its encoding", got=str(error))
+        return RunError("Text must be readable in its encoding, usually UTF-8", got=str(error))
     if _is_lack_of_memory(error):
         got = str(error).partition("\n")[0] or "too little"
-        return RunError("The memory of the machine must suffice", got=got)
+        return RunError("There must be enough memory on this machine", got=got)
     return None
 
 

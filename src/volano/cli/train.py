@@ -294,7 +294,8 @@ def _planning(values: dict[str, Any]) -> dict[str, Any]:
         return {**given(values, ("plan",)), **planning(values)}
     if values["plan"] is not None or values["budget"] is not None or values["forbid"]:
         raise UsageError(
-            "--no-plan is plain eager PyTorch", got="it together with --plan, --budget or --forbid"
+            "--no-plan, which is plain eager PyTorch, must come without knobs and limits of a plan",
+            got="it together with --plan, --budget or --forbid",
         )
     from volano.device import Device
     from volano.plan import Plan

@@ -159,7 +159,8 @@ def run_here(function: Callable[..., Any], *args: Any) -> Any:
 
 def _failure(reason: str) -> IsolatedError:
     return IsolatedError(
-        "A function in a process of its own must give an answer", got=reason[:_LONGEST_REASON]
+        "A function that runs in a process of its own must return a result",
+        got=reason[:_LONGEST_REASON],
     )
 
 

@@ -120,7 +120,7 @@ def why_not_repeatable(error: RuntimeError) -> PlanError | None:
         )
     if _WORKSPACES in str(error):
         return PlanError(
-            f"{_WORKSPACES} must be set before the first product of a deterministic process",
+            f"{_WORKSPACES} must be set before the first matrix product of a deterministic process",
             got="a process that multiplied matrices on the device before",
             remedy=f"Set {_WORKSPACES}={_REPEATABLE[0]} in its environment when it is started",
         )

@@ -90,7 +90,7 @@ def set_of(loader: Any, *, is_training: bool) -> dict[str, Any]:
     if not is_usual or sampler.replacement:
         kind = type(batches if sampler is None else sampler).__name__
         raise TaskError(
-            "A Task goes through its examples in a shuffled order of its own",
+            "A loader must shuffle: a Task has an order of its own, which is shuffled",
             got=f"a loader with a {kind}",
             remedy="Make the loader with shuffle=True, or keep the loop of yours with volano run",
         )

@@ -54,7 +54,7 @@ def from_lightning(
     name = type(module).__name__
     if not module.automatic_optimization:
         raise TaskError(
-            "A Task makes the optimizer steps itself",
+            "A module must leave the optimizer steps to the loop around it",
             got=f"{name} with manual optimization, automatic_optimization=False",
             remedy="Keep the loop of yours, with volano run",
         )
@@ -172,7 +172,10 @@ def _loaders(data: Any, lightning: Any, leave_out: Collection[str]) -> tuple[Any
         return data.train_dataloader(), data.val_dataloader() if has_valid else None
     if isinstance(data, tuple | list):
         if len(data) != 2:
-            raise TaskError("Loaders must be one, or a pair", got=f"{len(data)} of them")
+            raise TaskError(
+                "Data must be a loader to train on, or a pair of it and one to validate on",
+                got=f"{len(data)} of them",
+            )
         return data[0], data[1]
     return data, None
 
@@ -193,7 +196,7 @@ def _configured(module: Any) -> tuple[torch.optim.Optimizer, dict[str, Any] | No
     optimizers = list(found) if isinstance(found, list | tuple) else [found]
     if len(optimizers) != 1 or not isinstance(optimizers[0], torch.optim.Optimizer):
         raise TaskError(
-            "A Task has one optimizer",
+            "A module must have one optimizer",
             got=f"{len(optimizers)} from {type(module).__name__}.configure_optimizers",
             remedy="Keep the loop of yours, with volano run",
         )

@@ -53,7 +53,8 @@ def from_trainer(trainer: Any, *, leave_out: Collection[str] = (), **options: An
     for name, neutral in _NEUTRAL.items():
         if getattr(arguments, name, neutral) not in (neutral, None):
             raise TaskError(
-                "A Task has no such setting", got=f"{name}={getattr(arguments, name)!r}"
+                "The arguments of a Trainer must have a counterpart in a Task",
+                got=f"{name}={getattr(arguments, name)!r}",
             )
     data = set_of(trainer.get_train_dataloader(), is_training=True)
     parts = arguments.gradient_accumulation_steps

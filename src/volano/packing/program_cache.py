@@ -11,7 +11,7 @@ from volano.packing.member import MemberState
 from volano.packing.program.program import Structure
 from volano.packing.structure.grouping import TaskGroup, groups_of
 
-Key = tuple[Any, ...]
+ProgramKey = tuple[Any, ...]
 # Compiling takes 6 to 14 s (docs/log.md, "Packs"): batches of other lengths than the first ones run
 # their graphs as traced.
 _MOST_COMPILED = 2
@@ -32,8 +32,8 @@ class ProgramCache:
         self._first = first
         self._varying = group.varying
         self.structure = Structure(group.varying, first.model, device, precision)
-        self.programs: dict[Key, Any] = {}
-        self._compiled_for: set[Key] = set()
+        self.programs: dict[ProgramKey, Any] = {}
+        self._compiled_for: set[ProgramKey] = set()
         # The choices by the number of members; of type
         # :class:`volano.packing.choose_engine.EngineChoice`.
         self.choices: dict[int, Any] = {}
@@ -80,14 +80,14 @@ class ProgramCache:
             on_notice(text)
         self._was_told = True
 
-    def is_worth_compiling(self, shape: Key) -> bool:
+    def is_worth_compiling(self, shape: ProgramKey) -> bool:
         """Checks whether programs for batches of a shape are compiled: those of the first shapes
         are."""
         if len(self._compiled_for) < _MOST_COMPILED:
             self._compiled_for.add(shape)
         return shape in self._compiled_for
 
-    def program(self, key: Key, make: Callable[[], Any]) -> Any:
+    def program(self, key: ProgramKey, make: Callable[[], Any]) -> Any:
         """Returns the program of a key, made once."""
         if key not in self.programs:
             self.programs[key] = make()

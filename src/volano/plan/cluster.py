@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from volano.plan.explanation import Verdict
+from volano.plan.explanation import MemoryVerdict
 from volano.plan.plan import Plan
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 
@@ -34,7 +34,7 @@ class ClusterCandidate:
     time: TimePrediction
     exchanges: float
     memory: MemoryPrediction
-    verdict: Verdict
+    verdict: MemoryVerdict
     examples_per_second: float
     tokens_per_second: float | None
     device_hours: float
@@ -98,7 +98,7 @@ class ClusterExplanation:
         return self.candidates[0]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> MemoryVerdict:
         """The verdict on :attr:`best`."""
         return self.best.verdict
 

@@ -18,7 +18,7 @@ from volano.plan.plan import Plan, Semantics, semantics_of
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 
 SCHEMA_VERSION = 1
-Verdict = Literal["FITS", "NO", "UNCERTAIN"]
+MemoryVerdict = Literal["FITS", "NO", "UNCERTAIN"]
 # chosen; slower: measured or predicted to be; struck: rejected, because the guard found other
 # numbers; failed: it does not run; memory: it does not fit; untried: planning had no time left for
 # it.
@@ -76,7 +76,7 @@ class Candidate:
     filling: float = 0.0
     total: float | None = None
     memory_bytes: int | None = None
-    verdict: Verdict | None = None
+    verdict: MemoryVerdict | None = None
     parity: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -145,7 +145,7 @@ class Explanation:
     num_examples: int
     seconds: Mapping[str, float | None]
     planning_seconds: float
-    verdict: Verdict | None
+    verdict: MemoryVerdict | None
     budget: int | None
     memory: MemoryPrediction | None
     time: TimePrediction | None
@@ -283,7 +283,7 @@ def _check_types(value: Any) -> None:
         found = getattr(value, field_.name)
         if not _is_of(found, hints[field_.name]):
             raise PlanError(
-                f"{field_.name} of an explanation is {field_.type}",
+                f"{field_.name} of an explanation must be {field_.type}",
                 got=f"{type(found).__name__} {str(found)[:200]}",
             )
 

@@ -281,7 +281,9 @@ class Plan:
         known = {knob.name for knob in dataclasses.fields(self)}
         for name in knobs:
             if name not in known:
-                raise PlanError(f"A plan's knobs are {', '.join(sorted(known))}", got=repr(name))
+                raise PlanError(
+                    f"A plan's knob must be one of {', '.join(sorted(known))}", got=repr(name)
+                )
         return dataclasses.replace(self, **knobs)
 
     def changes(self, other: Plan) -> dict[str, tuple[Any, Any]]:
@@ -378,7 +380,10 @@ def declaration_of(name: str) -> Mapping[str, Any]:
     for declared in dataclasses.fields(Plan):
         if declared.name == name:
             return declared.metadata
-    raise PlanError("A knob must be a field of Plan", got=repr(name))
+    raise PlanError(
+        f"A plan's knob must be one of {', '.join(knob.name for knob in dataclasses.fields(Plan))}",
+        got=repr(name),
+    )
 
 
 def semantics_of(name: str) -> Semantics:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Phase = Literal["forward", "backward", "optimizer"]
+PhaseName = Literal["forward", "backward", "optimizer"]
 Kind = Literal[
     "matmul",
     "convolution",
@@ -47,7 +47,7 @@ class Operation:
     """
 
     name: str
-    phase: Phase
+    phase: PhaseName
     kind: Kind
     dtype: str
     flops: int

@@ -13,7 +13,7 @@ from volano.device import describe_machine
 from volano.device.isolated import IsolatedError
 from volano.errors import reason_of
 from volano.plan import Plan, knobs_with
-from volano.plan.explanation import Verdict
+from volano.plan.explanation import MemoryVerdict
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 from volano.planner.memory.predict import (
     Prediction,
@@ -22,7 +22,7 @@ from volano.planner.memory.predict import (
     trace_each,
     verdict,
 )
-from volano.planner.memory.trace_step import Target, TracedStep
+from volano.planner.memory.trace_step import TracedStep, TraceTarget
 from volano.planner.task_profile import TaskProfile
 from volano.planner.time.calibration import Calibration
 from volano.planner.time.compile_time import CompileTime
@@ -71,7 +71,7 @@ class CostModel:
         self.budget = budget if budget is not None else profile.device.free_bytes()
         self.is_asked = self.looks_into_compiled = self.is_tight
         self.notices: list[str] = []
-        self._target: Target = "cpu" if profile.device.is_cpu else "accelerator"
+        self._target: TraceTarget = "cpu" if profile.device.is_cpu else "accelerator"
         self._captures: dict[tuple[object, ...], TracedStep | None] = {}
         self._times: dict[Plan, TimePrediction | None] = {}
         self._is_here = rates is None
@@ -108,7 +108,7 @@ class CostModel:
         prediction = self._captured(plan) if self._is_looked_into(plan) else None
         return None if prediction is None else prediction.memory
 
-    def verdict(self, plan: Plan) -> Verdict | None:
+    def verdict(self, plan: Plan) -> MemoryVerdict | None:
         """Returns whether the plan fits the budget; None if that is not known."""
         prediction = self._captured(plan) if self._is_looked_into(plan) else None
         if prediction is None or self.budget is None:

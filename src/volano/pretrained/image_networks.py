@@ -105,7 +105,7 @@ def check_model(reference: NetworkReference, text: str, model: str | None) -> No
     if (reference.kind == "weights") != (model is not None):
         raise UsageError(
             "A file of weights must come with `model`, the module:function of its network, and "
-            "nothing else may",
+            "`model` with such a file",
             got=f"`from_` {text}" + ("" if model is None else f" and `model` {model}"),
         )
 

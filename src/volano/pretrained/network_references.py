@@ -43,7 +43,7 @@ class NetworkReference:
         path = _expanded(text)
         if (path / "study.json").is_file():
             raise UsageError(
-                "A trial of a study is trained without naming an application",
+                "A study to train a trial of must be named without an application",
                 got=f"the study {text} as a pretrained network",
                 remedy=f"volano train --from {quoted(text)}",
             )

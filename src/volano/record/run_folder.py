@@ -429,5 +429,7 @@ def _fresh(parent: Path, name: str) -> Path:
         if not path.exists():
             return path
     raise UsageError(
-        "A run must find a free name", got=str(parent / name), remedy="Name one with `out`"
+        "A new run must get a folder that does not exist yet",
+        got=f"{parent / name}-..., and 98 more",
+        remedy="Name one with `out`",
     )

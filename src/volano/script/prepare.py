@@ -308,7 +308,7 @@ def _task_of(
     """Returns the Task of which copies are trained while a plan is looked for."""
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         raise UsageError(
-            "A plan is looked for with loaders of a map-style dataset with a batch size",
+            "A loader must have a map-style dataset and a batch size for a plan to be found",
             got=f"a loader of {type(loader.dataset).__name__}, batch_size={loader.batch_size}",
             remedy="Give `plan`, volano.ScriptPlan(...)",
         )

@@ -316,7 +316,7 @@ def _file_of_module(name: str) -> Path:
         if _is_there(path, Path.is_file):
             return path
     raise UsageError(
-        "A module's plan is remembered if its code lies in the current folder",
+        "A module's code must lie in the current folder for its plan to be remembered",
         got=f"no {name.replace('.', '/')}.py here",
         remedy="Run from the folder in which it lies, or give --plan FILE",
     )

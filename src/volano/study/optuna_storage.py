@@ -197,9 +197,8 @@ def check_pruner(pruner: Any) -> None:
     """Raises UsageError for a pruner that would be asked trial by trial."""
     if not isinstance(pruner, optuna.pruners.NopPruner):
         raise UsageError(
-            "The rungs prune: they rank all members of a cohort at once, while a pruner of "
-            "Optuna's is asked trial by "
-            "trial and answers by who was asked before",
+            "An Optuna study must be without a pruner of its own: here the rungs prune, which rank "
+            "all trials of a cohort at once",
             got=type(pruner).__name__,
             remedy="Make the Optuna study with pruner=optuna.pruners.NopPruner(); set `eta` and "
             "`rungs` instead",

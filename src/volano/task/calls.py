@@ -46,7 +46,7 @@ def make_model(task: Task) -> nn.Module:
     with called("model"):
         model = task.model()
     if not isinstance(model, nn.Module):
-        raise TaskError("model() returns an nn.Module", got=type(model).__name__)
+        raise TaskError("model() must return an nn.Module", got=type(model).__name__)
     _check_parameters(model)
     _check_fresh(model)
     # As every training loop does: a factory may give a whole model in evaluation mode, and a

@@ -300,7 +300,7 @@ class Session:
         self.check_same_task(state["task_digest"], description)
         if state["order_version"] != ORDER_VERSION:
             raise CheckpointError(
-                f"This version of Volano visits examples in order version {ORDER_VERSION}",
+                f"A checkpoint's order of examples must be of version {ORDER_VERSION}",
                 got=state["order_version"],
             )
         state = shards.put_back(state, folder, self.state.template)
@@ -379,7 +379,7 @@ def check_plan(task: Task, plan: Plan) -> None:
     for name, (value, _) in plan.changes(plan.plain).items():
         if SEMANTICS.index(semantics_of(name)) > limit:
             raise PlanError(
-                f"The task's tolerance is {task.tolerance!r}",
+                f"A plan's knobs must keep to the task's tolerance, {task.tolerance!r}",
                 got=f"{name}={value!r}, which is of class {semantics_of(name)!r}",
                 remedy="Widen the task's tolerance, or do not pin it",
             )

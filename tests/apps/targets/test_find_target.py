@@ -57,5 +57,5 @@ def test_classes_are_what_is_not_known_yet():
     ],
 )
 def test_what_others_wrote_is_checked(value):
-    with pytest.raises(CheckpointError, match="must be classes, labels or numbers"):
+    with pytest.raises(CheckpointError, match="must describe its target: classes"):
         target_of_run(("a", "b"), value)

@@ -63,8 +63,8 @@ def test_as_json(volano):
     ("arguments", "message"),
     [
         (["--on", "H100 x 64", "--job", "pbs"], "`--job` must be one of slurm, ray|must be one of"),
-        (["--on", "H100", "--nodes", "2"], "is for many devices"),
-        (["--on", "H100", "--job", "ray"], "is for many devices"),
+        (["--on", "H100", "--nodes", "2"], "must come with many devices"),
+        (["--on", "H100", "--job", "ray"], "must come with many devices"),
         (["--on", "H100 x 24"], "must divide the batch"),
     ],
 )

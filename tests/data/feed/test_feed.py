@@ -154,7 +154,7 @@ class TestResidence:
         )
 
     def test_a_plan_that_asks_for_the_impossible_is_refused(self):
-        with pytest.raises(PlanError, match="resident feed needs data in tensors"):
+        with pytest.raises(PlanError, match="resident feed the data must be tensors"):
             run(Computed(), feed="resident")
 
 
@@ -165,7 +165,7 @@ def test_an_error_in_a_worker_is_one_message():
 
     with pytest.raises(
         DataError,
-        match=r"\A(?!.*Traceback)The examples of a batch must be equal enough to be collated",
+        match=r"\A(?!.*Traceback)The examples of a batch must have the same structure and shapes",
     ):
         run(Ragged(), workers=1)
 

@@ -69,6 +69,6 @@ def target_of_run(names: Sequence[str], value: Mapping[str, Any] | None) -> Targ
         return Numbers(**common, means=means, deviations=deviations)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            "The target of a run must be classes, labels or numbers, the last with their figures",
+            "A run must describe its target: classes, labels, or numbers with means and deviations",
             got=error,
         ) from error

@@ -72,7 +72,7 @@ class VideoOptions(ClipOptions):
             )
         if self.path is None and (self.image_size, self.fps, self.fit) != (None, None, "cut"):
             raise UsageError(
-                "`image_size`, `fps` and `fit` are for decoded clips only",
+                "`image_size`, `fps` and `fit` must come with clips of your own, which are decoded",
                 got="one with the embedded sample",
             )
 

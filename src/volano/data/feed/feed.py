@@ -273,7 +273,7 @@ def make_feed(
         rows = rows_of(data)
         if not possible or rows is None:
             raise PlanError(
-                "A resident feed needs data in tensors that fit",
+                "For a resident feed the data must be tensors that fit into the device's memory",
                 got=reason,
                 remedy="Pin `feed` to ring",
             )

@@ -170,7 +170,7 @@ class Fetcher:
             _raise_if_memory_ran_out(error)
             ids = ", ".join(map(str, key.indices[:8].tolist()))
             raise DataError(
-                "The examples of a batch must be equal enough to be collated",
+                "The examples of a batch must have the same structure and shapes to be collated",
                 got=f"{type(error).__name__}: {error} (examples "
                 f"{ids}{', ...' if len(key.indices) > 8 else ''})",
                 remedy="Make them equal in shape, or give the task a `collate` function of its own",

@@ -22,7 +22,7 @@ from volano.packing.pack_feed import PackBatch, copy_of, shape_of
 from volano.packing.program.program import Graph, Inputs, NoOtherDraws, numbers_as_tensors
 from volano.packing.program.random_draws import Draws, is_dropout_fused
 from volano.packing.program.stack import Stack, StackedEma
-from volano.packing.program_cache import Key, ProgramCache
+from volano.packing.program_cache import ProgramCache, ProgramKey
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.task import Batch, tensors_of
@@ -197,8 +197,8 @@ class Stacked(Engine):
         is_flat = why_not_flat(solos) is None and self._is_flat_sooner()
         self._update = StackedUpdate(solos, self._stack.parameters) if is_flat else None
         # Made for these members: draws hold their numbers, programs are of their count.
-        self._draws: dict[Key, Draws] = {}
-        self._programs: dict[Key, Any] = {}
+        self._draws: dict[ProgramKey, Draws] = {}
+        self._programs: dict[ProgramKey, Any] = {}
 
     def _inputs(
         self, stack: Stack, batch: Batch, seeds: Sequence[int], *, is_shared: bool, training: bool
@@ -222,7 +222,7 @@ class Stacked(Engine):
             draws.fill(seeds)
         return inputs._replace(noise=draws.tensors)
 
-    def _program(self, key: Key, make: Callable[[], Any]) -> Any:
+    def _program(self, key: ProgramKey, make: Callable[[], Any]) -> Any:
         """Returns the program of a key, made once for all packs of this size of the family."""
         if key not in self._programs:
             is_evaluation = key[0] == "evaluation"
@@ -241,7 +241,9 @@ class Stacked(Engine):
         """Returns the graph of a training step as it is run; the first of ``given`` are inputs."""
         return self._graph(function, *given)
 
-    def _whole_step(self, key: Key, inputs: Inputs, vectors: Tensor) -> Callable[..., Tensor]:
+    def _whole_step(
+        self, key: ProgramKey, inputs: Inputs, vectors: Tensor
+    ) -> Callable[..., Tensor]:
         update = self._update
         assert update is not None
 
@@ -271,8 +273,8 @@ class Stacked(Engine):
 
     def _each_augmented(self, batch: PackBatch) -> PackBatch:
         names = [name for name in self._family.structure.names if name.startswith("augment")]
-        distinct: dict[Key, Batch] = {}
-        keys: list[Key] = []
+        distinct: dict[ProgramKey, Batch] = {}
+        keys: list[ProgramKey] = []
         for slot, solo in enumerate(self.solos):
             seed = seed_of_augmentation(solo.task, solo.step)
             # Members with the same batch, seed and numbers share one augmented batch.

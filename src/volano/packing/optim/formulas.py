@@ -18,8 +18,8 @@ from torch import Tensor
 from volano.training.optim.muon import learning_rate_factor, orthogonalize
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
-Options = Mapping[str, Vector]  # name -> [K]
-Rows = Mapping[str, Tensor]  # name -> [K, 1, ...]
+VectorOptions = Mapping[str, Vector]  # name -> [K]
+StackedRows = Mapping[str, Tensor]  # name -> [K, 1, ...]
 State = tuple[Tensor, ...]
 Fixed = Mapping[str, Any]
 Updated = tuple[Tensor, State]
@@ -39,26 +39,26 @@ class Formula:
     """
 
     state: tuple[str, ...]
-    rows: Callable[[Options, Vector, Vector], dict[str, Vector]]
-    update: Callable[[Tensor, Tensor, State, Rows, Fixed], Updated]
+    rows: Callable[[VectorOptions, Vector, Vector], dict[str, Vector]]
+    update: Callable[[Tensor, Tensor, State, StackedRows, Fixed], Updated]
     fixed: tuple[str, ...] = ()
 
 
-def _sgd_rows(options: Options, rates: Vector, done: Vector) -> dict[str, Vector]:
+def _sgd_rows(options: VectorOptions, rates: Vector, done: Vector) -> dict[str, Vector]:
     momentum = options["momentum"]
     # The first buffer is the gradient itself; without momentum there is no dampening.
     new = np.where((done == 0) | (momentum == 0), 1.0, 1.0 - options["dampening"])
     return {"rate": rates, "decay": options["weight_decay"], "momentum": momentum, "new": new}
 
 
-def _sgd(p: Tensor, gradient: Tensor, state: State, row: Rows, fixed: Fixed) -> Updated:
+def _sgd(p: Tensor, gradient: Tensor, state: State, row: StackedRows, fixed: Fixed) -> Updated:
     gradient = gradient + row["decay"] * p
     buffer = row["momentum"] * state[0] + row["new"] * gradient
     step = gradient + row["momentum"] * buffer if fixed["nesterov"] else buffer
     return p - row["rate"] * step, (buffer,)
 
 
-def _adam_rows(options: Options, rates: Vector, done: Vector) -> dict[str, Vector]:
+def _adam_rows(options: VectorOptions, rates: Vector, done: Vector) -> dict[str, Vector]:
     first, second = options["beta1"], options["beta2"]
     return {
         "rate": rates / (1.0 - first ** (done + 1.0)),
@@ -72,21 +72,21 @@ def _adam_rows(options: Options, rates: Vector, done: Vector) -> dict[str, Vecto
     }
 
 
-def _adam(p: Tensor, gradient: Tensor, state: State, row: Rows, _: Fixed) -> Updated:
+def _adam(p: Tensor, gradient: Tensor, state: State, row: StackedRows, _: Fixed) -> Updated:
     return _adaptive(p, gradient + row["decay"] * p, state, row)
 
 
-def _adamw(p: Tensor, gradient: Tensor, state: State, row: Rows, _: Fixed) -> Updated:
+def _adamw(p: Tensor, gradient: Tensor, state: State, row: StackedRows, _: Fixed) -> Updated:
     return _adaptive(p * row["keep"], gradient, state, row)
 
 
-def _adaptive(p: Tensor, gradient: Tensor, state: State, row: Rows) -> Updated:
+def _adaptive(p: Tensor, gradient: Tensor, state: State, row: StackedRows) -> Updated:
     mean = state[0] + row["new1"] * (gradient - state[0])
     square = row["beta2"] * state[1] + row["new2"] * (gradient * gradient)
     return p - row["rate"] * mean / (square.sqrt() / row["root"] + row["eps"]), (mean, square)
 
 
-def _muon_rows(options: Options, rates: Vector, _: Vector) -> dict[str, Vector]:
+def _muon_rows(options: VectorOptions, rates: Vector, _: Vector) -> dict[str, Vector]:
     momentum = options["momentum"]
     return {
         "rate": rates,
@@ -96,7 +96,7 @@ def _muon_rows(options: Options, rates: Vector, _: Vector) -> dict[str, Vector]:
     }
 
 
-def _muon(p: Tensor, gradient: Tensor, state: State, row: Rows, fixed: Fixed) -> Updated:
+def _muon(p: Tensor, gradient: Tensor, state: State, row: StackedRows, fixed: Fixed) -> Updated:
     """Updates by Muon: see :mod:`volano.training.optim.muon`; K matrices are made orthogonal in one
     batched product."""
     buffer = state[0] + row["new"] * (gradient - state[0])

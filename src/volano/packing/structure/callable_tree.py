@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from volano.record.format import short
 
-Step = tuple[str, Any]  # the kind of place within its parent, and its name there
-Path = tuple[Step, ...]
-Parts = list[tuple[Step, Any]]  # the values to which a value leads, by their places
+TreeStep = tuple[str, Any]  # the kind of place within its parent, and its name there
+Path = tuple[TreeStep, ...]
+Parts = list[tuple[TreeStep, Any]]  # the values to which a value leads, by their places
 
 _PLAIN = frozenset(
     {bool, int, complex, str, bytes, range, slice, type(None), type(...), torch.dtype,
@@ -184,7 +184,7 @@ def with_numbers(value: Any, numbers: Mapping[Path, Any], path: Path = ()) -> An
     return new
 
 
-def _named(kind: str, inside: Mapping[Step, Any]) -> dict[Any, Any]:
+def _named(kind: str, inside: Mapping[TreeStep, Any]) -> dict[Any, Any]:
     return {name: item for (own, name), item in inside.items() if own == kind}
 
 
@@ -197,7 +197,7 @@ def shell_of(value: types.FunctionType) -> types.FunctionType:
     return new
 
 
-def filled(shell: types.FunctionType, inside: Mapping[Step, Any]) -> types.FunctionType:
+def filled(shell: types.FunctionType, inside: Mapping[TreeStep, Any]) -> types.FunctionType:
     """Fills a function of :func:`shell_of` with its parts, and returns it."""
     for cell, item in zip(shell.__closure__ or (), _named("cell", inside).values(), strict=True):
         cell.cell_contents = item
@@ -307,7 +307,7 @@ class Comparison:
                 self.values((*path, step), mine, others, exact=is_exact)
             self._open.discard(id(one))
 
-    def _parts(self, path: Path, one: Any, other: Any) -> list[tuple[Step, Any, Any]]:
+    def _parts(self, path: Path, one: Any, other: Any) -> list[tuple[TreeStep, Any, Any]]:
         """Returns what two values of one class lead to; nothing after a difference of their own."""
         if _class_of(one) is not _class_of(other):
             name, its = type(one).__qualname__, type(other).__qualname__

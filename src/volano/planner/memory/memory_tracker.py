@@ -33,7 +33,7 @@ from volano.device.torch_private import (
     tree_iter,
 )
 from volano.errors import ObjectiveError
-from volano.plan.prediction import CATEGORIES, Operation, Phase
+from volano.plan.prediction import CATEGORIES, Operation, PhaseName
 from volano.planner.time.operations import describe_operation, is_computation
 
 READS_A_VALUE = (
@@ -47,7 +47,7 @@ class _Storage:
     """A storage, from its first sight to its end. ``category`` is None until it is declared."""
 
     num_bytes: int
-    born: Phase
+    born: PhaseName
     category: str | None = None
     outlives_forward: bool = False
     is_on_host: bool = False
@@ -102,7 +102,7 @@ class MemoryTracker(TorchDispatchMode):
         # operation's number).
         self._initial: list[tuple[_Storage, int]] = []
         self._events: list[tuple[_Storage, int, int]] = []
-        self._names: list[tuple[str, str, Phase]] = []
+        self._names: list[tuple[str, str, PhaseName]] = []
         self._counts: list[Counter[Operation]] = [Counter()]
         self._in_objective = False
         self._seen_backward = False
@@ -174,7 +174,7 @@ class MemoryTracker(TorchDispatchMode):
         self.passes = self.kept = 0
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> PhaseName:
         """The phase of what is computed now."""
         if current_graph_task_id() != -1:
             return "backward"
@@ -285,7 +285,7 @@ class MemoryTracker(TorchDispatchMode):
                 for part in _parts(value):
                     self._see(part)
 
-    def _note_workspace(self, held: int, phase: Phase) -> None:
+    def _note_workspace(self, held: int, phase: PhaseName) -> None:
         storage = _Storage(self._rounded(held), phase, "temporaries")
         self._note(storage, storage.num_bytes)
         self._note(storage, -storage.num_bytes)
@@ -365,7 +365,7 @@ class _ModuleNames:
         self._stack = [""]
         self._mark()
 
-    def current(self, phase: Phase) -> str:
+    def current(self, phase: PhaseName) -> str:
         if phase == "forward":
             return self._stack[-1]
         node = current_autograd_node() if phase == "backward" else None

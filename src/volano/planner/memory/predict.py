@@ -17,12 +17,17 @@ from volano.device.isolated import IsolatedError, run_here, run_isolated_each
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import load_compiler, load_dynamo
 from volano.plan import Plan
-from volano.plan.explanation import Verdict
+from volano.plan.explanation import MemoryVerdict
 from volano.plan.prediction import CATEGORIES, MemoryPrediction, Operation
 from volano.planner.memory.compiled import Interval, interval
 from volano.planner.memory.cpu_workspace import reserve_on_cpu, workspace_on_cpu
 from volano.planner.memory.memory_tracker import MemoryTracker
-from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Target, TracedStep, capture
+from volano.planner.memory.trace_step import (
+    ACCELERATOR_GRANULARITY,
+    TracedStep,
+    TraceTarget,
+    capture,
+)
 from volano.task import Batch, Task, num_bytes, tensors_of
 from volano.training import Session, throwaway_settings
 
@@ -50,14 +55,14 @@ class Prediction:
     memory: MemoryPrediction
     operations: tuple[Operation, ...] = field(repr=False, default=())
     has_randomness: bool | None = None
-    target: Target = "cpu"
+    target: TraceTarget = "cpu"
 
 
 def predict_memory(
     task: Task,
     plan: Plan,
     *,
-    target: Target = "cpu",
+    target: TraceTarget = "cpu",
     batch: Batch | None = None,
     timeout: float = _TIMEOUT,
 ) -> Prediction:
@@ -86,7 +91,7 @@ def trace_each(
     task: Task,
     plans: Sequence[Plan],
     *,
-    target: Target = "cpu",
+    target: TraceTarget = "cpu",
     batch: Batch | None = None,
     timeout: float = _TIMEOUT,
 ) -> list[TracedStep | IsolatedError]:
@@ -98,7 +103,7 @@ def trace_each(
     return _aside(functions, timeout)
 
 
-def prediction_of(traced: TracedStep, plan: Plan, target: Target) -> Prediction:
+def prediction_of(traced: TracedStep, plan: Plan, target: TraceTarget) -> Prediction:
     """Returns the prediction that follows from a traced step."""
     return Prediction(
         memory=_bounded(traced, plan, target),
@@ -142,7 +147,7 @@ def _here(function: Callable[[], Any]) -> Any:
         return error
 
 
-def _bounded(captured: TracedStep, plan: Plan, target: Target) -> MemoryPrediction:
+def _bounded(captured: TracedStep, plan: Plan, target: TraceTarget) -> MemoryPrediction:
     found = Interval(lower=captured.peak, point=captured.peak, upper=captured.peak)
     if plan.compile:
         found = interval(captured.kept, captured.peak, plan.activation_budget)
@@ -340,7 +345,7 @@ def needed_bytes(prediction: Prediction) -> int:
     return int((prediction.memory.upper * _FRAGMENTATION[target] + _BESIDE[target]) / _SHARE) + 1
 
 
-def verdict(prediction: Prediction, budget: int) -> Verdict:
+def verdict(prediction: Prediction, budget: int) -> MemoryVerdict:
     """Returns whether a step fits a budget of bytes: ``"FITS"`` if it certainly does with a
     twentieth left, ``"NO"`` if it certainly does not."""
     if needed_bytes(prediction) <= budget:

@@ -47,7 +47,7 @@ from volano.training.step import Step
 
 # As in training/memory/offload.py: a smaller tensor takes longer to send than it frees memory.
 LEAST_SENT_BYTES = 4096
-Target = Literal["cpu", "accelerator"]
+TraceTarget = Literal["cpu", "accelerator"]
 # The granularity of torch's caching allocators, which round every block up (c10's kMinBlockSize).
 ACCELERATOR_GRANULARITY = 512
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
@@ -85,7 +85,7 @@ class TracedStep:
 
 
 def capture(
-    task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None
+    task: Task, plan: Plan, *, target: TraceTarget = "cpu", batch: Batch | None = None
 ) -> TracedStep:
     """Captures a steady step, when there is optimizer state.
 
@@ -116,7 +116,7 @@ def capture(
 class _Capture:
     """The objects of a session, made of fake tensors, and the step that is run on them twice."""
 
-    def __init__(self, task: Task, plan: Plan, target: Target, model: nn.Module) -> None:
+    def __init__(self, task: Task, plan: Plan, target: TraceTarget, model: nn.Module) -> None:
         self._is_cpu = target == "cpu"
         self._task, self._plan, self._model = task, plan, model
         device = _Host("cpu") if self._is_cpu else _Accelerator("cpu")

@@ -393,7 +393,7 @@ class _Search:
             return base
         reasons = dict.fromkeys(reason for reason, _ in struck.values())
         raise PlanError(
-            "A plan that fits must compute the same as plain eager PyTorch",
+            "A plan that fits the budget must compute the same as plain eager PyTorch",
             got="; ".join(reasons),
             remedy=f"Give a budget above {budget:,} bytes",
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from volano.device.torch_private import operation_name, packet_of, sparse_values_of, tree_iter
-from volano.plan.prediction import Kind, Operation, Phase
+from volano.plan.prediction import Kind, Operation, PhaseName
 
 aten: Any = torch.ops.aten
 _DTYPES = {
@@ -64,7 +64,7 @@ def is_computation(func: Any) -> bool:
 
 
 def describe_operation(
-    func: Any, args: Any, kwargs: Any, result: Any, phase: Phase
+    func: Any, args: Any, kwargs: Any, result: Any, phase: PhaseName
 ) -> Operation | None:
     """Describes one execution of an operation; returns None if it touches no tensor.
 
