@@ -1,8 +1,9 @@
 """Records what short runs of fixed seeds give, and compares two records: for changes of form, after
 which no figure may have moved.
 
-    python benchmarks/golden_runs.py record before.json --tree ../before   # a checkout of the
-    commit before python benchmarks/golden_runs.py record after.json
+    git worktree add ../before COMMIT
+    python benchmarks/golden_runs.py record before.json --tree ../before
+    python benchmarks/golden_runs.py record after.json
     python benchmarks/golden_runs.py compare before.json after.json
 
 Every run is made by the command line in processes of its own, on one thread of a CPU. Kept are the
@@ -323,7 +324,7 @@ def stop_and_resume(recorder: Recorder) -> None:
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    recorder.volano("resume", "resume", "killed", "--json")
+    recorder.volano("resume", "resume", "killed", "--code", "own:task", "--json")
     recorder.note_run("killed")
     recorder.found["killed as whole"] = (
         recorder.found["killed: weights"] == recorder.found["plain: weights"]
@@ -353,7 +354,7 @@ def study(recorder: Recorder) -> None:
         if file.is_file() and file.name != "lock"
     )
     recorder.found["study: study.json"] = shape_of(json.loads((path / "study.json").read_text()))
-    recorder.volano("best", "train", "--from", "study", *PINS, "--out", "best", "--json")
+    recorder.volano("best", "train", "--from", "study", "--trust", *PINS, "--out", "best", "--json")
     recorder.note_run("best")
     recorder.volano("study report", "report", "study", "--json")
     recorder.volano("doctor", "doctor", "--json")
