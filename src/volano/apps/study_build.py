@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from volano.apps.application import Application
 from volano.apps.kinds import CAUSAL, CLASSIFY_CLIPS, application_class, choose_application
 from volano.apps.options import Setting
 from volano.device import Device
@@ -121,6 +122,19 @@ class ApplicationBuild:
         )
 
 
+def _check_is_tried(application_type: type[Application], kind: str) -> None:
+    """Raises UsageError if options have made of an application one that no study varies."""
+    if application_type is application_class(kind):
+        return
+    is_causal = application_type is application_class(CAUSAL)
+    raise UsageError(
+        "A study must be of images, language models of Volano's own, or clips",
+        got="a pretrained language model"
+        if is_causal
+        else "a classifier of texts, which trains in seconds",
+    )
+
+
 def application_build(
     kind: str,
     path: str | Path | None = None,
@@ -163,14 +177,7 @@ def application_build(
     application_type, given = choose_application(kind, {"path": path, "seed": seed, **own})
     if application_type is application_class(CLASSIFY_CLIPS):
         kind = CLASSIFY_CLIPS
-    if application_type is not application_class(kind):
-        is_causal = application_type is application_class(CAUSAL)
-        raise UsageError(
-            "A study must be of images, language models of Volano's own, or clips",
-            got="a pretrained language model"
-            if is_causal
-            else "a classifier of texts, which trains in seconds",
-        )
+    _check_is_tried(application_type, kind)
     if given.epochs is not None:
         raise UsageError("A study must get `minutes` for the length of its trials", got="`epochs`")
     if given.keep == "best":

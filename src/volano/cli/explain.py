@@ -226,8 +226,7 @@ def _explain(
                 "`job` must come with many devices in `on`", got=f"{job} without on='H100 x 64'"
             )
         return show_explanation(found, as_json=json)
-    command = train_command(what, options, found)
-    return show_cluster(found, command, job, as_json=json)
+    return show_cluster(found, train_command(what, options, found), job, as_json=json)
 
 
 def _explain_run(run: Path, *, json: bool, debug: bool) -> int:

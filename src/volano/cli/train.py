@@ -155,8 +155,7 @@ def _train(what: str, **values: Any) -> int:
         return 0
     from volano.api.train import train
 
-    common = _common(values)
-    run = train(what, **given(values, known), **common, started=started)
+    run = train(what, **given(values, known), **_common(values), started=started)
     return print_run(run, as_json=values["json"])
 
 

@@ -77,8 +77,7 @@ def from_lightning(
         **training,
         **options,
     }
-    task = Task(**fields)
-    return _with_schedule(task, module, fields)
+    return _with_schedule(Task(**fields), module, fields)
 
 
 class _LightningObjective:
@@ -167,8 +166,7 @@ def _loaders(data: Any, lightning: Any, leave_out: Collection[str]) -> tuple[Any
         refuse_hooks(own, leave_out, type(data).__name__)
         data.prepare_data()
         data.setup("fit")
-        base = lightning.LightningDataModule
-        has_valid = type(data).val_dataloader is not base.val_dataloader
+        has_valid = type(data).val_dataloader is not lightning.LightningDataModule.val_dataloader
         return data.train_dataloader(), data.val_dataloader() if has_valid else None
     if isinstance(data, tuple | list):
         if len(data) != 2:

@@ -74,8 +74,7 @@ def from_trainer(trainer: Any, *, leave_out: Collection[str] = (), **options: An
         "batch_size": data["batch_size"] * parts,
     }
     if trainer.eval_dataset is not None and not isinstance(trainer.eval_dataset, dict):
-        loader = trainer.get_eval_dataloader()
-        fields["valid"] = set_of(loader, is_training=False)["data"]
+        fields["valid"] = set_of(trainer.get_eval_dataloader(), is_training=False)["data"]
     fields |= options
     task = Task(**fields)
     return Task(**{**fields, "schedule": _schedule(trainer, task.num_steps), **options})

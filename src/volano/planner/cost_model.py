@@ -155,8 +155,7 @@ class CostModel:
         prediction = None if self.time(plan) is None else self._capture_eager(plan)
         if prediction is None:
             return None
-        raw = self._raw(plan, prediction)
-        return self._learned.apply(plan, raw, device=self._name).step
+        return self._learned.apply(plan, self._raw(plan, prediction), device=self._name).step
 
     def _raw(self, plan: Plan, prediction: Prediction) -> TimePrediction:
         """Predicts a step from the device's rates alone, without calibration."""

@@ -151,8 +151,7 @@ class _Absent:
             notices=(*self._notices, *said, *self._cost_model.notices),
             **Explanation.following_from(candidates, self._space.base),
         )
-        network = network_figures(self._task, self._profile, found)
-        return dataclasses.replace(found, network=network)
+        return dataclasses.replace(found, network=network_figures(self._task, self._profile, found))
 
     @property
     def safe(self) -> Plan:

@@ -242,8 +242,7 @@ def _of_timm(name: str) -> _Loaded:
         **{key: stated[key] for key in ("mean", "std", "interpolation")},
         "largest": 1,
     }
-    preprocessing = Preprocessing.of(values, f"timm:{name}")
-    return module, {"kind": "timm", "name": name}, preprocessing, (), ()
+    return module, {"kind": "timm", "name": name}, Preprocessing.of(values, f"timm:{name}"), (), ()
 
 
 def _known(timm: Any, name: str) -> str:

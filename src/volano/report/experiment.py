@@ -90,8 +90,7 @@ def task_sentence(record: RunRecord) -> str:
 
 def target_in_words(record: RunRecord) -> str | None:
     """Returns what is predicted of images or texts, if it is not one of several classes."""
-    dials = mapping(mapping(record.run.get("source")).get("dials"))
-    words = _TARGETS.get(str(dials.get("target")))
+    words = _TARGETS.get(str(mapping(mapping(record.run.get("source")).get("dials")).get("target")))
     return f"{words} {record.kind}s" if words and record.kind in ("image", "text") else None
 
 
@@ -211,8 +210,7 @@ def notices_of(record: RunRecord) -> list[str]:
 def _duration(record: RunRecord) -> str:
     task, revision = record.task, mapping(record.run.get("revision"))
     steps = count_text(revision.get("num_steps", task.get("num_steps")), "step")
-    text = str(task.get("duration", ""))
-    match = re.fullmatch(r"([\d.]+)ep", text)
+    match = re.fullmatch(r"([\d.]+)ep", str(task.get("duration", "")))
     return f"{count_text(float(match[1]), 'epoch')}, {steps}" if match else steps
 
 

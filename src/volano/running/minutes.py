@@ -28,8 +28,7 @@ def with_probe_steps(task: Task, request: PlanRequest) -> tuple[Task, PlanReques
     assert isinstance(task.duration, Duration)
     if not is_in_minutes(task):
         return task, request
-    num_steps = max(_LEAST_PROBE_STEPS, task.steps_per_epoch)
-    probe = dataclasses.replace(task, duration=f"{num_steps}st")
+    probe = dataclasses.replace(task, duration=f"{max(_LEAST_PROBE_STEPS, task.steps_per_epoch)}st")
     return probe, dataclasses.replace(request, seconds=60 * task.duration.amount)
 
 

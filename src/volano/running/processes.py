@@ -261,8 +261,7 @@ def follow(task: Task | None = None) -> Run:
         task: the same task that the first rank has; None makes it from the run's folder.
     """
     ranks = Ranks.from_environment()
-    folder = RunFolder.open(ranks.join().tell())
-    return work(folder, ranks, task=task)
+    return work(RunFolder.open(ranks.join().tell()), ranks, task=task)
 
 
 def work(

@@ -102,8 +102,7 @@ def _note_first_step(result: Applied, stack: contextlib.ExitStack) -> None:
         # Taken off with the context: within its own call torch walks over the hooks.
         result.has_finished_step = True
 
-    handle = register_optimizer_step_post_hook(finished)
-    stack.callback(handle.remove)
+    stack.callback(register_optimizer_step_post_hook(finished).remove)
 
 
 def _settings_of_process(plan: ScriptPlan, result: Applied, stack: contextlib.ExitStack) -> None:

@@ -77,8 +77,7 @@ def note_length(path: Path, arguments: tuple[str, ...], length: ScriptLength) ->
     before = next((seconds_of for found, seconds_of in entries if found == values), None)
     if before is not None and not length.is_whole and before.seconds > length.seconds:
         return  # it was stopped sooner than the last time
-    others = [entry for entry in entries if entry[0] != values]
-    kept = [(values, length), *others][:_MOST_ENTRIES]
+    kept = [(values, length), *[entry for entry in entries if entry[0] != values]][:_MOST_ENTRIES]
     record = {
         "schema_version": SCHEMA_VERSION,
         "lengths": [{"arguments": found, **dataclasses.asdict(one)} for found, one in kept],

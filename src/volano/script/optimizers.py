@@ -47,8 +47,7 @@ def optimizers_fused(notes: Notes) -> Iterator[None]:
     is_making: list[bool] = []
     with contextlib.ExitStack() as stack:
         for kind in _with_fused():
-            original = kind.__init__
-            stack.callback(setattr, kind, "__init__", original)
+            stack.callback(setattr, kind, "__init__", kind.__init__)
             kind.__init__ = _maker(kind, made, is_making, notes)
         try:
             yield

@@ -247,8 +247,7 @@ class PreparedLoop:
             self._buffers.put_back()
             self._device.set_generator_states(states)
             # Asked once, when it matters: on a few examples, whose step fits.
-            found = self._may_split()
-            fallback = OutOfMemoryFallback(lambda: False, may_split=found.yes, ranks=1)
+            fallback = OutOfMemoryFallback(lambda: False, may_split=self._may_split().yes, ranks=1)
             self._split = fallback.after(self._split, num_examples(batch), reason)
             self.left(
                 f"step {self.num_steps} ran out of memory ({reason}): from here on in parts of "

@@ -384,8 +384,7 @@ class StudyLoop:
             f"worker {worker} was lost ({reason}) with {len(hand.numbers)} trials: {what_follows}"
         )
         for number in guilty:
-            reason_again = f"its worker was lost with it again and again: {reason}"
-            self._fail(hand.round, number, reason_again)
+            self._fail(hand.round, number, f"its worker was lost with it again and again: {reason}")
 
     # ---- decisions
 

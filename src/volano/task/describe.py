@@ -96,8 +96,7 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def _without_modules(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True).replace(FILE_MODULE, "")
-    return _OWN_MODULE.sub("volano.", text)
+    return _OWN_MODULE.sub("volano.", json.dumps(value, sort_keys=True).replace(FILE_MODULE, ""))
 
 
 def describe_data(data: Any) -> dict[str, Any]:

@@ -171,8 +171,7 @@ class Step:
         not yet clipped, and times the scaler's scale if there is one."""
         task = self._task
         with called("schedule"):
-            multiplier = task.schedule(progress_at(step, self.num_steps))
-            set_learning_rates(self._optimizer, multiplier)
+            set_learning_rates(self._optimizer, task.schedule(progress_at(step, self.num_steps)))
         self._before.save()
         self.prepare(batch, step)
         if self._relief is None or self.on_relief is None:

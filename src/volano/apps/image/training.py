@@ -247,8 +247,7 @@ class ImageTraining(Application):
         folder.write_json(self.spec.file, self.spec.to_json())
         members = {split: part.members() for split, part in self._parts().items()}
         classes = self.train.classes if self.train.kind == CLASSES else ()
-        record = SplitRecord(classes=classes, parts=members)
-        folder.write_json(SPLITS_NAME, record.to_json())
+        folder.write_json(SPLITS_NAME, SplitRecord(classes=classes, parts=members).to_json())
         if self.network is not None:
             self.begun.probe.save(folder.path / PROBE, save_tensors)
 

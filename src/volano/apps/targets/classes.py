@@ -170,5 +170,4 @@ class OneClass(Target):
 
 
 def _beside(accuracy: float, num_examples: int, baseline: float) -> str:
-    interval = interval_text(accuracy, num_examples)
-    return f"({interval}; always the commonest class: {baseline:.4f})"
+    return f"({interval_text(accuracy, num_examples)}; always the commonest class: {baseline:.4f})"

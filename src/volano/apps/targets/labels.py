@@ -107,8 +107,7 @@ class Labels(Target):
         return (("top_k", len(rows[0].top)), ("threshold", THRESHOLD))
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        each = F.binary_cross_entropy_with_logits(outputs, labels.float(), reduction="none")
-        return each.sum(1)
+        return F.binary_cross_entropy_with_logits(outputs, labels.float(), reduction="none").sum(1)
 
     def in_words(self, outputs: Tensor, label: Tensor) -> tuple[str, str, float | None]:
         true, named = (

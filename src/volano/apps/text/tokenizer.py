@@ -66,8 +66,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """The bytes of ids; not always whole characters."""
-        table = self.bytes_of
-        return b"".join(table[number] for number in ids)
+        return b"".join(self.bytes_of[number] for number in ids)
 
     def to_bytes(self) -> bytes:
         """The content of ``tokenizer.json``."""

@@ -47,6 +47,7 @@ _PROMPT_TOKENS = 16
 # Of the minutes, for what xz and bz2 reach on the same text.
 _COMPRESSORS_SHARE = 0.05
 _LEAST_CONTEXT = 16
+_UNREADABLE = "not read, or in part"
 _Training = TypeVar("_Training", bound="TextTraining")
 
 
@@ -110,7 +111,6 @@ class TextTraining(Application):
             baselines=corpus.baselines,
             origin=corpus.origin,
         )
-        faults = fault_notices(corpus.faults, "not read, or in part")
         num_windows = len(TokenWindows(corpus.train, context))
         if options.batch_size is not None and options.batch_size > num_windows:
             notices.append(
@@ -124,7 +124,7 @@ class TextTraining(Application):
             train=corpus.train,
             held=corpus.held,
             faults=corpus.faults,
-            notices=(*corpus.notices, *faults, *notices),
+            notices=(*corpus.notices, *fault_notices(corpus.faults, _UNREADABLE), *notices),
         )
 
     @classmethod
@@ -151,8 +151,7 @@ class TextTraining(Application):
     @property
     def batch_size(self) -> int:
         """The windows per step; never more than there are."""
-        wanted = self.options.batch_size or 1
-        return min(wanted, len(self.windows))
+        return min(self.options.batch_size or 1, len(self.windows))
 
     @property
     def tokens_per_step(self) -> int:
@@ -177,8 +176,7 @@ class TextTraining(Application):
     def with_shape(self, *, depth: int, batch_size: int) -> Self:
         """The same with another depth and batch."""
         spec = dataclasses.replace(self.spec, depth=depth)
-        whole = self.with_options(depth=depth, batch_size=batch_size)
-        return dataclasses.replace(whole, spec=spec)
+        return dataclasses.replace(self.with_options(depth=depth, batch_size=batch_size), spec=spec)
 
     def task(self, num_steps: int, recipe: TextRecipe | None = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""

@@ -86,8 +86,7 @@ class FrameFlow:
         noisy = t * clean + (1 - t) * torch.randn_like(clean)
         unsaid = torch.rand(count, device=clean.device) < _LABEL_DROPOUT
         labels = torch.where(unsaid, self.num_classes, labels)
-        predicted = network(noisy, levels, labels).float()
-        errors = (predicted - clean).square().mean((2, 3, 4))
+        errors = (network(noisy, levels, labels).float() - clean).square().mean((2, 3, 4))
         weights = (levels < 1).float()
         if self.velocity:
             weights = weights / (1 - levels).clamp(min=1 / _LARGEST_VELOCITY_FACTOR).square()
@@ -111,5 +110,4 @@ def predict_in_one_step(network: Any, clean: Tensor, labels: Tensor | None, cont
     levels = torch.zeros(clean.shape[:2], device=clean.device)
     levels[:, :context] = 1.0
     t = levels[:, :, None, None, None]
-    noisy = t * clean + (1 - t) * torch.randn_like(clean)
-    return network(noisy, levels, labels).float()
+    return network(t * clean + (1 - t) * torch.randn_like(clean), levels, labels).float()

@@ -82,8 +82,7 @@ def _print(found: ClusterExplanation) -> None:
             f"{'device' if cheapest.world_size == 1 else 'devices'}, "
             f"{_amount(cheapest.device_hours)} device-hours"
         )
-    lines = [*found.notices, f"Figures from: {'; '.join(found.sources)}"]
-    output.say("", *lines)
+    output.say("", *found.notices, f"Figures from: {'; '.join(found.sources)}")
 
 
 def _row(candidate: ClusterCandidate) -> tuple[str, ...]:

@@ -190,8 +190,7 @@ class _Trials:
             for _ in range(num):
                 next(results)
             start = time.perf_counter()
-            count = sum(1 for _ in results)
-            return count / (time.perf_counter() - start)
+            return sum(1 for _ in results) / (time.perf_counter() - start)
         finally:
             results.close()
 

@@ -228,8 +228,7 @@ class Stacked(Engine):
             is_evaluation = key[0] == "evaluation"
             if sum((k[0] == "evaluation") == is_evaluation for k in self._programs) >= _MOST_SHAPES:
                 raise NotPackable(f"batches of more than {_MOST_SHAPES} shapes")
-            name = (self.name, *key, len(self.solos))
-            self._programs[key] = self._family.program(name, make)
+            self._programs[key] = self._family.program((self.name, *key, len(self.solos)), make)
         return self._programs[key]
 
     def _graph(self, function: Callable[..., Any], *given: Any) -> Graph:
@@ -256,8 +255,7 @@ class Stacked(Engine):
             )
 
         def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
-            program = self._prepared(whole, inputs, update.state, vectors)
-            return program, frozenset(update.updated)
+            return self._prepared(whole, inputs, update.state, vectors), frozenset(update.updated)
 
         program, updated = self._program(("whole step", *key, update.signature), make)
         update.updated |= updated  # the program may have been made for other members

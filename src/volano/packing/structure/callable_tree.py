@@ -271,8 +271,7 @@ class Comparison:
             if len(self.differences) == before:  # otherwise a shape repeats what an attribute says
                 for (kind, name), mine, others in parts:
                     if kind != "_modules" and (kind in ("_parameters", "_buffers")) == is_tensor:
-                        place = (*path, (kind, name))
-                        self.values(place, mine, others, exact=kind == "hooks")
+                        self.values((*path, (kind, name)), mine, others, exact=kind == "hooks")
 
     def values(self, path: Path, one: Any, other: Any, *, exact: bool = False) -> None:
         """Compares two values that lie at ``path``; ``exact`` allows no number to differ either."""

@@ -284,8 +284,7 @@ def _measured(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
         granularity=1 if device.is_cpu else ACCELERATOR_GRANULARITY,
         workspace=workspace_on_cpu if device.is_cpu else None,
     )
-    watched = dataclasses.replace(task, objective=tracker.objective(task.objective))
-    session = Session(watched, plan)
+    session = Session(dataclasses.replace(task, objective=tracker.objective(task.objective)), plan)
     with (
         tracker,
         contextlib.closing(session.feed.batches(session.order.keys(0, task.num_steps))) as batches,

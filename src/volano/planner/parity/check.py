@@ -300,8 +300,7 @@ class _Check:
 
     def _check_loss(self, found: StepOutcome, eager: StepOutcome, exact: Gradient) -> None:
         ours = relative(found.gradient.loss, exact.loss)
-        expected = self._exact_of_eager().loss
-        theirs = relative(eager.gradient.loss, expected)
+        theirs = relative(eager.gradient.loss, self._exact_of_eager().loss)
         self._figures |= {"loss_difference": ours, "eager_loss_difference": theirs}
         most = math.inf if self._is_eager else _LARGEST_LOSS
         if not ours <= min(max(_LOSS[self._precision], self._multiplier * theirs), most):

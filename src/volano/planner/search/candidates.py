@@ -76,10 +76,7 @@ def admissible(
     Raises:
         PlanError: a forbidden knob or value does not exist, or all values of a knob are forbidden.
     """
-    forbidden = forbidden or {}
-    for knob, values in forbidden.items():
-        for value in values:
-            base.pin(**{knob: value})  # raises for an unknown knob and for an invalid value
+    forbidden = _known(forbidden or {}, base)
     limit = SEMANTICS.index(task.tolerance)
     options: dict[str, tuple[Any, ...]] = {}
     refused: list[Refusal] = []
@@ -118,6 +115,13 @@ def admissible(
         options=options,
         refused=tuple(refused),
     )
+
+
+def _known(forbidden: Mapping[str, tuple[Any, ...]], base: Plan) -> Mapping[str, tuple[Any, ...]]:
+    for knob, values in forbidden.items():
+        for value in values:
+            base.pin(**{knob: value})  # raises for an unknown knob and for an invalid value
+    return forbidden
 
 
 def _not_forbidden(knob: str, values: list[Any], forbidden: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -428,8 +428,7 @@ class _Search:
         if self._request.world_size > 1 and plan.threads == self._space.base.threads:
             plan = plan.pin(threads=self._threads)
         assert found.explanation is not None
-        num_steps = found.explanation.num_steps
-        said = said_of_prefix(self._task, self._profile, found.plan, num_steps)
+        said = said_of_prefix(self._task, self._profile, found.plan, found.explanation.num_steps)
         more += (*self._said_of_pinned_split(), *said)
         explanation = dataclasses.replace(
             found.explanation,

@@ -278,8 +278,7 @@ def _place_lines(place: CodePlace) -> list[str]:
 
 def _facts(explanation: ScriptExplanation) -> Iterator[str]:
     if explanation.split_step_seconds > 1.02 * explanation.step_seconds:
-        seconds = ms_text(explanation.split_step_seconds)
-        yield f"{seconds} a step while its parts are timed"
+        yield f"{ms_text(explanation.split_step_seconds)} a step while its parts are timed"
     if explanation.evaluation_seconds:
         yield f"evaluation in between: {explanation.evaluation_seconds:.1f} s, not counted"
     facts = []

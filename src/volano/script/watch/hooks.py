@@ -354,8 +354,7 @@ class TorchHooks:
         names = (
             "num_workers", "pin_memory", "prefetch_factor", "persistent_workers", "batch_size"
         )  # fmt: skip
-        dataset = getattr(loader, "dataset", None)
-        kind = type(dataset)
+        kind = type(getattr(loader, "dataset", None))
         reader = getattr(kind, "__getitem__", None) or getattr(kind, "__iter__", None)
         place = None if reader is None else self._sites.of_code(reader)
         return {

@@ -132,8 +132,7 @@ class StepRecorder:
 
     def enter(self, part: str, place: CodeLines | None) -> None:
         """Begins a part of a step, for which :meth:`takes` was asked."""
-        now = self._clock()
-        self._charge_enclosing(now, place)
+        self._charge_enclosing(self._clock(), place)
         if part == "data" and self._unit.has_forward:
             self._units.append(self._unit)
             self._unit = _Unit()

@@ -71,8 +71,7 @@ class Worker:
         self._device.check_precision(precision)
         self._precision, self._threads, self._engine = precision, threads, engine
         self._on_notice = on_notice
-        shared = SharedFeatures(self._device, precision, self._hear)
-        self._candidates = TrialTasks(build, shared)
+        self._candidates = TrialTasks(build, SharedFeatures(self._device, precision, self._hear))
         self._living: list[_Living] = []
         self._families: dict[
             int, ProgramCache

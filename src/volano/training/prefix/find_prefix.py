@@ -135,8 +135,7 @@ class _Finder:
             return bad
         again = self._pass(boundary, self._count)
         same = again.run(lambda: self._loss(self._part, 0))
-        changes = map(off, [_total(same), *self._gradients(same)], [_total(loss), *gradients])
-        change = max(changes)
+        change = max(map(off, [_total(same), *self._gradients(same)], [_total(loss), *gradients]))
         if again.num_new or not change <= allowed_difference(self._device):
             return f"loss and gradient change by {change:.1e} if its output is kept"
         layers = [

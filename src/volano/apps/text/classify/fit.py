@@ -77,15 +77,10 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     if head is not None:
         tried[DECODER_HEAD] = head
     candidates = {name: float(f"{one.figure:.4g}") for name, one in tried.items()}
-    best, target = tried[_better(candidates, application.target)], application.target
+    best = tried[_better(candidates, application.target)]
     if best.head is not None:
         chosen = dataclasses.replace(chosen, plan=_head_plan(chosen.plan, limit.planning.pins))
     kept = application.spec_of(candidates, best.head)
-    figures = ", ".join(f"{name} {figure:.4g}" for name, figure in candidates.items())
-    choice = (
-        f"kept: {kept.kept}; {title_of(target.figure)} on {len(application.choice):,} training "
-        f"texts held back to choose: {figures}"
-    )
     network = NetworkCosts(name=kept.kept, step=best.step, most_steps=best.num_steps)
     costs = RunCosts(
         spent=limit.seconds - limit.left(), networks=[network], writing=limit.writing,
@@ -99,12 +94,20 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
         num_steps=schedule.num_steps,
         reasons=(
             reason,
-            choice,
+            _choice_in_words(application, kept.kept, candidates),
             *dict.fromkeys(said for one in tried.values() for said in one.notices),
             *limit.said,
             *said_of_time(schedule),
         ),
         length=limit.length_rule(schedule, network),
+    )
+
+
+def _choice_in_words(application: ClassifyTraining, kept: str, candidates: dict[str, float]) -> str:
+    figures = ", ".join(f"{name} {figure:.4g}" for name, figure in candidates.items())
+    return (
+        f"kept: {kept}; {title_of(application.target.figure)} on {len(application.choice):,} "
+        f"training texts held back to choose: {figures}"
     )
 
 
@@ -142,8 +145,7 @@ def fit_encoder(
         left = max(0.0, _left(limit) - start.example_seconds * num_once)
         num_steps = _affordable(limit, task, chosen.plan, left, most=num_steps)
     trainable = trainable_in_words(task, chosen.plan)
-    passes = num_steps / application.steps_in(1.0)
-    told = f"{count_text(num_steps, 'step')} ({passes:.1f} epochs)"
+    told = f"{count_text(num_steps, 'step')} ({num_steps / application.steps_in(1.0):.1f} epochs)"
     reasons = (
         *about_network(encoder, application.train.classes),
         *cut_in_words(

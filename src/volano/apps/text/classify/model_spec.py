@@ -117,8 +117,7 @@ def predict_texts(
                 num_cut += encoded.num_cut
                 inputs = encoded.padded(np.arange(len(batch)))
             elif spec.kept == BAG:
-                hashed = hash_texts(batch, spec.num_buckets)
-                inputs = hashed.padded(np.arange(len(batch)))
+                inputs = hash_texts(batch, spec.num_buckets).padded(np.arange(len(batch)))
             else:
                 assert tokenizer is not None
                 inputs = (torch.from_numpy(token_rows(batch, tokenizer, spec.shape().context)),)

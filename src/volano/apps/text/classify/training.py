@@ -355,8 +355,7 @@ class ClassifyTraining(Application):
             TEST: self.test.members(),
         }
         classes = self.train.classes if self.train.kind == CLASSES else ()
-        record = SplitRecord(classes=classes, parts=parts)
-        folder.write_json(SPLITS_NAME, record.to_json())
+        folder.write_json(SPLITS_NAME, SplitRecord(classes=classes, parts=parts).to_json())
         folder.write_json(self.kept.file, self.kept.to_json())
         if self.encoder is not None and self.probe is not None:
             write_bytes(folder.path / TOKENIZER, self.encoder.tokenizer.content)

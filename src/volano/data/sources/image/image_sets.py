@@ -215,8 +215,7 @@ def _targets_of(
     _check_classes(classes, str(path), least_classes)
     number_of = {name: number for number, name in enumerate(classes)}
     values = np.array([number_of[label] for label in labels], dtype=np.int64)
-    notices = (*targets.notices, *said)
-    return Targets(kind=CLASSES, names=classes, values=values, notices=notices)
+    return Targets(kind=CLASSES, names=classes, values=values, notices=(*targets.notices, *said))
 
 
 def _picture_of(cell: Any, number: int, table: Path, unpacked: list[Path]) -> Path | str:

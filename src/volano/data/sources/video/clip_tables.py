@@ -51,8 +51,7 @@ def clips_of_table(path: Path, known: Sequence[str] = ()) -> FoundClips:
         clip = find_column(row, _COLUMNS, path, "clips")
         return clip, find_column(row, LABEL_COLUMNS, path, "labels")
 
-    every = read_rows(path, on_fault=hear, names=_COLUMNS)
-    rows = list(with_columns(every, find, path, hear))
+    rows = list(with_columns(read_rows(path, on_fault=hear, names=_COLUMNS), find, path, hear))
     if not rows:
         raise DataError("A table of clips must have rows", got=f"none in {path}")
     numbers = [number for number, *_ in rows]

@@ -153,8 +153,8 @@ def read_clip_folder(
         paths, how = [file.path for file in files], dataclasses.asdict(wanted)
         wanted, changes = choose_clip_format(paths, num_frames, **how)
     budget = ClipBudget()
-    some = _decode_all(files, wanted, num_frames, budget, whole=whole)
-    some = dataclasses.replace(some, root=root, classes=classes)
+    decoded = _decode_all(files, wanted, num_frames, budget, whole=whole)
+    some = dataclasses.replace(decoded, root=root, classes=classes)
     is_held_out = recorded is None and not any(file.is_test for file in files)
     if is_held_out:
         keys = [member.key for member in members]
@@ -167,7 +167,6 @@ def read_clip_folder(
     _check_trained(some, train_rows, test_rows, each_class=whole)
     num_left = len(some.frames) - len(train_rows) - len(test_rows)
     left = [f"left out: {num_left:,} exact copies of held-out clips"] if num_left else []
-    torn = contradictions([members[row] for row in train_rows], "clips")
     parts = {TRAIN: [members[row] for row in train_rows], TEST: [members[row] for row in test_rows]}
     return ClipSets(
         train=some.packed(train_rows, budget),
@@ -176,7 +175,14 @@ def read_clip_folder(
         is_held_out=is_held_out,
         origin=f"{len(some.frames)} clips in {root.name}",
         faults=some.faults,
-        notices=(*found.notices, *said, *changes, *some.notices, *left, *torn),
+        notices=(
+            *found.notices,
+            *said,
+            *changes,
+            *some.notices,
+            *left,
+            *contradictions(parts[TRAIN], "clips"),
+        ),
         splits=SplitRecord(classes=classes, parts=parts),
     )
 
