@@ -51,10 +51,7 @@ def test_json_says_what_could_not_be_read():
             },
             {
                 "path": '"ö".png',
-                "top": [
-                    {"class": "dog", "probability": 0.5},
-                    {"class": "cat", "probability": 0.5},
-                ],
+                "top": [{"class": "dog", "probability": 0.5}, {"class": "cat", "probability": 0.5}],
             },
         ],
         "unreadable": [{"path": "bad.png", "reason": "no image"}],

@@ -101,10 +101,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (
-                ["nothing"],
-                "an application, a task of your own, a run, or a script; got 'nothing'",
-            ),
+            (["nothing"], "an application, a task of your own, a run, or a script; got 'nothing'"),
             (
                 ["mine:task", "--minutes", "1"],
                 "No such option: --minutes.*is an option of: image, text",
@@ -197,13 +194,7 @@ def test_a_module():
 
 @pytest.mark.parametrize(
     ("name", "is_one"),
-    [
-        ("train.py", True),
-        ("b.ipynb", True),
-        ("my.py:task", False),
-        ("runs/x", False),
-        ("", False),
-    ],
+    [("train.py", True), ("b.ipynb", True), ("my.py:task", False), ("runs/x", False), ("", False)],
 )
 def test_what_is_a_script(name, is_one):
     assert is_script(name) == is_one

@@ -74,10 +74,7 @@ class TestExitCodes:
         failing(UsageError("It must exist", got="x"))
         assert run(["train", "--json"]) == 2
         captured = capsys.readouterr()
-        assert json.loads(captured.out) == {
-            "error": "It must exist; got x.",
-            "kind": "UsageError",
-        }
+        assert json.loads(captured.out) == {"error": "It must exist; got x.", "kind": "UsageError"}
         assert captured.err == "error: It must exist; got x.\n"
 
     def test_ctrl_c(self, failing, capsys):

@@ -138,10 +138,7 @@ class TestManyTensorsAtOnce:
 
     @pytest.mark.parametrize(
         ("update", "kind"),
-        [
-            (private.fused_adam_, torch.optim.Adam),
-            (private.fused_adamw_, torch.optim.AdamW),
-        ],
+        [(private.fused_adam_, torch.optim.Adam), (private.fused_adamw_, torch.optim.AdamW)],
     )
     def test_a_fused_update_is_that_of_the_optimizer(self, update, kind):
         own, theirs = torch.ones(3), torch.nn.Parameter(torch.ones(3))

@@ -37,10 +37,7 @@ class TestLevers:
 
     def test_a_single_one_is_told_whole(self):
         planning = planning_of(candidates=(candidate(SAFE),))
-        assert (planning.common, planning.candidates[0].plan) == (
-            "resident",
-            "fused + keep memory",
-        )
+        assert (planning.common, planning.candidates[0].plan) == ("resident", "fused + keep memory")
 
     def test_another_device_is_no_knob(self):
         plans = [plan.pin(device="xpu:0") for plan in (CHOSEN, BASE)]

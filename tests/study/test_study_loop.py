@@ -51,10 +51,7 @@ def test_a_rung_waits_for_its_quorum_and_decides_about_latecomers_after_it(tmp_p
     workers = Standin(num_workers=3, order=lambda busy: min(busy))
     study = run(tmp_path / "s", workers, trials=9, rungs=2, quorum=2 / 3, observer=heard)
     # Two of three packs, then their survivors.
-    assert [len(d.values) for d in heard.decisions][:2] == [
-        6,
-        2,
-    ]
+    assert [len(d.values) for d in heard.decisions][:2] == [6, 2]
     assert sum(len(d.values) for d in heard.decisions if d.rung == 0) == 9
     assert study.status == "finished"
 
@@ -110,9 +107,7 @@ def test_where_every_trial_fails_the_study_ends_with_the_reason(tmp_path):
         Study.open(tmp_path / "s").best  # noqa: B018
 
 
-def test_trials_of_a_lost_worker_start_again_from_their_last_rung_and_nothing_is_lost(
-    tmp_path,
-):
+def test_trials_of_a_lost_worker_start_again_from_their_last_rung_and_nothing_is_lost(tmp_path):
     heard, losses = Heard(), []
 
     def lose(worker, assignment):

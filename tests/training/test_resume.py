@@ -8,14 +8,7 @@ import pytest
 import torch
 
 import volano
-from conftest import (
-    Quiet,
-    StopAt,
-    assert_same_runs,
-    classification,
-    experiment_records,
-    make_mlp,
-)
+from conftest import Quiet, StopAt, assert_same_runs, classification, experiment_records, make_mlp
 from training.tasks import full_task
 from volano import Plan
 from volano.errors import CheckpointError, UsageError
@@ -115,10 +108,7 @@ class TestRefusals:
             volano.resume(run.path, task=full_task(make_task, clip_norm=2.0), observer=quiet)
         record = RunFolder.open(run.path).read_json("run.json")
         # A refusal leaves the run as it was.
-        assert (record["status"], record["step"]) == (
-            "stopped",
-            4,
-        )
+        assert (record["status"], record["step"]) == ("stopped", 4)
 
     def test_a_finished_run_has_nothing_left(self, make_task, quiet, tmp_path):
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)

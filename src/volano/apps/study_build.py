@@ -305,8 +305,7 @@ def task_of_trial(
         if "is not found" not in str(error):
             raise
         raise UsageError(
-            "build must make the tasks that it made for the study",
-            got=f"trial {number}: {error}",
+            "build must make the tasks that it made for the study", got=f"trial {number}: {error}"
         ) from error
 
 

@@ -92,8 +92,7 @@ def _script_options(
         list[str] | None, typer.Argument(metavar="ARGS", help="The script's own arguments.")
     ] = None,
     seconds: Annotated[
-        float,
-        typer.Option(help="Time for everything, from the script's first step on."),
+        float, typer.Option(help="Time for everything, from the script's first step on.")
     ] = 60.0,
     steps: Annotated[
         int | None, typer.Option(help="Steps to measure in each run, at most.")

@@ -32,11 +32,7 @@ from volano.task import (
 )
 from volano.task.calls import called
 from volano.training.distributed.data_parallel import DataParallel, local, whole
-from volano.training.graphs.compiling import (
-    compiled_blocks,
-    compiled_objective,
-    why_not_as_said,
-)
+from volano.training.graphs.compiling import compiled_blocks, compiled_objective, why_not_as_said
 from volano.training.graphs.gradient_graph import GradientGraph, generators_of, why_not_graph
 from volano.training.memory.activations import Activations
 from volano.training.memory.before_step import BeforeStep

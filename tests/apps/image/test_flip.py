@@ -41,10 +41,7 @@ class TestFlipProbe:
         batch = torch.randint(0, 80, (800, 1, 16, 16), generator=generator, dtype=torch.uint8)
         for row, label in enumerate(labels.tolist()):
             # Left and right arrows.
-            where = {
-                0: (slice(4, 12), slice(2, 5)),
-                1: (slice(4, 12), slice(11, 14)),
-            }
+            where = {0: (slice(4, 12), slice(2, 5)), 1: (slice(4, 12), slice(11, 14))}
             where |= {2: (slice(2, 5), slice(4, 12)), 3: (slice(11, 14), slice(4, 12))}
             batch[row, 0][where[label]] = 250
         assert not flip_is_label_preserving(batch, labels, 0)[0]

@@ -18,8 +18,7 @@ def member(number, label="a", name=None):
 
 
 RECORD = SplitRecord(
-    classes=("a", "b"),
-    parts={"train": [member(2), member(1, "b")], "test": [member(3), member(4)]},
+    classes=("a", "b"), parts={"train": [member(2), member(1, "b")], "test": [member(3), member(4)]}
 )
 
 

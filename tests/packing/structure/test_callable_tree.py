@@ -240,10 +240,7 @@ def test_a_list_of_plain_values_is_compared_whole_and_still_opened_up() -> None:
     found.values((("objective", "objective"),), [1, 2], [1, 3])
     assert found.differences == {"objective": ("[1, 2]", "[1, 3]")}
     # It may change: who watches it looks inside.
-    assert parts_of([1, 2]) == [
-        (("item", 0), 1),
-        (("item", 1), 2),
-    ]
+    assert parts_of([1, 2]) == [(("item", 0), 1), (("item", 1), 2)]
 
 
 def test_only_the_way_to_a_number_is_copied() -> None:

@@ -115,9 +115,4 @@ def test_a_micro_batch_is_the_same_share_of_a_cut_batch(make_task):
     probe_batch = Reference(make_task(), seconds=0.0).probe_batch
     assert [
         probe_batch.fitted(BASELINE.pin(micro_batch=size)).micro_batch for size in (1, 16, 24, 31)
-    ] == [
-        1,
-        4,
-        6,
-        7,
-    ]
+    ] == [1, 4, 6, 7]

@@ -45,11 +45,7 @@ def test_more_are_processes():
 def test_what_cannot_be_pickled_is_forked_with_one_thread():
     notices = []
     with make_executor(
-        lambda trial: digits_mlp(trial),
-        device="cpu",
-        nproc=2,
-        threads=2,
-        on_notice=notices.append,
+        lambda trial: digits_mlp(trial), device="cpu", nproc=2, threads=2, on_notice=notices.append
     ) as executor:
         executor.submit(0, assignment())
         assert executor.next_finished(60.0)[1].outcomes[0].failure is None

@@ -151,8 +151,7 @@ def test_what_no_group_holds_is_said(make_task):
         return net
 
     task = make_task(
-        model=model,
-        parameter_groups=lambda net: [{"params": [net[0].weight, net[1].bias]}],
+        model=model, parameter_groups=lambda net: [{"params": [net[0].weight, net[1].bias]}]
     )
     heard = []
     Session(task, Plan.baseline(), on_notice=heard.append)

@@ -88,10 +88,7 @@ def test_state_goes_round():
     ours = parameters()
 
     def groups(of):
-        return [
-            {"params": of[:2], "algorithm": "adamw"},
-            {"params": of[2:], "algorithm": "muon"},
-        ]
+        return [{"params": of[:2], "algorithm": "adamw"}, {"params": of[2:], "algorithm": "muon"}]
 
     optimizer = MuonAdamW(groups(ours))
     give_gradients(ours, seed=0)

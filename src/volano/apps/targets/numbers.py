@@ -146,8 +146,7 @@ class Numbers(Target):
         del top_k
         return [
             NumbersPrediction(
-                path=path,
-                numbers={n: _rounded(v) for n, v in zip(self.names, row, strict=True)},
+                path=path, numbers={n: _rounded(v) for n, v in zip(self.names, row, strict=True)}
             )
             for path, row in zip(paths, self.in_units(outputs).tolist(), strict=True)
         ]

@@ -200,12 +200,7 @@ def parameter_groups(
     embedding and head."""
     assert isinstance(model, Decoder)
     # Nanochat.
-    adamw = {
-        "algorithm": "adamw",
-        "betas": (0.8, 0.95),
-        "eps": 1e-10,
-        "weight_decay": 0.0,
-    }
+    adamw = {"algorithm": "adamw", "betas": (0.8, 0.95), "eps": 1e-10, "weight_decay": 0.0}
     return [
         {
             "params": list(model.blocks.parameters()),

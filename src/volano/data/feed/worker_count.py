@@ -90,8 +90,7 @@ def choose_workers(
             # Measured on a set four times larger than the memory: 0.68 of the resident throughput
             # without a worker, 0.62 with one (docs/log.md).
             return WorkerChoice(
-                workers=0,
-                reason="the mapped rows of some batches are announced to the disk ahead",
+                workers=0, reason="the mapped rows of some batches are announced to the disk ahead"
             )
         if start_method() != "fork":
             return _guessed(fetcher, order, most)

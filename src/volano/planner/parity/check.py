@@ -93,11 +93,7 @@ class _StruckError(Exception):
 
 
 def check_parity(
-    task: Task,
-    plan: Plan,
-    *,
-    reference: Reference | None = None,
-    seconds: float = 60.0,
+    task: Task, plan: Plan, *, reference: Reference | None = None, seconds: float = 60.0
 ) -> Parity:
     """Compares a plan with the reference on one batch of the task, through the engine that would
     run it.

@@ -127,10 +127,7 @@ class Float64(SameDraws):
         kwargs = {name: _wide_type(value) for name, value in _wide(kwargs).items()}
         arguments = [_wide_type(value) for value in _wide(list(args))]
         # Half_to_float is only for half precision.
-        if schema.name in (
-            "aten::_softmax",
-            "aten::_log_softmax",
-        ):
+        if schema.name in ("aten::_softmax", "aten::_log_softmax"):
             arguments[2] = False
         return _wide(func(*arguments, **kwargs))
 

@@ -43,8 +43,7 @@ def most_unlike(batch: Batch, count: int) -> Batch:
     chosen += [example for example in order if example not in chosen][: count - len(chosen)]
     rows = torch.tensor(chosen)
     return map_tensors(
-        lambda tensor: tensor[rows.to(tensor.device)] if _is_along(tensor, size) else tensor,
-        batch,
+        lambda tensor: tensor[rows.to(tensor.device)] if _is_along(tensor, size) else tensor, batch
     )
 
 

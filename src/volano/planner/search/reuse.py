@@ -18,11 +18,7 @@ _LONGER = 2.0
 
 
 def recalled(
-    key: str,
-    space: CandidateSpace,
-    request: PlanRequest,
-    num_steps: int,
-    steps_per_epoch: int = 0,
+    key: str, space: CandidateSpace, request: PlanRequest, num_steps: int, steps_per_epoch: int = 0
 ) -> PlanResult | None:
     """Returns the plan for a fingerprint, decided again for the length of this run and of its
     epochs; None if it must be searched for."""

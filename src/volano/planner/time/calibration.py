@@ -121,8 +121,7 @@ class Calibration:
 def _log_ratio(predicted: float, measured: float) -> float:
     if not (0 < measured < math.inf and 0 < predicted < math.inf):
         raise UsageError(
-            "A calibration needs positive, finite seconds",
-            got=f"{predicted}, measured {measured}",
+            "A calibration needs positive, finite seconds", got=f"{predicted}, measured {measured}"
         )
     bound = math.log(_LARGEST_FACTOR)
     return max(-bound, min(bound, math.log(measured / predicted)))

@@ -188,11 +188,7 @@ class _Child:
             with contextlib.suppress(VolanoError):
                 device.check_precision(name)
                 precisions.append(name)
-        return {
-            "peak_bytes": device.memory().peak,
-            "precisions": precisions,
-            "machine": machine(),
-        }
+        return {"peak_bytes": device.memory().peak, "precisions": precisions, "machine": machine()}
 
 
 def main() -> None:

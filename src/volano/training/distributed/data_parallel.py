@@ -127,10 +127,7 @@ class DataParallel:
             )
 
     def _has_idle_parameters(
-        self,
-        forward: nn.Module,
-        batch: Batch,
-        autocast: Callable[[], AbstractContextManager[Any]],
+        self, forward: nn.Module, batch: Batch, autocast: Callable[[], AbstractContextManager[Any]]
     ) -> bool:
         """Returns whether the loss leaves a parameter out on any rank; gradients are then waited
         for in another way. Tried on the first batch, which leaves buffers and random state as they

@@ -111,10 +111,7 @@ class _Sent:
 
 
 def offloaded_state(
-    plan: Plan,
-    optimizer: torch.optim.Optimizer,
-    device: Device,
-    on_notice: Callable[[str], None],
+    plan: Plan, optimizer: torch.optim.Optimizer, device: Device, on_notice: Callable[[str], None]
 ) -> OffloadedState | None:
     """Returns the optimizer's state on the host, if the plan wants it there and it can be."""
     if plan.offload not in ("optimizer", "all"):

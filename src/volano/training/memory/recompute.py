@@ -105,9 +105,7 @@ class Recompute:
 
 
 @contextmanager
-def forwards_replaced(
-    replaced: Sequence[tuple[nn.Module, Callable[..., Any]]],
-) -> Iterator[None]:
+def forwards_replaced(replaced: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
     """A context in which modules have another forward pass: in the instance's own attributes, where
     it goes before the class's, and hooks stay outside of it."""
     before = [(module, module.__dict__.get("forward")) for module, _ in replaced]

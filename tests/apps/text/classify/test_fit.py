@@ -8,13 +8,7 @@ from volano import Plan
 from volano.apps.targets.find_target import target_class
 from volano.apps.targets.numbers import Numbers
 from volano.apps.text.classify import fit
-from volano.apps.text.classify.fit import (
-    _affordable,
-    _better,
-    _head_plan,
-    _try_bag,
-    _try_head,
-)
+from volano.apps.text.classify.fit import _affordable, _better, _head_plan, _try_bag, _try_head
 from volano.apps.text.classify.model_spec import BAG, DECODER_HEAD
 from volano.planner import PlanRequest
 from volano.running.time_limit import TimeLimit

@@ -22,11 +22,7 @@ from volano.device import Device
 from volano.errors import CheckpointError, RunError
 from volano.training import RunFolder, save_weights
 
-RULER = {
-    "frechet": {"real": 1.1, "frozen": 5.0, "blurred": 7.25},
-    "reason": None,
-    "passed": True,
-}
+RULER = {"frechet": {"real": 1.1, "frozen": 5.0, "blurred": 7.25}, "reason": None, "passed": True}
 
 
 def words(**fields):

@@ -91,12 +91,7 @@ class TestFolders:
         picture(tmp_path / "b" / "1.gif", size=(64, 64), mode="P")
         picture(tmp_path / "b" / "2.png", size=(50, 50), mode="RGBA")
         # Median 50, in steps of 8.
-        assert read_image_sets(tmp_path).train.images.shape == (
-            4,
-            3,
-            48,
-            48,
-        )
+        assert read_image_sets(tmp_path).train.images.shape == (4, 3, 48, 48)
 
     def test_a_size_of_ones_own(self, tmp_path):
         assert (

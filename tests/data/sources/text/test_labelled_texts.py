@@ -31,13 +31,7 @@ class TestSources:
         assert sets.test is None
 
     def test_a_column_of_splits(self, tmp_path):
-        rows = [
-            "text,label,split",
-            "a b,x,train",
-            "c d,y,train",
-            "e f,x,test",
-            ",y,train",
-        ]
+        rows = ["text,label,split", "a b,x,train", "c d,y,train", "e f,x,test", ",y,train"]
         (tmp_path / "t.csv").write_text("\n".join(rows))
         sets = read_labelled_texts(tmp_path / "t.csv")
         assert sets.test is not None

@@ -32,10 +32,7 @@ class TestFolder:
         sets = read_clip_folder(tmp_path, num_frames=8)
         assert sets.train.frames.shape[:2] == (2, 32)
         # Of 70 frames the last 6 are fewer than a clip.
-        assert sets.train.lengths.tolist() == [
-            32,
-            32,
-        ]
+        assert sets.train.lengths.tolist() == [32, 32]
         assert len(sets.test) == 8
 
     def test_padding_repeats_the_last_frame(self, tmp_path):

@@ -9,12 +9,7 @@ import numpy as np
 from volano.apps.text.classify.model_spec import ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.data import permutation
-from volano.data.sources import (
-    LabelledTexts,
-    LabelledTextSets,
-    hold_out_rows,
-    read_labelled_texts,
-)
+from volano.data.sources import LabelledTexts, LabelledTextSets, hold_out_rows, read_labelled_texts
 from volano.running.checks import check_data_is_there
 
 # Of the training texts, held back to choose between classifiers.

@@ -119,10 +119,7 @@ ANY_FORMAT = WantedFormat()
 
 
 def choose_format(
-    files: Sequence[ImageFile],
-    wanted: WantedFormat = ANY_FORMAT,
-    *,
-    said: list[str] | None = None,
+    files: Sequence[ImageFile], wanted: WantedFormat = ANY_FORMAT, *, said: list[str] | None = None
 ) -> PixelFormat:
     """Chooses channels, size and range that suit a set, from the headers of all of its files.
 

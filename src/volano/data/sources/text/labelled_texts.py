@@ -188,11 +188,7 @@ class _Row:
 
 
 def _rows_of(
-    path: Path,
-    faults: list[Fault],
-    notices: list[str],
-    known: Sequence[str],
-    wanted: TargetFormat,
+    path: Path, faults: list[Fault], notices: list[str], known: Sequence[str], wanted: TargetFormat
 ) -> tuple[list[_Row], Targets | None]:
     """Returns the rows of a source, and their targets if they are of another kind than classes."""
     if path.is_dir():
@@ -254,11 +250,7 @@ def _gathered(
 
 
 def _table_rows(
-    path: Path,
-    faults: list[Fault],
-    notices: list[str],
-    known: Sequence[str],
-    wanted: TargetFormat,
+    path: Path, faults: list[Fault], notices: list[str], known: Sequence[str], wanted: TargetFormat
 ) -> tuple[list[_Row], Targets | None]:
     """Returns the rows of a table, and their targets if they are of another kind than classes."""
     note = functools.partial(_note, faults)

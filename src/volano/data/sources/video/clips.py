@@ -140,8 +140,7 @@ def read_clip_folder(
     """
     found = _found_in(root, may_be_table=whole)
     root, files, classes = found.root, found.files, found.classes
-    if whole:
-        _check_classes(found)
+    _check_classes(found, are_needed=whole)
     members = clip_members(files, classes, root)
     said: tuple[str, ...] = ()
     if recorded is not None:
@@ -168,6 +167,7 @@ def read_clip_folder(
     num_left = len(some.frames) - len(train_rows) - len(test_rows)
     left = [f"left out: {num_left:,} exact copies of held-out clips"] if num_left else []
     parts = {TRAIN: [members[row] for row in train_rows], TEST: [members[row] for row in test_rows]}
+    torn = contradictions(parts[TRAIN], "clips")
     return ClipSets(
         train=some.packed(train_rows, budget),
         test=some.windows(test_rows),
@@ -175,14 +175,7 @@ def read_clip_folder(
         is_held_out=is_held_out,
         origin=f"{len(some.frames)} clips in {root.name}",
         faults=some.faults,
-        notices=(
-            *found.notices,
-            *said,
-            *changes,
-            *some.notices,
-            *left,
-            *contradictions(parts[TRAIN], "clips"),
-        ),
+        notices=(*found.notices, *said, *changes, *some.notices, *left, *torn),
         splits=SplitRecord(classes=classes, parts=parts),
     )
 
@@ -199,8 +192,8 @@ def _found_in(root: Path, *, may_be_table: bool, known: Sequence[str] = ()) -> F
     return find_clips(root)
 
 
-def _check_classes(found: FoundClips) -> None:
-    if not found.classes:
+def _check_classes(found: FoundClips, *, are_needed: bool) -> None:
+    if are_needed and not found.classes:
         raise DataError(
             "Clips to classify must lie in class folders, or stand in a table with their labels",
             got=f"{len(found.files)} in {found.root} without",
