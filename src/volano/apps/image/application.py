@@ -38,7 +38,6 @@ class ImageApplication(ImageTraining):
         return dataclasses.replace(fitted, reasons=(*reasons, *fitted.reasons))
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
-        """Finds the plan for a number of passes over the images."""
         if self.network is None:
             return super().fit_epochs(limit, epochs)
         begun, reasons = begun_into(self, limit, epochs)

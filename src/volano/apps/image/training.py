@@ -324,7 +324,6 @@ class ImageTraining(Application):
         )
 
     def steps_in(self, epochs: float) -> int:
-        """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.train) // self.recipe(epochs).batch_size)))
 
     @property
@@ -344,11 +343,9 @@ class ImageTraining(Application):
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, size=size))
 
     def recipe_of(self, num_steps: int) -> ImageRecipe | FineTuningRecipe:
-        """The recipe of a run of so many steps."""
         return self.recipe(num_steps / self.steps_in(1.0))
 
     def task(self, num_steps: int, recipe: Any = None) -> Task:
-        """The Task for a number of steps; ``recipe``: another than the one for that length."""
         recipe = recipe or self.recipe_of(num_steps)
         return Task(
             name="image",

@@ -51,7 +51,6 @@ class ImageModel(TrainedModel):
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
-        """Loads the classifier of a run."""
         spec = ClassifierSpec.of_run(folder)
         return cls(folder, load_classifier(spec, folder.path), device, spec=spec)
 

@@ -159,11 +159,9 @@ class TextTraining(Application):
         return self.batch_size * self.spec.context
 
     def steps_in(self, epochs: float) -> int:
-        """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.windows) // self.batch_size)))
 
     def recipe_of(self, num_steps: int) -> TextRecipe:
-        """The recipe of a run of so many steps."""
         epochs = num_steps * self.tokens_per_step / len(self.train)
         return choose_recipe(
             shape=self.spec.shape(),
@@ -179,7 +177,6 @@ class TextTraining(Application):
         return dataclasses.replace(self.with_options(depth=depth, batch_size=batch_size), spec=spec)
 
     def task(self, num_steps: int, recipe: TextRecipe | None = None) -> Task:
-        """The Task for a number of steps; ``recipe``: another than the one for that length."""
         recipe = recipe or self.recipe_of(num_steps)
         ids, first, bytes_per_token = self._valid()
         return Task(

@@ -49,7 +49,6 @@ class TextModel(TrainedModel):
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
-        """Loads the language model of a run."""
         spec = TextSpec.of_run(folder)
         tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
         module = build_and_load(lambda: Decoder(spec.shape()), folder.path / WEIGHTS)

@@ -145,7 +145,6 @@ class VideoTraining(Application):
             folder.write_json(SPLITS_NAME, self.sets.splits.to_json())
 
     def recipe_of(self, num_steps: int) -> VideoRecipe:
-        """The recipe for so many steps."""
         return choose_recipe(
             num_train=len(self.sets.train),
             num_steps=num_steps,
@@ -154,7 +153,6 @@ class VideoTraining(Application):
         )
 
     def steps_in(self, epochs: float) -> int:
-        """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.sets.train) // self.recipe_of(1).batch_size)))
 
     def with_network(self, network: str) -> Self:
@@ -165,7 +163,6 @@ class VideoTraining(Application):
         )
 
     def task(self, num_steps: int, recipe: VideoRecipe | None = None) -> Task:
-        """The Task for a number of steps; ``recipe``: another than the one for that length."""
         spec, recipe, train = self.spec, recipe or self.recipe_of(num_steps), self.sets.train
         return Task(
             name="video",

@@ -66,7 +66,6 @@ class VideoModel(TrainedModel):
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
-        """Loads the model of a run."""
         spec = VideoSpec.of_run(folder)
         module = build_and_load(lambda: make_network(spec), folder.path / WEIGHTS)
         return cls(folder, module, device, spec=spec)

@@ -201,15 +201,12 @@ class _Kept(Float64):
         self._kept, self._wide = kept, wide
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Computes in float64; see :class:`SameDraws`."""
         return super().compute(func, args, kwargs) if self._wide else func(*args, **kwargs)
 
     def wanted(self, dtype: torch.dtype) -> torch.dtype:
-        """Returns the type of drawn numbers; see :class:`SameDraws`."""
         return super().wanted(dtype) if self._wide else dtype
 
     def noted(self, drawn: Any) -> Any:
-        """Keeps drawn numbers; see :class:`SameDraws`."""
         tree_map_only(Tensor, lambda tensor: self._kept.append(tensor.clone()), drawn)
         return drawn
 
@@ -227,7 +224,6 @@ class _Replayed(_Kept):
         self._index, self._position = index, 0
 
     def noted(self, drawn: Any) -> Any:
-        """Replaces drawn numbers; see :class:`SameDraws`."""
         return tree_map_only(Tensor, self._rows, drawn)
 
     def _rows(self, drawn: Tensor) -> Tensor:

@@ -116,7 +116,6 @@ class Float64(SameDraws):
     """
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Computes in float64; see :class:`SameDraws`."""
         schema = schema_of(func)
         if schema.is_mutable:
             written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
@@ -132,11 +131,9 @@ class Float64(SameDraws):
         return _wide(func(*arguments, **kwargs))
 
     def wanted(self, dtype: torch.dtype) -> torch.dtype:
-        """Returns the type of drawn numbers; see :class:`SameDraws`."""
         return torch.float64 if dtype in _NARROW else dtype
 
     def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Draws the numbers of an operation; see :class:`SameDraws`."""
         kwargs = {**kwargs, "dtype": torch.float32} if kwargs.get("dtype") in _NARROW else kwargs
         return super().draw(func, args, kwargs)
 

@@ -30,7 +30,6 @@ class CausalApplication(CausalTraining):
         return self._told(limit, super().fit(limit))
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
-        """Finds the plan for a number of passes over the text."""
         return self._told(limit, super().fit_epochs(limit, epochs))
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract

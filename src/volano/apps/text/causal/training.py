@@ -165,7 +165,6 @@ class CausalTraining(Application):
         return min(wanted, len(self.train))
 
     def steps_in(self, epochs: float) -> int:
-        """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.train) // self.batch_size)))
 
     def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract

@@ -47,7 +47,6 @@ class CausalModel(TrainedModel):
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
-        """Loads the language model of a run."""
         about = folder.read_json("text.json")
         module = build_and_load(
             lambda: build_causal(about["config"], about["tune"]), folder.path / WEIGHTS

@@ -38,7 +38,6 @@ class ClassifyApplication(ClassifyTraining):
         return fit_encoder(self, limit, epochs)
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
-        """Tests a finished run."""
         if run.status != "finished":
             return Finished()
         assert self.kept is not None

@@ -36,7 +36,6 @@ class ClassifyModel(TrainedModel):
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
-        """Loads the classifier of a run."""
         spec = ClassesSpec.of_run(folder)
         model = cls(folder, build_and_load(spec.build, folder.path / WEIGHTS), device, spec=spec)
         if spec.encoder is not None:

@@ -27,17 +27,14 @@ class ClipClassifyApplication(ClipClassifyTraining):
     next_words = ("eval RUN", "predict RUN CLIPS...", "export RUN --to onnx")
 
     def fit(self, limit: TimeLimit) -> Fitted:
-        """Finds the plan and the number of steps that suit the time."""
         return fit_into(self, limit)
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
-        """Finds the plan for a number of passes over the clips."""
         application, said = begun_on(self, limit.planning.place)
         fitted = Application.fit_epochs(application, limit, epochs)
         return dataclasses.replace(fitted, reasons=(*said, *fitted.reasons))
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
-        """Tests a finished run."""
         if run.status != "finished":
             return Finished()
         device = Device(run.plan.device)

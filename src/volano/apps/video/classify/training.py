@@ -199,15 +199,12 @@ class ClipClassifyTraining(Application):
         return choose_fine_tuning(HEAD, **shared, resolution=self.spec.size, epochs=epochs)
 
     def steps_in(self, epochs: float) -> int:
-        """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.train) // self.recipe(epochs).batch_size)))
 
     def recipe_of(self, num_steps: int) -> ClipClassRecipe | FineTuningRecipe:
-        """The recipe of a run of so many steps."""
         return self.recipe(num_steps / self.steps_in(1.0))
 
     def task(self, num_steps: int, recipe: Any = None) -> Task:
-        """The Task for a number of steps; ``recipe``: another than the one for that length."""
         recipe = recipe or self.recipe_of(num_steps)
         # A frozen network's features can be kept if the same frames are looked at each time.
         frames = self.train.frames if self.network is None else looked_at(self.train.frames)

@@ -51,7 +51,6 @@ class ClipClassifyModel(TrainedModel):
 
     @classmethod
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
-        """Loads the classifier of a run."""
         spec = ClipClassesSpec.of_run(folder)
         return cls(folder, load_classifier_of_clips(spec, folder.path), device, spec=spec)
 
