@@ -99,10 +99,8 @@ class OptionField:
     @property
     def rule(self) -> str:
         """Returns what a value must be, in words that follow the name."""
-        declared, unit = (
-            self.declaration,
-            f" {self.declaration.unit}" if self.declaration.unit else "",
-        )
+        declared = self.declaration
+        unit = f" {declared.unit}" if declared.unit else ""
         if declared.choices:
             return f"must be one of {', '.join(declared.choices)}"
         if declared.is_path:
@@ -379,9 +377,7 @@ def table_of(options: type[DeclaredOptions]) -> str:
     lines = ["| option | is | default | |", "|---|---|---|---|"]
     for field in options.declared():
         if not field.declaration.is_resolved:
-            rule, default = (
-                field.rule.removeprefix("must be "),
-                "" if field.default is None else f"`{field.default}`",
-            )
+            rule = field.rule.removeprefix("must be ")
+            default = "" if field.default is None else f"`{field.default}`"
             lines.append(f"| `{field.name}` | {rule} | {default} | {field.declaration.help} |")
     return "\n".join(lines) + "\n"

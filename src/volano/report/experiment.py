@@ -60,11 +60,8 @@ class Phase:
 
 def task_sentence(record: RunRecord) -> str:
     """Returns the task in one or two sentences; empty if ``task.json`` has nothing to say."""
-    task, model, data = (
-        record.task,
-        mapping(record.task.get("model")),
-        mapping(record.task.get("data")),
-    )
+    task = record.task
+    model, data = mapping(task.get("model")), mapping(task.get("data"))
     if not task:
         return ""
     valid = mapping(task.get("valid"))

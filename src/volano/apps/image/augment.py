@@ -87,10 +87,8 @@ class Augmentation:
 
         mirrored = draw(0, 1).bool() if self.flip else None
         if self.flip or self.translate:
-            reach_down, reach_right = (
-                min(self.translate, height - 1),
-                min(self.translate, width - 1),
-            )
+            reach_down = min(self.translate, height - 1)
+            reach_right = min(self.translate, width - 1)
             down, right = draw(-reach_down, reach_down), draw(-reach_right, reach_right)
             images = move_and_flip(images, down, right, mirrored)
         if self.cutout:

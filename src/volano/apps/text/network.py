@@ -78,20 +78,15 @@ class _Attention(nn.Module):
         B, T, C = x_BTC.shape
         qkv = self.qkv(x_BTC).view(B, T, 3, C // HEAD_DIM, HEAD_DIM)
         qk = rotate(F.layer_norm(qkv[:, :, :2], (HEAD_DIM,)), rotation)
-        q, k, v = (
-            qk[:, :, 0].transpose(1, 2),
-            qk[:, :, 1].transpose(1, 2),
-            qkv[:, :, 2].transpose(1, 2),
-        )
+        q, k = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2)
+        v = qkv[:, :, 2].transpose(1, 2)
         if layer_cache is None:
             y_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
             layer_cache[0, :, :, start : start + T] = k
             layer_cache[1, :, :, start : start + T] = v
-            keys, values = (
-                layer_cache[0, :, :, : start + T].to(q.dtype),
-                layer_cache[1, :, :, : start + T].to(q.dtype),
-            )
+            keys = layer_cache[0, :, :, : start + T].to(q.dtype)
+            values = layer_cache[1, :, :, : start + T].to(q.dtype)
             # One new token sees everything; several at the beginning see what lies before each.
             y_BHTD = F.scaled_dot_product_attention(q, keys, values, is_causal=T > 1)
         return self.out(y_BHTD.transpose(1, 2).reshape(B, T, C))

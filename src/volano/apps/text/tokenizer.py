@@ -32,9 +32,8 @@ class Tokenizer:
     """
 
     def __init__(self, library: Any) -> None:
-        library.encode_special_tokens = (
-            True  # a text that holds the separator's letters is text all the same
-        )
+        # A text that holds the separator's letters is text all the same.
+        library.encode_special_tokens = True
         self._library = library
         self.vocab_size: int = library.get_vocab_size()
 

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from volano.report.planning import PlanningFigures, TimeBar
 
 MOST_COLUMNS = 100
-_FEWEST_COLUMNS = (
-    72  # narrower terminals wrap by themselves; figures would stand letter under letter
-)
+# Narrower terminals wrap by themselves; figures would stand letter under letter.
+_FEWEST_COLUMNS = 72
 _INDENT = 2
 _VERDICTS = {"FITS": "bold green", "NO": "bold red", "UNCERTAIN": "bold yellow"}
 _STATUSES = {"chosen": "bold green", "rejected": "red", "failed": "red", "too large": "yellow"}

@@ -137,10 +137,8 @@ class PackedFunctions(TorchFunctionMode):
             for name, value in kwargs.items()
             if name not in ("requires_grad", "memory_format")
         }
-        shape, dtype = (
-            _shape_of_draw(func, args, kwargs),
-            kwargs.get("dtype") or _type_of_draw(func),
-        )
+        shape = _shape_of_draw(func, args, kwargs)
+        dtype = kwargs.get("dtype") or _type_of_draw(func)
         make = functools.partial(_draw, func, args, kwargs)
         if strides is not None:
             make = functools.partial(_draw_in_order, func, shape, strides, kwargs)

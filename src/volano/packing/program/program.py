@@ -95,11 +95,8 @@ class Structure:
         # The objective is called once more than alone, and with tensors without values; the copy
         # keeps the effects of that here.
         task = dataclasses.replace(varying.task, objective=private_copy(varying.task.objective))
-        self._varying, self._device, self._precision = (
-            dataclasses.replace(varying, task=task),
-            device,
-            precision,
-        )
+        self._varying = dataclasses.replace(varying, task=task)
+        self._device, self._precision = device, precision
         self._first = model
         self._held: list[Leaf] = []
         self.names = {slot.where for slot in varying.slots}

@@ -198,11 +198,8 @@ class MemoryTracker(TorchDispatchMode):
         for index, (_, change, number) in enumerate(self._events, start=1):
             live += change
             if live > highest:
-                highest, place, operator = (
-                    live,
-                    index,
-                    self._names[number][:2] if number >= 0 else ("", ""),
-                )
+                highest, place = live, index
+                operator = self._names[number][:2] if number >= 0 else ("", "")
         sizes: Counter[_Storage] = Counter()
         for storage, size in itertools.chain(
             self._initial, ((s, c) for s, c, _ in self._events[:place])

@@ -332,10 +332,8 @@ def _told(tracker: MemoryTracker, device: Device) -> MemoryPrediction:
 # matrix library 32 MiB on Hopper and 8 MiB before (getChosenWorkspaceSize), and convolutions as
 # much as they ask for. Fragmentation: allocated against reserved bytes of published runs of fixed
 # shapes; a third for what varies.
-_BESIDE, _FRAGMENTATION = (
-    {"cpu": 0, "accelerator": (768 + 256) * 2**20},
-    {"cpu": 1.0, "accelerator": 1.05},
-)
+_BESIDE = {"cpu": 0, "accelerator": (768 + 256) * 2**20}
+_FRAGMENTATION = {"cpu": 1.0, "accelerator": 1.05}
 
 
 def needed_bytes(prediction: Prediction) -> int:

@@ -312,10 +312,8 @@ class _Check:
                 if not torch.equal(mine, value):
                     raise _StruckError(f"the buffer {name} is another one after the step")
                 continue
-            ours, theirs = (
-                distance(mine, value),
-                distance(eager.gradient.buffers[name], before[name]),
-            )
+            ours = distance(mine, value)
+            theirs = distance(eager.gradient.buffers[name], before[name])
             if not ours <= self._multiplier * theirs + _FLOOR[self._precision]:
                 raise _StruckError(
                     f"the buffer {name} differs by {ours:.1e} after the step, under eager by "

@@ -18,7 +18,7 @@ from volano.training.prefix.feature_room import FeatureRoom
 from volano.training.prefix.training_prefix import why_not_cached
 
 # The knobs that the race decides; those of memory are in fit_memory.py, those of the feed in
-# feed.py.
+# choose_feed.py.
 RACED = knobs_with("raced")
 # A type in which a small product is slower than this share of fp32's rate is not raced. A training
 # may gain by its fewer bytes what the product loses, but not more.

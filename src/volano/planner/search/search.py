@@ -1,7 +1,7 @@
 """The search for a plan, from the first question to the decision.
 
 1. What the task and the device admit (candidates.py), and how the data reaches the device
-   (feed.py).
+   (choose_feed.py).
 2. Whether it was planned before (cache/, reuse.py).
 3. Which of it fits the memory (cost_model.py, fit_memory.py).
 4. If no run waits: which is predicted to be the fastest (predicted.py), and whether a race pays.

@@ -200,9 +200,7 @@ class TimedCandidates:
         if len(options["precision"]) * len(options["memory_format"]) > 1:
             return True
         seconds = 0.0 if best is None or best.step is None else best.step * self.num_steps
-        return True in options["compile"] and (
-            self._request.is_thorough or is_worth(self._compile_gain * seconds, COMPILE_SECONDS)
-        )
+        return True in options["compile"] and self._is_worth_compiling(seconds, COMPILE_SECONDS)
 
     def _tell(self, timing: Timing) -> None:
         name = levers(timing.plan, self.space.base)
@@ -238,3 +236,6 @@ class TimedCandidates:
     def _compile_gain(self) -> float:
         """The share of a step that compiling may save."""
         return compile_gain(self._cost_model, self.space.safe, is_cpu=self._device.is_cpu)
+
+    def _is_worth_compiling(self, run_seconds: float, startup: float) -> bool:
+        return self._request.is_thorough or is_worth(self._compile_gain * run_seconds, startup)

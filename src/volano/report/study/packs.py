@@ -102,11 +102,8 @@ def gain_of(packs: Iterable[Mapping[str, Any]]) -> Gain | None:
     """Returns the gain of packs that was measured; None if none was."""
     solo = training = startup = steps = 0.0
     for pack in packs:
-        alone, seconds, made = (
-            number(pack.get("solo_seconds_per_step")),
-            _training([pack]),
-            _steps([pack]),
-        )
+        alone = number(pack.get("solo_seconds_per_step"))
+        seconds, made = _training([pack]), _steps([pack])
         if alone is not None and _engine(pack) != ONE_BY_ONE and seconds > 0 and made:
             solo, training, steps = solo + alone * made, training + seconds, steps + made
             startup += _startup([pack])

@@ -295,10 +295,8 @@ def _draw_curves(
     plot = figure.add_axes((0.085, 0.135, 0.895, 0.84))
     best = record.find_best()
     for trial, points in curves:
-        is_best, is_whole = (
-            best is not None and trial.number == best.number,
-            trial.state == "complete",
-        )
+        is_best = best is not None and trial.number == best.number
+        is_whole = trial.state == "complete"
         colour = look["best"] if is_best else look["soft"] if is_whole else look["faint"]
         plot.plot(
             *zip(*points, strict=True),

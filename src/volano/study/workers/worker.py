@@ -73,14 +73,12 @@ class Worker:
         self._on_notice = on_notice
         self._candidates = TrialTasks(build, SharedFeatures(self._device, precision, self._hear))
         self._living: list[_Living] = []
-        self._families: dict[
-            int, ProgramCache
-        ] = {}  # by kind: the programs that were made for earlier packs
-        self._most: dict[int, int] = {}  # members of a pack, by kind
-        self._steps_ahead: Mapping[
-            int, int
-        ] = {}  # of all packs of a kind, as far as can be foreseen
-        self._only_loop: dict[int, str] = {}  # by kind: how a faster engine has failed on it
+        # By kind: programs of earlier packs, members of a pack, steps of all packs as far as can be
+        # foreseen, and how a faster engine has failed.
+        self._families: dict[int, ProgramCache] = {}
+        self._most: dict[int, int] = {}
+        self._steps_ahead: Mapping[int, int] = {}
+        self._only_loop: dict[int, str] = {}
         self._said: set[str] = set()
         self._notices: list[str] = []
         self._facts: list[PackFigures] = []

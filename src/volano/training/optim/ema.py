@@ -51,10 +51,8 @@ class Ema:
         others = [name for name in names if not theirs[name].is_floating_point()]
         # state_dict() gives tensors that share memory with the modules, so the lists stay true
         # while training.
-        self._averages, self._weights = (
-            [own[name] for name in floating],
-            [theirs[name] for name in floating],
-        )
+        self._averages = [own[name] for name in floating]
+        self._weights = [theirs[name] for name in floating]
         self._copies = [(own[name], theirs[name]) for name in others]
 
     @torch.no_grad()

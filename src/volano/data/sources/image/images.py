@@ -272,10 +272,8 @@ def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | Non
     memory; None if they do not."""
     from volano.device import Device
 
-    num_bytes, free = (
-        num_images * pixel_format.channels * pixel_format.size**2,
-        Device("cpu").free_bytes(),
-    )
+    num_bytes = num_images * pixel_format.channels * pixel_format.size**2
+    free = Device("cpu").free_bytes()
     if free is None or num_bytes <= free // 2:
         return None
     return (
