@@ -3,7 +3,6 @@
 from volano.packing.member import Member
 from volano.packing.pack import Pack
 from volano.packing.pack_size import PackSize, pack_size
-from volano.packing.program_cache import ProgramCache
-from volano.packing.structure.grouping import TaskGroup, groups_of
+from volano.packing.structure.grouping import groups_of
 
-__all__ = ["Member", "Pack", "PackSize", "ProgramCache", "TaskGroup", "groups_of", "pack_size"]
+__all__ = ["Member", "Pack", "PackSize", "groups_of", "pack_size"]

@@ -23,7 +23,7 @@ from volano.task.loss import (
     mean_metrics,
     metric_sums,
 )
-from volano.task.schedule import Schedule, constant, cosine, linear, progress_at, trapezoid
+from volano.task.schedule import constant, cosine, linear, progress_at, trapezoid
 from volano.task.task import Objective, Task
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "Duration",
     "Loss",
     "Objective",
-    "Schedule",
     "Task",
     "as_loss",
     "check_finite",

@@ -17,7 +17,7 @@ from volano.training.graphs.gradient_graph import check_recorded
 from volano.training.health.length_revision import LengthRule
 from volano.training.memory.out_of_memory import is_out_of_memory
 from volano.training.memory.recompute import blocks_of
-from volano.training.observe import Observer, Observers, StartInfo
+from volano.training.observe import Observer, Observers
 from volano.training.optim.make_optimizer import choose_implementation, make_optimizer
 from volano.training.optim.muon import MuonAdamW
 from volano.training.progress import PlainProgress, RichProgress, make_progress
@@ -26,7 +26,7 @@ from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.step import seed_of_augmentation
 from volano.training.step_timing import StepTime, StepTimer, measure_step_time
-from volano.training.throwaway import QuickRun, run_trial, throwaway_session, throwaway_settings
+from volano.training.throwaway import run_trial, throwaway_session, throwaway_settings
 
 __all__ = [
     "PREPARED",
@@ -36,13 +36,11 @@ __all__ = [
     "Observer",
     "Observers",
     "PlainProgress",
-    "QuickRun",
     "RichProgress",
     "Run",
     "RunFolder",
     "Safety",
     "Session",
-    "StartInfo",
     "StepTime",
     "StepTimer",
     "blocks_of",

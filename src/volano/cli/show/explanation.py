@@ -138,12 +138,14 @@ class _Page:
         # A style of these words, not of what is appended.
         return Text(overflow="fold").append(words, style)
 
-    def bar(self, percent: float, most: int, style: str = "cyan") -> Text:
+    def bar(self, percent: float, most: int) -> Text:
         """A bar of up to ``most`` columns, in eighths of one."""
         if self._is_ascii:
-            return self.text("#" * max(1 if percent else 0, round(most * percent / 100)), style)
+            return self.text("#" * max(1 if percent else 0, round(most * percent / 100)), "cyan")
         eighths = max(1 if percent else 0, round(8 * most * percent / 100))
-        return self.text("\N{FULL BLOCK}" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip(), style)
+        return self.text(
+            "\N{FULL BLOCK}" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip(), "cyan"
+        )
 
     def heading(self, title: str, beside: str = "") -> Iterator[RenderableType]:
         """A blank line, the title, and softly what belongs to all of the section."""

@@ -25,7 +25,6 @@ from volano.data.sources.tables import (
 from volano.errors import DataError, UsageError
 
 CLASSES, LABELS, NUMBERS = "classes", "labels", "numbers"
-TARGET_KINDS = (CLASSES, LABELS, NUMBERS)
 # A column of so many different numbers, some of them once, holds no classes: as such it would be
 # refused.
 _MOST_CLASSES_OF_NUMBERS = 20
@@ -41,7 +40,7 @@ class TargetFormat:
     """The way in which targets are read.
 
     Attributes:
-        kind: one of ``TARGET_KINDS``; None finds it out by what the table holds.
+        kind: ``CLASSES``, ``LABELS`` or ``NUMBERS``; None finds it out by what the table holds.
         columns: the columns of a table that hold them; none: the usual ones are looked for.
         names: the labels, or the names of the numbers, of a run; None takes the table's own.
         leaves_out_unknown: whether labels that are none of ``names`` are left out and said.
@@ -142,7 +141,7 @@ def target_texts(kind: str, names: Sequence[str], values: Any) -> list[str]:
     """Returns the targets of examples as texts, by which a changed one is known.
 
     Args:
-        kind: one of ``TARGET_KINDS``.
+        kind: ``CLASSES``, ``LABELS`` or ``NUMBERS``.
         names: the classes or labels, or the names of the numbers.
         values: as ``Targets`` has them; classes int64 [N].
     """
@@ -157,7 +156,7 @@ def check_trained(kind: str, names: Sequence[str], trained: Any, what: str) -> N
     """Raises DataError if a class or a label is only among examples that are not trained on.
 
     Args:
-        kind: one of ``TARGET_KINDS``.
+        kind: ``CLASSES``, ``LABELS`` or ``NUMBERS``.
         names: the classes or labels.
         trained: the targets of the training examples.
         what: what the examples are, in words.

@@ -46,7 +46,7 @@ class _Starting(NamedTuple):
 
 class RayActors(Executor):
     """An executor with one actor for each accelerator of a cluster; if it has none, one for each
-    ``cpus_per_worker`` cores.
+    core.
 
     An actor that is lost, with its machine or alone, is started again with its next assignment.
 
@@ -58,9 +58,7 @@ class RayActors(Executor):
         address: ``"auto"`` or ``"host:port"`` of a cluster that runs; None starts one of this
             machine for the study.
         num: the number of actors; None is as many as the cluster has room for.
-        cpus_per_worker: cores of each.
-        threads: the threads of each worker; None is ``cpus_per_worker`` if there are no
-            accelerators.
+        threads: the threads of each worker; None is one if there are no accelerators.
         on_notice: the function that gets notices about the start.
 
     Raises:
@@ -71,8 +69,7 @@ class RayActors(Executor):
 
     def __init__(
         self, make: Callable[..., Answers], *, address: str | None = None, num: int | None = None,
-        cpus_per_worker: int = 1, threads: int | None = None,
-        on_notice: Callable[[str], None] = lambda _: None,
+        threads: int | None = None, on_notice: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(_environment_kept())
@@ -81,14 +78,14 @@ class RayActors(Executor):
         self._starting: dict[Any, _Starting] = {}
         try:
             self._ray = import_ray()
-            self._stack.enter_context(_connected(self._ray, address, num, cpus_per_worker))
+            self._stack.enter_context(_connected(self._ray, address, num))
             resources = self._ray.cluster_resources()
             num_accelerators = int(resources.get("GPU", 0))
             if not num_accelerators:
-                threads = threads or cpus_per_worker
-            self._options = {"num_gpus": 1} if num_accelerators else {"num_cpus": cpus_per_worker}
+                threads = threads or 1
+            self._options = {"num_gpus": 1} if num_accelerators else {"num_cpus": 1}
             self._made = self._ray.put(_sent(functools.partial(make, threads=threads)))
-            room = num_accelerators or max(1, int(resources.get("CPU", 1)) // cpus_per_worker)
+            room = num_accelerators or max(1, int(resources.get("CPU", 1)))
             self._start(min(room, num or room), wanted=num, on_notice=on_notice)
         except BaseException:
             self.close()
@@ -256,9 +253,7 @@ def _sent(make: Any) -> bytes:
 
 
 @contextlib.contextmanager
-def _connected(
-    ray: Any, address: str | None, num: int | None, cpus_per_worker: int
-) -> Iterator[None]:
+def _connected(ray: Any, address: str | None, num: int | None) -> Iterator[None]:
     """A context with a cluster: the one to which this process is connected already, or else its
     own."""
     if ray.is_initialized():
@@ -267,7 +262,7 @@ def _connected(
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address is None:
         os.environ.update(_NO_USAGE_REPORTS)
-        cores = max(num_cores(), (num or 1) * cpus_per_worker)
+        cores = max(num_cores(), num or 1)
         # "local", for without an address Ray joins one that runs on this machine.
         settings = {
             **quiet,
