@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 from volano.apps.application import Fitted
-from volano.apps.image.fine_tuning.recipe import MOST_FINE_TUNING_EPOCHS as MOST_FINE_TUNING_EPOCHS
+from volano.apps.image.fine_tuning.recipe import MOST_FINE_TUNING_EPOCHS
 from volano.apps.video.classify.augment import looked_at
 from volano.apps.video.classify.model_spec import predict_frames
 from volano.apps.video.classify.recipe import MOST_EPOCHS
