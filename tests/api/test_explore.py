@@ -95,9 +95,7 @@ def test_a_trial_is_named_by_its_number(study):
 def test_a_study_of_a_function_of_python_cannot_be_made_again(tmp_path):
     made = volano.explore(digits_mlp, 3, rungs=1, out=tmp_path / "study", observer=Heard(), **HERE)
     assert made.facts["source"] == {"kind": "python"}
-    with pytest.raises(
-        UsageError, match="build function must be one that can be made again.*module:build"
-    ):
+    with pytest.raises(UsageError, match="build function that can be found again.*module:build"):
         task_of_trial(made.folder)
     assert task_of_trial(made.folder, build=digits_mlp)[1] == made.best.number
 

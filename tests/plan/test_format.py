@@ -85,7 +85,7 @@ def test_settings(text, setting):
     ("text", "error", "message"),
     [
         ("precision", UsageError, "written KNOB=VALUE; got 'precision'"),
-        ("speed=high", PlanError, "A plan's knobs are .*; got 'speed'"),
+        ("speed=high", PlanError, "A plan's knob must be one of .*; got 'speed'"),
         (
             "precision=fp8",
             PlanError,

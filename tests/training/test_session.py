@@ -24,7 +24,7 @@ def session(task, plan=None) -> Session:
 
 
 def test_a_model_that_is_none(make_task):
-    with pytest.raises(TaskError, match="returns an nn.Module; got NoneType"):
+    with pytest.raises(TaskError, match="must return an nn.Module; got NoneType"):
         session(make_task(model=lambda: None))
 
 
@@ -40,7 +40,7 @@ def test_a_precision_that_the_device_lacks(make_task, precision):
 
 
 def test_a_whole_plan_respects_the_tolerance(make_task, quiet, tmp_path):
-    with pytest.raises(PlanError, match="tolerance is 'exact'; got precision='bf16'"):
+    with pytest.raises(PlanError, match="tolerance, 'exact'; got precision='bf16'"):
         volano.train(
             make_task(tolerance="exact"),
             plan=Plan.baseline().pin(precision="bf16"),
@@ -52,7 +52,7 @@ def test_a_whole_plan_respects_the_tolerance(make_task, quiet, tmp_path):
 def test_what_a_person_asks_of_operations_is_within_every_tolerance(make_task):
     plan = Plan(deterministic=True)
     assert session(make_task(tolerance="exact"), plan).plan == plan
-    with pytest.raises(PlanError, match="tolerance is 'exact'; got precision='bf16'"):
+    with pytest.raises(PlanError, match="tolerance, 'exact'; got precision='bf16'"):
         session(make_task(tolerance="exact"), plan.pin(precision="bf16"))
 
 

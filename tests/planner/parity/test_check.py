@@ -360,4 +360,4 @@ class TestStruck:
     def test_beyond_the_tolerance(self, make_task):
         found = check_parity(make_task(tolerance="rounding"), BASELINE.pin(precision="bf16"))
         assert not found.passed
-        assert "The task's tolerance is 'rounding'" in found.reason
+        assert "the task's tolerance, 'rounding'" in found.reason
