@@ -23,6 +23,7 @@ from volano.pretrained.preprocessing import Preprocessing
 from volano.pretrained.read_weights import digest_of_weights, load_fitting, read_weights
 from volano.pretrained.transformers_library import (
     ENCODER_AUTO,
+    IMAGES_AUTO,
     PIXELS,
     build_network,
     classes_of,
@@ -194,7 +195,7 @@ _Loaded = tuple[nn.Module, dict[str, Any], Preprocessing, tuple[str, ...], tuple
 def _of_transformers(name: str) -> _Loaded:
     config = config_of(name)
     is_classifier = any("ForImageClassification" in n for n in config.get("architectures") or ())
-    auto = "AutoModelForImageClassification" if is_classifier else ENCODER_AUTO
+    auto = IMAGES_AUTO if is_classifier else ENCODER_AUTO
     # Of CLIP and its like, the part that takes pictures.
     part = None if is_classifier else config.get("vision_config")
     # Features of a pooler that its weights lack, and that is drawn, would say little.

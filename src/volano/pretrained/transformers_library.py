@@ -19,7 +19,8 @@ from volano.record.files import nearest, nearest_there
 
 # The classes of transformers by which networks are loaded and built.
 ENCODER_AUTO, CAUSAL_AUTO = "AutoModel", "AutoModelForCausalLM"
-AUTOS = (ENCODER_AUTO, "AutoModelForImageClassification", CAUSAL_AUTO)
+IMAGES_AUTO = "AutoModelForImageClassification"
+AUTOS = (ENCODER_AUTO, IMAGES_AUTO, CAUSAL_AUTO)
 PIXELS, IDS = "pixel_values", "input_ids"
 # No published network has as many layers, or as large a dimension or vocabulary.
 _MOST_LAYERS, _MOST_SIZE = 4096, 2**25

@@ -15,11 +15,10 @@ from volano.apps.model_card import write_card
 from volano.apps.targets.target import Target
 from volano.errors import UsageError
 from volano.pretrained.fine_tuned import FineTuned
-from volano.pretrained.transformers_library import load_network, save_network
+from volano.pretrained.transformers_library import IMAGES_AUTO, load_network, save_network
 from volano.record.files import written_folder
 from volano.training import RunFolder
 
-_AUTO = "AutoModelForImageClassification"
 # Numbers of Pillow.
 _RESAMPLES = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 
@@ -42,7 +41,7 @@ def export_hf(
     """
     about = spec.pretrained or {}
     skeleton = about.get("skeleton") or {}
-    if skeleton.get("auto") != _AUTO or skeleton.get("head") is None:
+    if skeleton.get("auto") != IMAGES_AUTO or skeleton.get("head") is None:
         raise UsageError(
             "Only a classifier of transformers can be exported to hf",
             got=f"{about.get('reference') or 'a network of Volano'}",
@@ -77,7 +76,7 @@ def _compared(
     target: Path, model: FineTuned, images: Tensor, expected: Tensor, answers: Target
 ) -> dict[str, Any]:
     trunk: Any = model.trunk
-    trunk.network = load_network(str(target), _AUTO)
+    trunk.network = load_network(str(target), IMAGES_AUTO)
     with torch.no_grad():
         difference = largest_difference(trunk(images), expected, answers)
     size = sum(file.stat().st_size for file in target.iterdir())

@@ -14,7 +14,7 @@ from volano.apps.text.classify.model_spec import ENCODER, predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.classify.use import ClassifyModel
 from volano.device import Device
-from volano.pretrained.fine_tuned import HEAD as TUNE_HEAD
+from volano.pretrained.fine_tuned import HEAD
 from volano.running.time_limit import TimeLimit
 from volano.task import Task
 from volano.training import Run, RunFolder
@@ -54,7 +54,7 @@ class ClassifyApplication(ClassifyTraining):
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores, **choice})
         expected = {} if self.probe is None else self.probe.figures
         metrics = {**target.final_figures(scores), **expected, **choice}
-        is_solved = self.encoder is not None and self.options.tune == TUNE_HEAD
+        is_solved = self.encoder is not None and self.options.tune == HEAD
         score = dataclasses.replace(target.score(scores), is_solved=is_solved)
         return Finished(metrics=metrics, score=score, notices=[f"test: {text}" for text in cut])
 
