@@ -154,6 +154,13 @@ def test_a_run_that_looks_again_begins_with_a_few_steps_and_says_that_they_are_f
     assert make_schedule(dataclasses.replace(costs, networks=[few]), 60.0).num_steps == 2
 
 
+def test_a_network_that_is_solved_before_the_first_step_is_not_warned_of_few():
+    solved = NetworkCosts(name="thin", step=0.01, startup=90.0, least_steps=0, most_steps=100)
+    for seconds, steps in ((60.0, 1), (600.0, 100)):
+        found = make_schedule(RunCosts(spent=1.0, networks=[solved], is_revised=True), seconds)
+        assert (found.num_steps, found.warning) == (steps, None)
+
+
 @given(machines(), MINUTES, st.floats(0.2, 10.0), st.floats(0.5, 1.0))
 def test_a_machine_that_changes_its_speed_keeps_the_minutes(costs, minutes, slower, later):
     """A machine that is ``slower`` than in the first timing from the first step on, and goes on so;

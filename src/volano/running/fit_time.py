@@ -41,7 +41,8 @@ class TrainingSize:
         task: makes its Task, of any number of steps.
         cost: the cost of a step, in one unit for all sizes.
         example_cost: the cost of the prediction of an example, likewise.
-        least_steps: the number of steps from which it is worth its size.
+        least_steps: the number of steps from which it is worth its size; 0 of one that is solved
+            before the first step.
         most_steps: the number of steps after which more are of no use.
         evaluation_interval: the steps between evaluations, if somebody has said how many.
     """

@@ -45,7 +45,8 @@ class NetworkCosts:
             made.
         test: seconds of the cheapest final test of all test examples (one view, plain windows).
         more: seconds that the wanted final test takes beyond that (more views, generated clips).
-        least_steps: the number of steps from which this network is worth its size.
+        least_steps: the number of steps from which this network is worth its size; 0 of one that
+            is solved before the first step.
         most_steps: the number of steps after which more are of no use.
     """
 
@@ -151,9 +152,9 @@ def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
         len(costs.networks) - 1,
     )
     network = costs.networks[chosen]
-    affordable = _affordable(network, costs, seconds)
+    affordable = max(0, _affordable(network, costs, seconds))
     enough = min(LEAST_STEPS, network.least_steps)
-    least = min(network.most_steps, _LEAST_TO_BEGIN_WITH) if costs.is_revised else 1
+    least = min(network.most_steps, _LEAST_TO_BEGIN_WITH) if enough and costs.is_revised else 1
     num_steps = max(least, min(network.most_steps, affordable))
     evaluations = _evaluation_seconds(network, costs, seconds)
     num_evaluations, evaluation_share = 1, 1.0
@@ -176,7 +177,8 @@ def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
         test=test_share * network.test + more_share * network.more,
         startup=network.startup,
         writing=costs.writing,
-        warning=None if affordable >= enough else _warning(network, costs, seconds, num_steps),
+        # What was solved before the first step needs none to learn from.
+        warning=_warning(network, costs, seconds, num_steps) if affordable < enough else None,
     )
 
 

@@ -99,8 +99,7 @@ def _choices(application: ImageTraining) -> list[tuple[ImageTraining, float, int
     while may_shrink and some.recipe(1.0).batch_size >= 2 * LEAST_HALVED_BATCH:
         some = some.with_options(batch_size=some.recipe(1.0).batch_size // 2)
         choices.append((some, cost, least))
-    # A solved head needs none.
-    choices[-1] = (choices[-1][0], cost, 1 if application.is_solved else LEAST_STEPS)
+    choices[-1] = (choices[-1][0], cost, 0 if application.is_solved else LEAST_STEPS)
     return choices
 
 

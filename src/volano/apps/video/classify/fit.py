@@ -34,7 +34,7 @@ def fit_into(application: ClipClassifyTraining, limit: TimeLimit) -> Fitted:
     size = TrainingSize(
         name=application.network_in_words,
         task=lambda: application.task(application.steps_in(planned)),
-        least_steps=LEAST_STEPS if application.network is None else 1,  # a solved head needs none
+        least_steps=LEAST_STEPS if application.network is None else 0,
         most_steps=application.steps_in(most),
     )
 
