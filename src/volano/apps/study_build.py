@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from volano.apps.application import Application
-from volano.apps.kinds import CAUSAL, CLASSIFY_CLIPS, application_class, choose_application
+from volano.apps.kinds import application_class, choose_application, is_application, options_for
 from volano.apps.options import Setting
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
@@ -96,7 +95,8 @@ class ApplicationBuild:
             scratch = Path(tempfile.mkdtemp(prefix=f"volano-{application_type.kind}-"))
             # What is mapped stays readable.
             weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
-        return application_type.read(application_type.options_type.from_json(self.options), scratch)
+        options = application_type.options_type.from_json(self.options)
+        return application_type.read(options, scratch).for_study()
 
     def resolved(
         self, seconds: float, device: Device, space: SearchSpace | None
@@ -120,19 +120,6 @@ class ApplicationBuild:
         return ApplicationBuild(
             self.kind, self.options, self.space, self._application.steps_in(epochs)
         )
-
-
-def _check_is_tried(application_type: type[Application], kind: str) -> None:
-    """Raises UsageError if options have made of an application one that no study varies."""
-    if application_type is application_class(kind):
-        return
-    is_causal = application_type is application_class(CAUSAL)
-    raise UsageError(
-        "A study must be of images, language models of Volano's own, or clips",
-        got="a pretrained language model"
-        if is_causal
-        else "a classifier of texts, which trains in seconds",
-    )
 
 
 def application_build(
@@ -174,10 +161,9 @@ def application_build(
     """
     chosen = SearchSpace.load(space) if isinstance(space, str | Path) else space
     own = {name: value for name, value in options.items() if value is not None}
-    application_type, given = choose_application(kind, {"path": path, "seed": seed, **own})
-    if application_type is application_class(CLASSIFY_CLIPS):
-        kind = CLASSIFY_CLIPS
-    _check_is_tried(application_type, kind)
+    asked = {"path": path, "seed": seed, **own}
+    _, given = choose_application(kind, asked)
+    kind = options_for(kind, asked)[0] if is_application(kind) else kind
     if given.epochs is not None:
         raise UsageError("A study must get `minutes` for the length of its trials", got="`epochs`")
     if given.keep == "best":

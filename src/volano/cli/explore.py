@@ -148,9 +148,7 @@ class ExploreGroup(GroupByFirst):
         if own is None:
             parameters = [*parameters_from(_resume_option), *study]
         else:
-            # Classifiers of texts train in seconds, and have no numbers to try.
-            leave_out = (*_NOT_OF_STUDIES, *(("classify",) if name == "text" else ()))
-            path, *others = flag_parameters(own, leave_out=leave_out)
+            path, *others = flag_parameters(own, leave_out=_NOT_OF_STUDIES)
             parameters = [path, *parameters_from(_space_option), *study, *others]
         help = (
             f"Try many configurations of {name or 'a task'} at once, trained as one program "

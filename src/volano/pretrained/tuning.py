@@ -35,8 +35,8 @@ class TuningRates:
             tenth of it.
         head: learning rate of the head; with a frozen trunk, a multiple of the one that its
             curvature allows.
-        weight_decay: of the trunk and the head; with a frozen trunk, the penalty is the one with
-            which the head was solved.
+        weight_decay: of the trunk and the head; with a frozen trunk, the penalty of the head, which
+            stays where it is under the one with which it was solved.
     """
 
     trunk: float
@@ -68,7 +68,7 @@ def tuning_fields(
         "model": model,
         "optimizer": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
         "parameter_groups": functools.partial(
-            head_groups, lr=rates.head * probe.learning_rate, weight_decay=probe.weight_decay
+            head_groups, lr=rates.head * probe.learning_rate, weight_decay=rates.weight_decay
         ),
         "schedule": linear(),
     }

@@ -42,7 +42,7 @@ from volano.apps.image.splits import (
 )
 from volano.apps.options import Options
 from volano.apps.shared_options import batch_in_words, columns_of
-from volano.apps.targets.find_target import target_class, target_of_data
+from volano.apps.targets.find_target import goal_of_target, target_of_data
 from volano.apps.targets.target import Target
 from volano.data import Fault, fault_notices
 from volano.data.sources import (
@@ -259,10 +259,9 @@ class ImageTraining(Application):
     def begin(self, device: Device) -> FineTuningStart:
         """Solves a head of the pretrained network; see ``fine_tuning/begin.py``."""
         assert self.network is not None
-        is_balanced = self.class_weights is not None
         return begin(
             self.network, self.train, self.spec.answers, device, seed=self.options.seed,
-            is_balanced=is_balanced,
+            is_balanced=self.class_weights is not None,
         )  # fmt: skip
 
     @property
@@ -288,8 +287,11 @@ class ImageTraining(Application):
 
     @classmethod
     def goal_of_study(cls, options: Mapping[str, Any]) -> tuple[str, str]:
-        target = target_class(options.get("target"))
-        return target.figure, "maximize" if target.more_is_better else "minimize"
+        return goal_of_target(options)
+
+    def for_study(self) -> Self:
+        """Implements :meth:`Application.for_study`: without ``tune`` a head is trained."""
+        return self if self.network is None else self.with_tune(self.options.tune or HEAD)
 
     def about_keeping(self) -> tuple[str, ...]:
         """Implements :meth:`Application.about_keeping`: no test image has a say."""

@@ -29,6 +29,13 @@ def target_class(kind: str | None) -> type[Target]:
     return next((one for one in _TARGETS if one.kind == kind), OneClass)
 
 
+def goal_of_target(options: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns by which figure trainings with options are compared, and ``"minimize"`` or
+    ``"maximize"``."""
+    target = target_class(options.get("target"))
+    return target.figure, "maximize" if target.more_is_better else "minimize"
+
+
 def figures_in_words(metrics: Mapping[str, Any], what: str) -> list[str]:
     """Puts the final figures of a run into words; see ``Target.summary``, and
     ``LinearProbe.figures``."""

@@ -7,10 +7,12 @@ import torch
 
 import volano
 from pretrained_networks import save_small_gpt2
+from volano.apps.study_build import application_build, application_of_trial
 from volano.apps.text.causal.training import WINDOWS, CausalTraining
 from volano.apps.text.options import TextOptions
 from volano.errors import DataError, UsageError
 from volano.plan import Plan
+from volano.study.observe import StudyObserver
 
 pytest.importorskip("peft", reason="peft is not installed")
 LINES = "".join(
@@ -98,3 +100,21 @@ def test_a_text_without_a_window_is_refused(folders, tmp_path):
     (tmp_path / "a.txt").write_text("short")
     with pytest.raises(DataError):
         CausalTraining.read(TextOptions(path=str(tmp_path / "a.txt"), from_=folders[1]))
+
+
+def test_a_study_varies_rate_and_decay(folders, monkeypatch, tmp_path):
+    monkeypatch.setattr("volano.apps.study_build._TIMING_SECONDS", 0.05)
+    build = application_build(
+        "text", folders[0], from_=folders[1], context=16, trials=2, rungs=1, minutes=0.5,
+        device="cpu",
+    )  # fmt: skip
+    assert (build.kind, build.metric, build.direction) == ("causal", "bits_per_byte", "minimize")
+    assert set(build.space.parameters) == {"lr", "weight_decay"}
+    build.num_steps = 2
+    study = volano.explore(
+        build, trials=2, rungs=1, out=tmp_path / "study", device="cpu", nproc=1,
+        observer=StudyObserver(),
+    )  # fmt: skip
+    assert {trial.state for trial in study.trials} == {"complete"}
+    kind, options, _ = application_of_trial(study.folder)
+    assert (kind, options.tune, options.num_steps) == ("causal", "lora", 2)

@@ -24,7 +24,8 @@ def fine_tuning_fields(
     objective: Any,
 ) -> dict[str, Any]:
     """Returns the fields of the Task that differ from those of Volano's own networks."""
-    rates = TuningRates(trunk=recipe.trunk_lr, head=recipe.head_lr, weight_decay=_WEIGHT_DECAY)
+    decay = _WEIGHT_DECAY if tune == ALL else probe.weight_decay
+    rates = TuningRates(trunk=recipe.trunk_lr, head=recipe.head_lr, weight_decay=decay)
     fields = tuning_fields(network, tune, probe, num_classes, rates)
     if tune == ALL:
         fields["augment"] = Augmentation(flip=flip, translate=recipe.translate, cutout=0)

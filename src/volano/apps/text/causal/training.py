@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from volano.apps.application import Application
-from volano.apps.options import Options
+from volano.apps.options import Options, tried_around, tried_between
 from volano.apps.text.corpus import part_reader
 from volano.apps.text.options import TextOptions
 from volano.data import Arrays, Fault
@@ -63,6 +63,21 @@ class CausalObjective:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CausalRecipe:
+    """The numbers of one training.
+
+    Attributes:
+        batch_size: windows per step.
+        lr: the learning rate of AdamW.
+        weight_decay: its decay.
+    """
+
+    batch_size: int
+    lr: float = tried_around(5.0)
+    weight_decay: float = tried_between(0.0, 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CausalTraining(Application):
     """The windows of a text and a pretrained language model to train on them.
 
@@ -76,6 +91,7 @@ class CausalTraining(Application):
     kind: ClassVar[str] = "text"
     options_type: ClassVar[type[Options]] = TextOptions
     final_metric: ClassVar[str] = "bits_per_byte"
+    study_metric: ClassVar[tuple[str, str]] = ("bits_per_byte", "minimize")
     data_name: ClassVar[str] = "text"
     # A language model that knows the language forgets more than it learns in many passes (Hugging
     # Face: 3 to 5).
@@ -167,24 +183,29 @@ class CausalTraining(Application):
     def steps_in(self, epochs: float) -> int:
         return max(1, round(epochs * (len(self.train) // self.batch_size)))
 
-    def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract
-        """Raises an error: nothing of these trainings is varied."""
-        raise UsageError(
-            "A study must be of Volano's own networks", got="a pretrained language model"
-        )
+    def for_study(self) -> Self:
+        """Implements :meth:`Application.for_study`."""
+        return self.with_options(tune=self.tune)
 
-    def task(self, num_steps: int, recipe: Any = None) -> Task:  # noqa: ARG002 - of the contract
+    def recipe_of(self, num_steps: int) -> CausalRecipe:  # noqa: ARG002 - the same for all lengths
+        """The recipe of a run of so many steps."""
+        return CausalRecipe(batch_size=self.batch_size, lr=_RATES[self.tune], weight_decay=0.0)
+
+    def task(self, num_steps: int, recipe: CausalRecipe | None = None) -> Task:
         """The Task for a number of steps: AdamW, clipped at 1, cosine with a tenth of warm-up."""
+        recipe = recipe or self.recipe_of(num_steps)
         return Task(
             name="text",
             model=functools.partial(self.network.tuned, self.tune),
             objective=CausalObjective(bytes_per_token=self.bytes_per_token),
             data=Arrays(self.train),
             valid=Arrays(self._looked_at()),
-            optimizer=functools.partial(torch.optim.AdamW, lr=_RATES[self.tune], weight_decay=0.0),
+            optimizer=functools.partial(
+                torch.optim.AdamW, lr=recipe.lr, weight_decay=recipe.weight_decay
+            ),
             schedule=cosine(warmup=0.1),
             clip_norm=1.0,
-            batch_size=self.batch_size,
+            batch_size=min(recipe.batch_size, len(self.train)),
             duration=f"{num_steps}st",
             evaluate_every=f"{max(1, -(-num_steps // 5))}st",
             seed=self.options.seed,

@@ -40,8 +40,7 @@ class ClassifyApplication(ClassifyTraining):
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
         if run.status != "finished":
             return Finished()
-        assert self.kept is not None
-        spec, folder = self.kept, RunFolder(run.path)
+        spec, folder = self.spec, RunFolder(run.path)
         tokenizer = None if self.head is None else self.head.tokenizer
         tokenizer = tokenizer if self.encoder is None else self.encoder.tokenizer
         cut: list[str] = []
@@ -52,9 +51,9 @@ class ClassifyApplication(ClassifyTraining):
         scores = target.scores(logits, torch.from_numpy(self.test.labels))
         choice = {"candidates": spec.candidates, "kept": spec.kept}
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores, **choice})
-        expected = {} if self.probe is None else self.probe.figures
+        expected = {} if self.encoder is None else self.solved.figures
         metrics = {**target.final_figures(scores), **expected, **choice}
-        is_solved = self.encoder is not None and self.options.tune == HEAD
+        is_solved = self.encoder is not None and self.tune == HEAD
         score = dataclasses.replace(target.score(scores), is_solved=is_solved)
         return Finished(metrics=metrics, score=score, notices=[f"test: {text}" for text in cut])
 

@@ -6,8 +6,9 @@ Shapes: N texts, L the most n-grams of one of them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +170,21 @@ class BagClassifier(nn.Module):
         with torch.autocast(ids.device.type, enabled=False):
             bags = self.table(ids, per_sample_weights=weights)
         return self.head(bags) + self.bias
+
+
+def bag_optimizer(num_texts: int, rate: float) -> Callable[..., torch.optim.Optimizer]:
+    """Returns the optimizer of a bag: SGD with Nesterov momentum 0.9 for ten epochs of 256 texts,
+    lr 16 (inputs have norm 1, so curvature is small) times ``rate`` with linear decay, and the L2
+    penalty of a logistic regression of C = 4.
+
+    Measured on 8,000 descriptions of Debian packages in 10 sections, 2,000 held out (0.9 points of
+    standard error): lr 2: 0.771, 8: 0.7985, 16: 0.8015, 32: 0.803; AdamW with several rates and
+    decays 0.746 to 0.7825: its steps of equal size for rare and common n-grams learn the rare ones
+    by heart.
+    """
+    return functools.partial(
+        torch.optim.SGD, lr=16.0 * rate, momentum=0.9, nesterov=True, weight_decay=0.25 / num_texts
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volano.apps.options import tried_around
 from volano.apps.text.classify.bag import classification_loss
 from volano.device import Device
 from volano.errors import CheckpointError
@@ -24,7 +26,7 @@ from volano.pretrained.text_encoders import (
     TokenTexts,
 )
 from volano.pretrained.transformers_library import ENCODER_AUTO, build_network
-from volano.pretrained.tuning import TuningRates, tuning_fields
+from volano.pretrained.tuning import TuningRates
 from volano.record.files import read_bytes
 from volano.task import Loss
 
@@ -56,13 +58,34 @@ def encoder_features(
     return torch.empty_like(features).index_copy_(0, torch.from_numpy(order), features), seconds
 
 
-def encoder_fields(
-    encoder: TextEncoder, tune: str, probe: LinearProbe, num_classes: int
-) -> dict[str, Any]:
-    """Returns the fields of the Task that trains the head, or all layers, of an encoder: of all
-    layers, decay 0.01, rates 2e-5 in the last ones (Hugging Face's), 1e-3 in the head."""
-    rates = TuningRates(trunk=2e-5, head=1e-3 if tune == ALL else 1.0, weight_decay=0.01)
-    return tuning_fields(encoder, tune, probe, num_classes, rates)
+@dataclass(frozen=True, kw_only=True)
+class EncoderRecipe:
+    """The numbers of one fine-tuning.
+
+    Attributes:
+        batch_size: texts per step.
+        trunk_lr, head_lr, weight_decay: see ``TuningRates``.
+    """
+
+    batch_size: int
+    trunk_lr: float = tried_around(5.0)
+    head_lr: float = tried_around(5.0)
+    weight_decay: float = tried_around(10.0)
+
+    @property
+    def rates(self) -> TuningRates:
+        """The rates of the trunk and the head, and their decay."""
+        return TuningRates(trunk=self.trunk_lr, head=self.head_lr, weight_decay=self.weight_decay)
+
+
+def choose_recipe(tune: str, probe: LinearProbe, batch_size: int) -> EncoderRecipe:
+    """Returns every number of a fine-tuning: of all layers, decay 0.01, rates 2e-5 in the last ones
+    (Hugging Face's), 1e-3 in the head; of the head, those with which it was solved."""
+    if tune == ALL:
+        return EncoderRecipe(batch_size=batch_size, trunk_lr=2e-5, head_lr=1e-3, weight_decay=0.01)
+    return EncoderRecipe(
+        batch_size=batch_size, trunk_lr=0.0, head_lr=1.0, weight_decay=probe.weight_decay
+    )
 
 
 def encoder_batch(num_texts: int) -> int:

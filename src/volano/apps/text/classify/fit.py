@@ -14,7 +14,7 @@ import numpy as np
 from volano.apps.application import Fitted
 from volano.apps.targets.target import Target
 from volano.apps.text.classify.encoder import MOST_FINE_TUNING_EPOCHS
-from volano.apps.text.classify.model_spec import BAG, DECODER_HEAD, DEPTH, ENCODER, choose_context
+from volano.apps.text.classify.model_spec import BAG, DECODER_HEAD, DEPTH, choose_context
 from volano.apps.text.classify.read_head import ReadHead, reading_task
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.network import DecoderShape
@@ -131,10 +131,6 @@ def fit_encoder(
         seconds=limit.left() if epochs is None else None, epochs=epochs,
     )  # fmt: skip
     application = dataclasses.replace(application.with_options(tune=found.tune), probe=start.probe)
-    candidates = {}
-    if start.probe.accuracy is not None:
-        candidates[ENCODER] = round(start.probe.accuracy, 4)
-    application = dataclasses.replace(application, kept=application.spec_of(candidates, None))
     num_steps = application.steps_in(epochs or MOST_FINE_TUNING_EPOCHS[found.tune])
     task = application.task(num_steps)
     chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor
 
+from volano.apps.text.classify.classifier import DecoderClassifier, classifier_parameter_groups
 from volano.apps.text.classify.model_spec import ClassesSpec
 from volano.apps.text.network import Decoder, DecoderShape, parameter_groups
 from volano.apps.text.objective import NextToken, RandomOffsets
 from volano.apps.text.recipe import choose_recipe
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
-from volano.data import TokenWindows
+from volano.data import Arrays, TokenWindows
 from volano.errors import CheckpointError
 from volano.record.files import write_bytes
-from volano.task import Task, trapezoid
+from volano.task import Task, linear, trapezoid
 from volano.training import MuonAdamW, RunFolder, load_tensors, save_tensors
 
 PRETRAINED = "pretrained.safetensors"
@@ -79,6 +81,31 @@ class ReadHead:
                 f"{PRETRAINED} of a run must be readable", got=f"{folder.path}: {error}"
             ) from error
         return cls(tokenizer=tokenizer, shape=spec.shape(), weights=weights)
+
+    def learning_task(
+        self, objective: Any, data: Arrays, valid: Arrays | None, *, num_outputs: int,
+        num_steps: int, seed: int,
+    ) -> Task:  # fmt: skip
+        """The Task in which it learns from tokens what is wanted of them; its rates are half of
+        those with which it read, so that it does not forget."""
+        # A file gives them back in this order, and the description names them.
+        weights = dict(sorted(self.weights.items()))
+        return Task(
+            name="text",
+            model=functools.partial(DecoderClassifier, self.shape, num_outputs, weights),
+            objective=objective,
+            data=data,
+            valid=valid,
+            optimizer=MuonAdamW,
+            parameter_groups=functools.partial(
+                classifier_parameter_groups, matrix_lr=0.01, rest_lr=0.005
+            ),
+            schedule=linear(),
+            batch_size=min(64, max(1, len(data) // 8)),
+            duration=f"{num_steps}st",
+            evaluate_every=f"{num_steps}st",
+            seed=seed,
+        )
 
     def save(self, folder: RunFolder) -> None:
         """Writes the tokenizer and the weights into a run's folder."""

@@ -16,12 +16,28 @@ from volano.running.checks import check_data_is_there
 _CHOICE_SHARE = 0.1
 
 
+def split_texts(
+    sets: LabelledTextSets, options: ClassifyOptions
+) -> tuple[LabelledTexts, LabelledTexts]:
+    """Returns texts to train on and to test on, held out here if the source names none."""
+    train = sets.train
+    if sets.test is not None:
+        return train, sets.test
+    keys = [member.key for member in train.members()]
+    kept, held = hold_out_rows(
+        keys, train.labels, train.classes, seed=options.seed, what="texts", by=options.held_out_by,
+        kind=train.kind,
+    )  # fmt: skip
+    return train.select(kept), train.select(held)
+
+
 def held_back(
     train: LabelledTexts, valid: LabelledTexts | None, options: ClassifyOptions
 ) -> tuple[LabelledTexts, np.ndarray, tuple[str, ...]]:
     """Returns the training texts, with those of a split val; the rows of them that are held back,
     int64; and a notice. They choose between classifiers and are trained on after that; or with an
-    encoder the best of its weights, if those are kept, and are not trained on."""
+    encoder the best of its weights, if those are kept, and are not trained on. Where an encoder's
+    last weights are kept, those of a split val alone are named."""
     is_best = options.from_ is not None and options.keep == "best"
     if valid is not None:
         what = "are held back to choose, and trained on after that"
@@ -29,15 +45,24 @@ def held_back(
             what = "choose the best weights" if is_best else "are trained on: none has a say"
         rows = np.arange(len(train), len(train) + len(valid))
         return train.with_more(valid), rows, (f"the {len(rows):,} texts of split val {what}",)
-    rows = np.arange(len(train))
-    if is_best:  # of each class some, and no copy of them is trained on
-        kept, _ = hold_out_rows(
-            [member.key for member in train.members()], train.labels, train.classes,
-            seed=options.seed + 1, what="texts to train on", kind=train.kind,
-        )  # fmt: skip
-        return train, np.setdiff1d(rows, kept), ()
+    if options.from_ is not None:
+        none = np.zeros(0, dtype=np.int64)
+        return train, some_held_back(train, options.seed) if is_best else none, ()
     order = permutation(options.seed, 0, len(train))
     return train, np.sort(order[: max(1, round(_CHOICE_SHARE * len(train)))]), ()
+
+
+def some_held_back(train: LabelledTexts, seed: int) -> np.ndarray:
+    """Returns rows to compare by, int64: some of each class, with all their copies.
+
+    Raises:
+        DataError: a class has fewer than two different texts.
+    """
+    kept, _ = hold_out_rows(
+        [member.key for member in train.members()], train.labels, train.classes, seed=seed + 1,
+        what="texts to train on", kind=train.kind,
+    )  # fmt: skip
+    return np.setdiff1d(np.arange(len(train)), kept)
 
 
 def read_again(options: ClassifyOptions, spec: ClassesSpec) -> LabelledTextSets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,13 +16,14 @@ import torch
 from volano.apps.application import Application
 from volano.apps.options import Options
 from volano.apps.shared_options import batch_in_words, columns_of
-from volano.apps.targets.find_target import target_of_data
+from volano.apps.targets.find_target import goal_of_target, target_of_data
 from volano.apps.targets.target import Target
 from volano.apps.text.classify.bag import (
     BagClassifier,
     BagDataset,
     BagObjective,
     HashedTexts,
+    bag_optimizer,
     choose_buckets,
     hash_texts,
     inverse_frequencies,
@@ -29,24 +31,29 @@ from volano.apps.text.classify.bag import (
 from volano.apps.text.classify.begin import encoder_of
 from volano.apps.text.classify.classifier import (
     ClassifierObjective,
-    DecoderClassifier,
-    classifier_parameter_groups,
     token_arrays,
     token_rows,
 )
 from volano.apps.text.classify.encoder import (
     EncoderObjective,
+    EncoderRecipe,
+    choose_recipe,
     described_encoder,
     encoder_batch,
     encoder_features,
-    encoder_fields,
 )
 from volano.apps.text.classify.model_spec import BAG, DECODER_HEAD, ENCODER, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.classify.read_head import ReadHead
-from volano.apps.text.classify.splits import held_back, read_again, together
+from volano.apps.text.classify.splits import (
+    held_back,
+    read_again,
+    some_held_back,
+    split_texts,
+    together,
+)
 from volano.apps.text.model_spec import CLASSES_GOAL as GOAL
-from volano.data import Fault, fault_notices
+from volano.data import Arrays, Fault, fault_notices
 from volano.data.sources import (
     CLASSES,
     SPLITS_NAME,
@@ -54,24 +61,24 @@ from volano.data.sources import (
     TRAIN,
     VALID,
     LabelledTexts,
-    LabelledTextSets,
     SplitRecord,
     TargetFormat,
     check_trained,
     contradictions,
     copies_of_training,
-    hold_out_rows,
     member_rows,
     read_labelled_texts,
 )
 from volano.device import Device
 from volano.errors import UsageError
+from volano.pretrained.fine_tuned import HEAD
 from volano.pretrained.frozen_features import FineTuningStart
 from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe
 from volano.pretrained.text_encoders import TOKENIZER, TextEncoder, TokenTexts, TokenTextsDataset
+from volano.pretrained.tuning import tuning_fields
 from volano.record.files import write_bytes
 from volano.task import Task, linear
-from volano.training import MuonAdamW, RunFolder, save_tensors
+from volano.training import RunFolder, save_tensors
 
 _BAG_EPOCHS = 10
 
@@ -88,7 +95,8 @@ class ClassifyTraining(Application):
             other; None before the choice.
         head: the decoder that has read the texts, if it is kept.
         encoder: the pretrained encoder that ``options.from_`` names, instead of the two.
-        probe: the solved head of its features; None: not solved yet.
+        probe: the solved head of its features; None: solved when it is needed.
+        is_compared: whether it is for the trials of a study, which ``choice`` compares.
     """
 
     kind: ClassVar[str] = "text"
@@ -109,6 +117,7 @@ class ClassifyTraining(Application):
     head: ReadHead | None = None
     encoder: TextEncoder | None = None
     probe: LinearProbe | None = None
+    is_compared: bool = False
 
     @classmethod
     def read(cls, options: ClassifyOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
@@ -121,7 +130,7 @@ class ClassifyTraining(Application):
         encoder, columns = encoder_of(options.from_), columns_of(options.target_columns)
         wanted = TargetFormat(kind=options.target, columns=columns)
         sets = read_labelled_texts(Path(options.path), target=wanted)
-        train, test = _split(sets, options)
+        train, test = split_texts(sets, options)
         parts = {TRAIN: train, **({} if sets.valid is None else {VALID: sets.valid}), TEST: test}
         target, is_held_out = target_of_data(train, columns), sets.test is None
         num_left = len(sets.train) - len(train) - len(test) if is_held_out else 0
@@ -139,16 +148,10 @@ class ClassifyTraining(Application):
         check_trained(train.kind, train.classes, train.labels, "texts")
         notices += fault_notices(sets.faults)
         return cls(
-            options=dataclasses.replace(options, target=train.kind),
-            train=train,
-            choice=choice,
-            test=test,
-            is_held_out=is_held_out,
-            origin=sets.origin,
-            faults=sets.faults,
-            notices=tuple(notices),
-            encoder=encoder,
-        )
+            options=dataclasses.replace(options, target=train.kind), train=train, choice=choice,
+            test=test, is_held_out=is_held_out, origin=sets.origin, faults=sets.faults,
+            notices=tuple(notices), encoder=encoder,
+        )  # fmt: skip
 
     @functools.cached_property
     def fit_rows(self) -> np.ndarray:
@@ -181,11 +184,16 @@ class ClassifyTraining(Application):
         assert self.encoder is not None
         return self.encoder.tokenizer.encode(self.train.texts)
 
+    @functools.cached_property
+    def solved(self) -> LinearProbe:
+        """The solved head of the encoder's features, solved now if it was not yet."""
+        return self.probe or self.begin(Device("cpu")).probe
+
     def begin(self, device: Device) -> FineTuningStart:
-        """Solves a head of the frozen features of the training texts, of some if they are many;
-        those to choose by are left out if the best weights on them are kept."""
+        """Solves a head of the frozen features of :attr:`encoder_rows`, of some if they are
+        many."""
         assert self.encoder is not None
-        rows = self.rows(everything=self.options.keep != "best")
+        rows = self.encoder_rows
         rows = rows[self.target.rows_to_solve(self.train.labels[rows])]
         features, seconds = encoder_features(self.encoder, self.tokens, rows, device)
         wanted, solver = torch.from_numpy(self.wanted[rows]), self.target.head_solver()
@@ -193,30 +201,54 @@ class ClassifyTraining(Application):
         probe = solve_probe(features, wanted, solver, seed=self.options.seed, keys=texts)
         return FineTuningStart(probe=probe, example_seconds=seconds)
 
-    def encoder_task(self, num_steps: int) -> Task:
-        """The Task that fine-tunes the encoder; the texts to choose by are left out if the best
-        weights on them are kept."""
+    def encoder_task(self, num_steps: int, recipe: EncoderRecipe | None = None) -> Task:
+        """The Task that fine-tunes the encoder on :attr:`encoder_rows`."""
         assert self.encoder is not None
-        assert self.probe is not None
-        has_valid, tune = self.options.keep == "best", self.options.tune or "head"
-        labels, rows = self.wanted, self.rows(everything=not has_valid)
+        recipe = recipe or self.recipe_of(num_steps)
+        data = self._dataset(self.encoder_rows)
         return Task(
             name="text",
             objective=self.target.objective(EncoderObjective()),
-            data=TokenTextsDataset(self.tokens, rows, labels),
-            valid=TokenTextsDataset(self.tokens, self.choice, labels) if has_valid else None,
-            collate=TokenTextsDataset.collate,
-            **encoder_fields(self.encoder, tune, self.probe, len(self.train.classes)),
-            batch_size=self.batch_size,
+            data=data,
+            valid=self._dataset(self.choice) if self.holds_back else None,
+            collate=None if isinstance(data, Arrays) else TokenTextsDataset.collate,
+            **tuning_fields(
+                self.encoder, self.tune, self.solved, len(self.train.classes), recipe.rates
+            ),
+            batch_size=min(len(data), recipe.batch_size),
             duration=f"{num_steps}st",
             evaluate_every=f"{max(1, -(-num_steps // 5))}st",
             seed=self.options.seed,
         )
 
+    def _dataset(self, rows: np.ndarray) -> Arrays | TokenTextsDataset:
+        """The texts at ``rows`` as the encoder takes them."""
+        if self.is_compared and self.tune == HEAD:
+            # All of one length, in tensors: what a frozen trunk gives of them is computed once for
+            # all trials.
+            wanted = torch.from_numpy(self.wanted[rows])
+            return Arrays((*self.tokens.padded(rows), wanted))
+        return TokenTextsDataset(self.tokens, rows, self.wanted)
+
+    @property
+    def tune(self) -> str:
+        """The part of the encoder that is trained."""
+        return self.options.tune or HEAD
+
+    @property
+    def holds_back(self) -> bool:
+        """Returns whether weights or trials of an encoder are compared by ``choice``."""
+        return self.options.keep == "best" or self.is_compared
+
+    @property
+    def encoder_rows(self) -> np.ndarray:
+        """The rows that an encoder is trained on: all, or those by which nothing is compared."""
+        return self.rows(everything=not self.holds_back)
+
     @property
     def batch_size(self) -> int:
         """The texts per step of the encoder."""
-        num = len(self.rows(everything=self.options.keep != "best"))
+        num = len(self.encoder_rows)
         return min(num, self.options.batch_size or encoder_batch(num))
 
     def rows(self, *, everything: bool) -> np.ndarray:
@@ -224,15 +256,7 @@ class ClassifyTraining(Application):
         return np.arange(len(self.train)) if everything else self.fit_rows
 
     def bag_task(self, *, everything: bool, num_steps: int | None = None) -> Task:
-        """The Task of the bag; ``num_steps``: fewer than its ten epochs, if they take too long.
-
-        Ten epochs of 256 texts, SGD with Nesterov momentum 0.9, lr 16 (inputs have norm 1, so
-        curvature is small) with linear decay, and the L2 penalty of a logistic regression of C = 4.
-        Measured on 8,000 descriptions of Debian packages in 10 sections, 2,000 held out (0.9 points
-        of standard error): lr 2: 0.771, 8: 0.7985, 16: 0.8015, 32: 0.803; AdamW with several rates
-        and decays 0.746 to 0.7825: its steps of equal size for rare and common n-grams learn the
-        rare ones by heart.
-        """
+        """The Task of the bag; ``num_steps``: fewer than its ten epochs, if they take too long."""
 
         def bag_of(rows: np.ndarray) -> BagDataset:
             return BagDataset(self.hashed.select(rows), self.wanted[rows])
@@ -251,13 +275,7 @@ class ClassifyTraining(Application):
             # Trained on everything, nothing is left to look at but the test set.
             valid=None if everything else bag_of(self.choice),
             collate=BagDataset.collate,
-            optimizer=functools.partial(
-                torch.optim.SGD,
-                lr=16.0 * self.target.rate,
-                momentum=0.9,
-                nesterov=True,
-                weight_decay=0.25 / len(rows),
-            ),
+            optimizer=bag_optimizer(len(rows), self.target.rate),
             schedule=linear(),
             batch_size=batch_size,
             duration=duration,
@@ -266,51 +284,50 @@ class ClassifyTraining(Application):
         )
 
     def head_task(self, head: ReadHead, num_steps: int, *, everything: bool) -> Task:
-        """The Task in which a decoder that has read the texts learns the classes; its rates are
-        half of those with which it read, so that it does not forget."""
-        rows, held = self.rows(everything=everything), self.choice
+        """The Task in which a decoder that has read the texts learns the classes."""
         tokens = token_rows(self.train.texts, head.tokenizer, head.shape.context)
-        # A file gives them back in this order, and the description names them.
-        weights = dict(sorted(head.weights.items()))
-        return Task(
-            name="text",
-            model=functools.partial(
-                DecoderClassifier, head.shape, len(self.train.classes), weights
-            ),
-            objective=self.target.objective(ClassifierObjective()),
-            data=token_arrays(tokens[rows], self.wanted[rows]),
-            valid=None if everything else token_arrays(tokens[held], self.wanted[held]),
-            optimizer=MuonAdamW,
-            parameter_groups=functools.partial(
-                classifier_parameter_groups, matrix_lr=0.01, rest_lr=0.005
-            ),
-            schedule=linear(),
-            batch_size=min(64, max(1, len(rows) // 8)),
-            duration=f"{num_steps}st",
-            evaluate_every=f"{num_steps}st",
-            seed=self.options.seed,
+        data, held = (
+            token_arrays(tokens[rows], self.wanted[rows])
+            for rows in (self.rows(everything=everything), self.choice)
         )
+        return head.learning_task(
+            self.target.objective(ClassifierObjective()), data, None if everything else held,
+            num_outputs=len(self.train.classes), num_steps=num_steps, seed=self.options.seed,
+        )  # fmt: skip
 
     # ---- the contract
 
     def steps_in(self, epochs: float) -> int:
         """Returns the steps in so many passes; the bag's length is fixed."""
         if self.encoder is not None:
-            num = len(self.rows(everything=self.options.keep != "best"))
-            return max(1, round(epochs * (num // self.batch_size)))
+            return max(1, round(epochs * (len(self.encoder_rows) // self.batch_size)))
         return max(1, round(epochs * self.bag_task(everything=True).steps_per_epoch))
 
-    def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract
-        """Raises an error: nothing of these trainings is varied."""
-        raise UsageError(
-            "A study must be of images, language models of Volano's own, or clips",
-            got="labelled texts",
-        )
+    @classmethod
+    def goal_of_study(cls, options: Mapping[str, Any]) -> tuple[str, str]:
+        if options.get("from_") is None:
+            raise UsageError(
+                "A study of classifiers of texts must be of a pretrained encoder",
+                got="Volano's own kinds, which each training chooses between by itself",
+                remedy="Name an encoder by `from_`, or train without a study",
+            )
+        return goal_of_target(options)
 
-    def task(self, num_steps: int, recipe: Any = None) -> Task:  # noqa: ARG002 - of the contract
+    def for_study(self) -> Self:
+        """Implements :meth:`Application.for_study`: the texts of a split val are evaluated, or some
+        of each class; and not trained on."""
+        choice = self.choice if len(self.choice) else some_held_back(self.train, self.options.seed)
+        settled = self.with_options(tune=self.tune)
+        return dataclasses.replace(settled, choice=choice, is_compared=True)
+
+    def recipe_of(self, num_steps: int) -> EncoderRecipe:  # noqa: ARG002 - the same for all lengths
+        """The recipe of a run of so many steps, of an encoder."""
+        return choose_recipe(self.tune, self.solved, self.batch_size)
+
+    def task(self, num_steps: int, recipe: EncoderRecipe | None = None) -> Task:
         """Builds the Task that trains what is kept on all training texts."""
         if self.encoder is not None:
-            return self.encoder_task(num_steps)
+            return self.encoder_task(num_steps, recipe)
         if self.head is None:
             return self.bag_task(everything=True, num_steps=num_steps)
         return self.head_task(self.head, num_steps, everything=True)
@@ -322,6 +339,14 @@ class ClassifyTraining(Application):
     def goal(self) -> dict[str, Any]:
         return {"goal": GOAL}
 
+    @property
+    def spec(self) -> ClassesSpec:
+        """The description of what is kept, of an encoder if nothing was chosen."""
+        if self.kept is not None:
+            return self.kept
+        expected = self.solved.accuracy
+        return self.spec_of({} if expected is None else {ENCODER: round(expected, 4)}, None)
+
     def spec_of(self, candidates: dict[str, float], head: ReadHead | None) -> ClassesSpec:
         """Describes what is kept: the head if there is one, else the bag."""
         common: dict[str, Any] = {
@@ -331,7 +356,7 @@ class ClassifyTraining(Application):
             "target": self.target.to_json(),
         }
         if self.encoder is not None:
-            about = described_encoder(self.encoder, self.options.tune or "head")
+            about = described_encoder(self.encoder, self.tune)
             return ClassesSpec(kept=ENCODER, encoder=about, **{**common, "num_buckets": 0})
         if head is None:
             return ClassesSpec(kept=BAG, **common)
@@ -347,7 +372,6 @@ class ClassifyTraining(Application):
     def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002 - of the contract
         """Writes the description, which text is in which split, and tokenizer and weights of a
         decoder that has read the texts."""
-        assert self.kept is not None
         train = self.train.members()
         parts = {
             TRAIN: train,
@@ -356,10 +380,10 @@ class ClassifyTraining(Application):
         }
         classes = self.train.classes if self.train.kind == CLASSES else ()
         folder.write_json(SPLITS_NAME, SplitRecord(classes=classes, parts=parts).to_json())
-        folder.write_json(self.kept.file, self.kept.to_json())
-        if self.encoder is not None and self.probe is not None:
+        folder.write_json(self.spec.file, self.spec.to_json())
+        if self.encoder is not None:
             write_bytes(folder.path / TOKENIZER, self.encoder.tokenizer.content)
-            self.probe.save(folder.path / PROBE, save_tensors)
+            self.solved.save(folder.path / PROBE, save_tensors)
         if self.head is not None:
             self.head.save(folder)
 
@@ -393,16 +417,11 @@ class ClassifyTraining(Application):
         present = every.members()
         train, test = (every.select(member_rows(record[split], present)) for split in (TRAIN, TEST))
         record.check_there({TRAIN: train, TEST: test}, present, "texts", options.path)
+        choice = np.sort(np.array(member_rows(record[VALID], train.members()), dtype=np.int64))
         return cls(
-            options=options,
-            train=train,
-            choice=np.sort(np.array(member_rows(record[VALID], train.members()), dtype=np.int64)),
-            test=test,
-            is_held_out=sets.test is None,
-            origin=sets.origin,
-            faults=sets.faults,
-            notices=sets.notices,
-        )
+            options=options, train=train, choice=choice, test=test, is_held_out=sets.test is None,
+            origin=sets.origin, faults=sets.faults, notices=sets.notices,
+        )  # fmt: skip
 
     @classmethod
     def test_of_run(cls, folder: RunFolder) -> tuple[LabelledTexts, str, tuple[str, ...]]:
@@ -423,16 +442,3 @@ class ClassifyTraining(Application):
         record.check_tested(test, "texts", options.path)
         changes = record.changes(present, "texts")
         return test, sets.origin, (*sets.notices, *changes, *fault_notices(sets.faults))
-
-
-def _split(sets: LabelledTextSets, options: ClassifyOptions) -> tuple[LabelledTexts, LabelledTexts]:
-    """Returns texts to train on and to test on, held out here if the source names none."""
-    train = sets.train
-    if sets.test is not None:
-        return train, sets.test
-    keys = [member.key for member in train.members()]
-    kept, held = hold_out_rows(
-        keys, train.labels, train.classes, seed=options.seed, what="texts", by=options.held_out_by,
-        kind=train.kind,
-    )  # fmt: skip
-    return train.select(kept), train.select(held)
