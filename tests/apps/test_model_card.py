@@ -26,3 +26,9 @@ def test_a_card_says_what_is_known(tmp_path):
     ):
         assert text in card
     assert "per class" not in card
+    record["source"]["dials"] = {}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    write_card(RunFolder(tmp_path), tmp_path, "own", program="model.pt2")
+    card = (tmp_path / "README.md").read_text()
+    assert "library_name: pytorch" in card
+    assert "Trained from nothing" in card

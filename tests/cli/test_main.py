@@ -222,7 +222,7 @@ def test_the_line_of_a_persons_own_code_is_named(tmp_path, monkeypatch, capsys):
         ),
         (["train", "image", "fotos"], "Nearest there: .*photos. Omit PATH"),
         (["eval", "rum"], "Nearest there: run. Name the folder that train printed"),
-        (["explore", "text", "--classify"], "an option of volano train text, not of explore"),
+        (["explore", "text", "--epochs", "3"], "an option of volano train text, not of explore"),
     ],
 )
 def test_what_a_person_may_have_meant_is_said(tmp_path, capsys, words, said):

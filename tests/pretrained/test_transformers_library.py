@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from pretrained_networks import save_small_encoder, save_small_vit
 from volano.errors import CheckpointError, UsageError
+from volano.pretrained import transformers_library
 from volano.pretrained.transformers_library import (
     CAUSAL_AUTO,
     ENCODER_AUTO,
@@ -42,6 +43,10 @@ def test_a_network_is_loaded_and_built_again(tmp_path):
 def test_without_network_the_command_that_fetches_is_said(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="Fetch it with: hf download nobody/has-this"):
         load_network("nobody/has-this", "AutoModel")
+    cached = ["google/vit-base", "bert-base-uncased"]
+    monkeypatch.setattr(transformers_library, "_cached_names", lambda: cached)
+    with pytest.raises(UsageError, match="Nearest in the cache: google/vit-base; Fetch it"):
+        config_of("google/vit-bose")
 
 
 def test_weights_that_do_not_fit_are_named_with_their_shapes(tmp_path):

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from volano.apps.model_card import write_card
 from volano.apps.targets.classes import OneClass
 from volano.apps.targets.target import Target
 from volano.errors import CheckpointError, RunError, UsageError, needs_package
-from volano.record.files import check_out, write_bytes
-from volano.training import load_tensors, load_weights, save_weights
+from volano.record.files import check_out, write_bytes, written_folder
+from volano.training import RunFolder, load_tensors, load_weights, save_weights
 
 SAMPLES = "samples.safetensors"  # of a run
 _CLASSES = OneClass(names=())
 FORMATS = ("safetensors", "pt2", "onnx")
-HF = "hf"  # a folder of transformers
+HF = "hf"  # a folder of transformers, or of a program, with a model card
+_PROGRAM = "model.pt2"
 # The same operations in another program: fp32 rounding over some twenty layers stays far below
 # this.
 _TOLERANCE = 1e-3
@@ -113,6 +116,29 @@ def export_classifier(
         "num_compared": len(expected),
         "largest_difference": difference,
     }
+
+
+def export_folder(
+    write: Callable[[str, Path], dict[str, Any]],
+    run: RunFolder,
+    target: Path,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes a network that is none of transformers as a folder to be shared: a program that torch
+    alone loads, ``config.json`` and a model card.
+
+    Args:
+        write: writes the network in a format to a file: :func:`export_classifier` of all else.
+        run: the run's folder.
+        target: the folder to write.
+        about: ``classes`` and ``input``, the shape of an example.
+    """
+    with written_folder(target) as partial:
+        found = write("pt2", partial / _PROGRAM)
+        config = {name: about[name] for name in ("classes", "input")}
+        (partial / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        write_card(run, partial, target.name, program=_PROGRAM)
+    return {**found, "path": str(target), "format": HF}
 
 
 def largest_difference(got: Tensor, expected: Tensor, target: Target) -> float:

@@ -17,9 +17,23 @@ _GIVES = {
     "numbers": "Each output is a number in the unit of the table that it was trained on.",
 }
 
+# ``{}``: the file of the program.
+_USE = """\
+    model = torch.export.load("{}").module()
+    outputs = model(examples)  # bytes uint8, in batches of the shape `input` of config.json
 
-def write_card(folder: RunFolder, target: Path, name: str) -> None:
-    """Writes ``README.md`` about a run, with ``name`` as its title, into a folder."""
+Outputs are in the order of `classes` there."""
+
+
+def write_card(folder: RunFolder, target: Path, name: str, *, program: str | None = None) -> None:
+    """Writes ``README.md`` about a run into a folder.
+
+    Args:
+        folder: the run's folder.
+        target: the folder to write into.
+        name: the title.
+        program: the file of a program in ``target``; None of a network of transformers.
+    """
     record = folder.read_json("run.json")
     source, verdict = mapping(record.get("source")), Verdict.of_json(record.get("verdict"))
     figures = mapping(record.get("metrics"))
@@ -31,9 +45,11 @@ def write_card(folder: RunFolder, target: Path, name: str) -> None:
     dials = mapping(source.get("dials"))
     said = [] if verdict is None else map(str.strip, verdict.lines())
     lines = [
-        "---", "library_name: transformers", "---", "",
+        "---", f"library_name: {'transformers' if program is None else 'pytorch'}", "---", "",
         f"# {name}", "",
-        f"Fine-tuned from `{dials.get('from_')}` with Volano (`tune={dials.get('tune')}`).", "",
+        "Trained from nothing with Volano." if dials.get("from_") is None
+        else f"Fine-tuned from `{dials['from_']}` with Volano (`tune={dials.get('tune')}`).", "",
+        *([] if program is None else [_USE.format(program), ""]),
         *([f"{_GIVES[str(dials.get('target'))]}", ""] if dials.get("target") in _GIVES else []),
         "## Data", f"{source.get('origin')}; the figures below are of examples that were held out.",
         "", "## Figures", "| figure | value |", "|---|---|", *rows, "",

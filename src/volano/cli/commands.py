@@ -149,7 +149,7 @@ def predict(
 def export(
     run: opt.RunPath,
     to: Annotated[
-        str, typer.Option(help="safetensors, pt2, onnx, or hf for transformers.")
+        str, typer.Option(help="safetensors, pt2, onnx, or hf: a folder with a model card.")
     ] = "safetensors",
     out: Annotated[
         Path | None,

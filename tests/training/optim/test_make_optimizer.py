@@ -52,6 +52,9 @@ class TestImplementations:
 def test_a_model_without_parameters(make_task):
     with pytest.raises(TaskError, match="must have parameters to train; got ReLU"):
         session(make_task(model=nn.ReLU))
+    frozen = nn.Linear(2, 3).requires_grad_(False)
+    with pytest.raises(TaskError, match="All 9 are frozen: leave its head"):
+        make_optimizer(make_task(), frozen)
 
 
 def test_an_optimizer_that_is_none(make_task):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -12,8 +13,15 @@ import torch
 from torch import Tensor
 
 from volano.apps.application import Table, TrainedModel
-from volano.apps.export import HF, SAMPLES, export_classifier, export_place, samples_of
-from volano.apps.image.fine_tuning.export import export_hf
+from volano.apps.export import (
+    HF,
+    SAMPLES,
+    export_classifier,
+    export_folder,
+    export_place,
+    samples_of,
+)
+from volano.apps.image.fine_tuning.export import export_hf, is_classifier_of_transformers
 from volano.apps.image.fine_tuning.network import fresh_classifier, load_classifier
 from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.image.pictures import write_scores
@@ -129,8 +137,9 @@ class ImageModel(TrainedModel):
         return Predictions.of(self, logits, names, top_k, faults, notices)
 
     def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
-        """Writes the classifier as safetensors, pt2 or onnx, or one of transformers as a folder
-        that ``from_pretrained`` loads (hf), loads it back and compares predictions.
+        """Writes the classifier as safetensors, pt2 or onnx, or with a model card as a folder that
+        ``from_pretrained`` loads, of another network that holds a pt2 (hf); loads it back and
+        compares predictions.
 
         The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N,
         classes], or numbers in their own units.
@@ -143,14 +152,16 @@ class ImageModel(TrainedModel):
             "target": self.spec.answers.kind,
             "input": list(samples.shape[1:]),
         }
-        if to == HF:
-            module = copy.deepcopy(self.module).cpu()
+        module = copy.deepcopy(self.module).cpu()
+        if to == HF and is_classifier_of_transformers(self.spec):
             return {**about, **export_hf(module, self.spec, self.folder, samples, target)}
         fresh = fresh_classifier(self.spec, self.path)
-        result = export_classifier(
-            copy.deepcopy(self.module).cpu(), fresh, samples, to, target, target=self.spec.answers
+        write = functools.partial(
+            export_classifier, module, fresh, samples, target=self.spec.answers
         )
-        return {**about, **result}
+        if to == HF:
+            return {**about, **export_folder(write, self.folder, target, about)}
+        return {**about, **write(to, target)}
 
     def _pixels_of(self, pictures: Sequence[Any]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
         """Returns the pixels uint8 [N, channels, size, size] of pictures in memory, their places as

@@ -30,10 +30,13 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
+        num_frozen = sum(parameter.numel() for parameter in model.parameters())
         raise TaskError(
             "A model must have parameters to train",
             got=f"{type(model).__name__} with none that requires a gradient",
-            remedy="Register its tensors as nn.Parameter",
+            remedy=f"All {num_frozen:,} are frozen: leave its head, say, as it is"
+            if num_frozen
+            else "Register its tensors as nn.Parameter",
         )
     load_dynamo()
     # A list, for whoever goes through them twice: `[p for p in params if ...]` two times over a

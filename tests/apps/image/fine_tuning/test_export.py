@@ -1,11 +1,13 @@
 """A classifier of transformers as a folder that ``from_pretrained`` loads."""
 
+import json
+
 import pytest
+import torch
 
 import volano
 from digit_tables import write_numbers_table
 from pretrained_networks import save_small_vit
-from volano.errors import UsageError
 
 
 def test_a_folder_is_loaded_with_its_classes_and_its_processor(tmp_path):
@@ -27,13 +29,21 @@ def test_a_folder_is_loaded_with_its_classes_and_its_processor(tmp_path):
     assert again.metrics["test_accuracy"] > again.metrics["baseline_accuracy"]
 
 
-def test_other_networks_have_other_formats(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of torch, in its exporter
+def test_a_network_that_is_none_of_transformers_is_shared_as_a_program(tmp_path):
     run = volano.train(
         "image", from_="pretrained_networks:small", epochs=1, tune="head", out=tmp_path / "run",
         plan=volano.Plan.baseline("cpu"),
     )  # fmt: skip
-    with pytest.raises(UsageError, match="Only a classifier of transformers"):
-        volano.load(run).export("hf", tmp_path / "hf")
+    result = volano.load(run).export("hf", tmp_path / "hf")
+    assert result["largest_difference"] < 1e-3
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert (config["input"], config["classes"][3]) == ([1, 8, 8], "3")
+    program = torch.export.load(tmp_path / "hf" / "model.pt2").module()
+    assert program(torch.zeros(5, 1, 8, 8, dtype=torch.uint8)).shape == (5, 10)
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert 'torch.export.load("model.pt2")' in card
+    assert "Fine-tuned from `pretrained_networks:small`" in card
 
 
 def test_numbers_are_given_in_their_units(tmp_path):

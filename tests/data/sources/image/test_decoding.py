@@ -30,6 +30,13 @@ class TestDecode:
         assert pixels[:, :7].mean() < 10
         assert pixels[:, 9:].mean() > 245
 
+    def test_the_inks_of_print_become_colours(self, tmp_path):
+        image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+        image.save(tmp_path / "a.tif")
+        chosen = choose_format([ImageFile(path=tmp_path / "a.tif", label=0)])
+        pixels = decode(tmp_path / "a.tif", chosen)
+        assert pixels[:, 0, 0].tolist() == [255, 0, 0]
+
     def test_the_middle_is_kept(self, tmp_path):
         image = Image.new("L", (48, 16), 0)
         image.paste(255, (16, 0, 32, 16))

@@ -13,7 +13,6 @@ from volano.apps.export import largest_difference
 from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.model_card import write_card
 from volano.apps.targets.target import Target
-from volano.errors import UsageError
 from volano.pretrained.fine_tuned import FineTuned
 from volano.pretrained.transformers_library import IMAGES_AUTO, load_network, save_network
 from volano.record.files import written_folder
@@ -21,6 +20,12 @@ from volano.training import RunFolder
 
 # Numbers of Pillow.
 _RESAMPLES = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+
+
+def is_classifier_of_transformers(spec: ClassifierSpec) -> bool:
+    """Returns whether transformers has a class for a run's network that has a head."""
+    skeleton = (spec.pretrained or {}).get("skeleton") or {}
+    return skeleton.get("auto") == IMAGES_AUTO and skeleton.get("head") is not None
 
 
 def export_hf(
@@ -36,22 +41,14 @@ def export_hf(
         target: the folder to write.
 
     Raises:
-        UsageError: the network is not of transformers, or has no class there with a head.
         RunError: what was loaded back predicts something else.
     """
-    about = spec.pretrained or {}
-    skeleton = about.get("skeleton") or {}
-    if skeleton.get("auto") != IMAGES_AUTO or skeleton.get("head") is None:
-        raise UsageError(
-            "Only a classifier of transformers can be exported to hf",
-            got=f"{about.get('reference') or 'a network of Volano'}",
-            remedy="Export to safetensors, pt2 or onnx",
-        )
     assert isinstance(model, FineTuned)
+    about = spec.pretrained or {}
     with torch.no_grad():
         expected = spec.answers.finished(model)(images)
     network: Any = model.trunk.network
-    network.set_submodule(skeleton["head"], spec.answers.finish_head(model.head.folded()))
+    network.set_submodule(about["skeleton"]["head"], spec.answers.finish_head(model.head.folded()))
     network.config.id2label = dict(enumerate(spec.classes))
     network.config.label2id = {name: number for number, name in enumerate(spec.classes)}
     network.config.num_labels = len(spec.classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +13,14 @@ import torch
 from torch import Tensor
 
 from volano.apps.application import Table, TrainedModel
-from volano.apps.export import SAMPLES, export_classifier, export_place, samples_of
+from volano.apps.export import (
+    HF,
+    SAMPLES,
+    export_classifier,
+    export_folder,
+    export_place,
+    samples_of,
+)
 from volano.apps.predictions import Predictions
 from volano.apps.video.classify.augment import KEPT_FOR_EACH, looked_at
 from volano.apps.video.classify.model_spec import (
@@ -119,7 +127,10 @@ class ClipClassifyModel(TrainedModel):
             "classes": list(self.classes),
             "input": list(samples.shape[1:]),
         }
-        return {**about, **export_classifier(module, fresh, samples, to, target, names=("clips",))}
+        write = functools.partial(export_classifier, module, fresh, samples, names=("clips",))
+        if to == HF:
+            return {**about, **export_folder(write, self.folder, target, about)}
+        return {**about, **write(to, target)}
 
     def _read(self, files: Sequence[Path]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
         """Returns the frames that are looked at, uint8 [N, T, C, S, S], of the files that can be
