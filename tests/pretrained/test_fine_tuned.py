@@ -8,8 +8,6 @@ from torch import nn
 
 from pretrained_networks import small
 from volano.pretrained.fine_tuned import (
-    ALL,
-    HEAD,
     FineTuned,
     ImageTrunk,
     StandardizedLinear,
@@ -18,6 +16,7 @@ from volano.pretrained.fine_tuned import (
     parameters_in_words,
 )
 from volano.pretrained.heads import without_head
+from volano.pretrained.network_references import ALL, HEAD
 from volano.pretrained.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(size=8, mean=(127.0,) * 3, std=(64.0,) * 3)

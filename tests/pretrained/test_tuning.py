@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from volano.plan import Plan
-from volano.pretrained.fine_tuned import ALL, HEAD
 from volano.pretrained.head_solvers import SoftmaxHead
 from volano.pretrained.linear_probe import solve_probe
+from volano.pretrained.network_references import ALL, HEAD
 from volano.pretrained.tuning import TuningRates, trainable_in_words, tuning_fields
 
 RATES = TuningRates(trunk=0.1, head=2.0, weight_decay=0.3)

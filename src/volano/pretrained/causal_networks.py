@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.errors import UsageError, needs_package
-from volano.pretrained.fine_tuned import LORA
+from volano.pretrained.network_references import LORA
 from volano.pretrained.read_weights import digest_of_weights
 from volano.pretrained.text_encoders import EncoderTokenizer, load_encoder_tokenizer
 from volano.pretrained.transformers_library import (

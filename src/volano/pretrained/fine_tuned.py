@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from volano.pretrained.heads import features_in
 from volano.pretrained.linear_probe import LinearProbe
+from volano.pretrained.network_references import HEAD
 from volano.pretrained.preprocessing import Preprocessing
 
-HEAD, ALL, LORA = "head", "all", "lora"
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Depths at which the trunk's rates differ.
 _NUM_DEPTHS = 12

@@ -200,14 +200,7 @@ def solve_probe(
             that none is judged by what it was solved on. None: there are no copies.
     """
     X, y = features.numpy().astype(np.float64), wanted.numpy()
-    figures: dict[tuple[bool, float], list[float]] = {}
-    for train, held in _folds_of_copies(solver, y, seed, keys):
-        for is_alike in (True, False):
-            center, scale = _statistics(X[train], is_alike)
-            own, others = (X[train] - center) * scale, (X[held] - center) * scale
-            for c, head in solver.path(own, y[train], solver.penalties):
-                figure = solver.judge(head, others, y[held])
-                figures.setdefault((is_alike, c), []).append(figure)
+    figures = _judged(X, y, solver, _folds_of_copies(solver, y, seed, keys))
     # Of equal ones the first: scaled alike, with the strongest penalty.
     is_alike, best = max(figures, key=lambda one: np.mean(figures[one]), default=(True, 0.01))
     center, scale = _statistics(X, is_alike)
@@ -223,6 +216,24 @@ def solve_probe(
         accuracy=float(np.mean(found)) if found else None,
         spread=float(np.std(found)) if found else None,
     )  # fmt: skip
+
+
+def _judged(
+    X: np.ndarray,
+    y: np.ndarray,
+    solver: HeadSolver,
+    folds: Iterator[tuple[np.ndarray, np.ndarray]],
+) -> dict[tuple[bool, float], list[float]]:
+    """Returns the figures of all folds, by whether features are scaled alike and by C."""
+    figures: dict[tuple[bool, float], list[float]] = {}
+    for train, held in folds:
+        for is_alike in (True, False):
+            center, scale = _statistics(X[train], is_alike)
+            own, others = (X[train] - center) * scale, (X[held] - center) * scale
+            for c, head in solver.path(own, y[train], solver.penalties):
+                figure = solver.judge(head, others, y[held])
+                figures.setdefault((is_alike, c), []).append(figure)
+    return figures
 
 
 def _folds_of_copies(

@@ -10,6 +10,8 @@ from volano.errors import UsageError
 from volano.record.files import nearest_there
 from volano.record.shell import quoted
 
+# The parts of a network that a person may have trained: its head, all layers, low-rank adapters.
+HEAD, ALL, LORA = "head", "all", "lora"
 TRANSFORMERS, TIMM = "hf:", "timm:"
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _FORMS = "hf:NAME, timm:NAME, module:function, a run's folder or a file of weights"

@@ -49,19 +49,7 @@ class Preprocessing:
         Raises:
             UsageError: a name is unknown, or a value cannot be.
         """
-        if not isinstance(values, Mapping):
-            raise UsageError(
-                f"`preprocessing` must be a mapping of {', '.join(_KEYS)}",
-                got=f"{type(values).__name__} of {whose}",
-            )
-        for name in values:
-            if name not in _KEYS:
-                near = difflib.get_close_matches(str(name), _KEYS, n=1) or _KEYS
-                raise UsageError(
-                    f"`preprocessing` must have {', '.join(_KEYS)}",
-                    got=f"{name!r} of {whose}",
-                    remedy=f"Did you mean {', '.join(near)}",
-                )
+        _check_keys(values, whose)
         mean, std = (_numbers(values.get(name), default) for name, default in _IMAGENET.items())
         largest = values.get("largest", 255 if max(*mean, *std) > 1 else 1)
         size = values.get("size", 224)
@@ -126,6 +114,23 @@ class Preprocessing:
 
 # The means and deviations of ImageNet, for networks that state none (torchvision, timm).
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def _check_keys(values: Any, whose: str) -> None:
+    """Raises UsageError unless ``preprocessing`` is a mapping of what it may hold."""
+    if not isinstance(values, Mapping):
+        raise UsageError(
+            f"`preprocessing` must be a mapping of {', '.join(_KEYS)}",
+            got=f"{type(values).__name__} of {whose}",
+        )
+    for name in values:
+        if name not in _KEYS:
+            near = difflib.get_close_matches(str(name), _KEYS, n=1) or _KEYS
+            raise UsageError(
+                f"`preprocessing` must have {', '.join(_KEYS)}",
+                got=f"{name!r} of {whose}",
+                remedy=f"Did you mean {', '.join(near)}",
+            )
 
 
 def _numbers(value: Any, default: tuple[float, ...]) -> tuple[float, ...]:

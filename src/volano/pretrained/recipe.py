@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.pretrained.fine_tuned import ALL, HEAD
+from volano.pretrained.network_references import ALL, HEAD
 
 # Below so many examples a class, rates for all layers fit noise: a linear head is the practice
 # (SetFit, AutoGluon).
@@ -52,11 +52,8 @@ def choose_tune(
         return TuneChoice(tune=asked, reason=f"tune={asked}: as asked")
     a_class = num_examples / num_classes
     if a_class < _LEAST_A_CLASS:
-        return TuneChoice(
-            tune=HEAD,
-            reason=f"tune=head: {a_class:.0f} examples a class are too few to train all layers "
-            f"(from {_LEAST_A_CLASS} on)",
-        )
+        few = f"{a_class:.0f} examples a class are too few to train all layers"
+        return TuneChoice(tune=HEAD, reason=f"tune=head: {few} (from {_LEAST_A_CLASS} on)")
     one = STEP_IN_PASSES * pass_seconds
     found = epochs if seconds is None else max(0.0, _TRAINING_SHARE * seconds / one)
     said = f"about {one:.0f} s a pass of all layers, so there is time for {found or 0:.1f}"

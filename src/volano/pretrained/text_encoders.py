@@ -309,17 +309,7 @@ def load_encoder_tokenizer(
         UsageError: there is no ``tokenizer.json``, nothing of which it can be made, or it is
             damaged or another network's.
     """
-    content, made = read_bytes_of(name, TOKENIZER), ()
-    if content is None:
-        content = made_tokenizer_of(name)
-        made = (f"{name} has no {TOKENIZER}: transformers has made it of the other files",)
-    if content is None:
-        raise UsageError(
-            f"A pretrained network of texts must have {TOKENIZER}",
-            got=f"{name} without one",
-            remedy="Save its fast tokenizer: AutoTokenizer.from_pretrained(NAME).save_pretrained("
-            "FOLDER)",
-        )
+    content, made = _tokenizer_content(name)
     try:
         library = parsed_tokenizer(content)
     except ValueError as error:
@@ -341,6 +331,26 @@ def load_encoder_tokenizer(
     ]
     known = [int(n) for n in most if isinstance(n, int | float) and 0 < n < 1e6]
     return EncoderTokenizer(content, min(known, default=_MOST_TOKENS), padding_id), (*made, *said)
+
+
+def _tokenizer_content(name: str) -> tuple[bytes, tuple[str, ...]]:
+    """Returns a network's ``tokenizer.json``, and a notice if it was made of other files.
+
+    Raises:
+        UsageError: there is nothing of which it can be made.
+    """
+    content = read_bytes_of(name, TOKENIZER)
+    if content is not None:
+        return content, ()
+    content = made_tokenizer_of(name)
+    if content is None:
+        raise UsageError(
+            f"A pretrained network of texts must have {TOKENIZER}",
+            got=f"{name} without one",
+            remedy="Save its fast tokenizer: AutoTokenizer.from_pretrained(NAME).save_pretrained("
+            "FOLDER)",
+        )
+    return content, (f"{name} has no {TOKENIZER}: transformers has made it of the other files",)
 
 
 def _num_positions(config: dict[str, Any], network: nn.Module) -> int | None:

@@ -70,18 +70,29 @@ def load_network(
             f"A pretrained network of {words} must take {takes}",
             got=f"{name}, a {type(network).__name__}, which takes {network.main_input_name}",
         )
+    lacking = _check_loaded(name, auto, info)
+    if not is_pooled and _POOLER in lacking:
+        network = without_pooler(network)
+    return network.eval()
+
+
+def _check_loaded(name: str, auto: str, info: Mapping[str, Any]) -> set[str]:
+    """Checks what was loaded by what transformers says of it; returns the parts of the names of
+    what weights lack.
+
+    Raises:
+        UsageError: the weights lack what is used, or are of other shapes.
+    """
     problems = dict.fromkeys(sorted(info["missing_keys"]), "is missing")
     for key, there, own in sorted(info["mismatched_keys"]):
         problems[key] = f"is {list(there)}, not {list(own)}"
     unused = {"position_ids"} | (set() if auto == CAUSAL_AUTO else _UNUSED)
     used = [f"{key} {what}" for key, what in problems.items() if unused.isdisjoint(key.split("."))]
-    remedy = {
-        CAUSAL_AUTO: "Take a language model; or say `classify`, if texts are to be told apart"
-    }
-    check_fits(used, f"hf:{name}", remedy.get(auto, "It has other weights than it states"))
-    if not is_pooled and any(_POOLER in key.split(".") for key in problems):
-        network = without_pooler(network)
-    return network.eval()
+    remedy = "It has other weights than it states"
+    if auto == CAUSAL_AUTO:
+        remedy = "Take a language model; or say `classify`, if texts are to be told apart"
+    check_fits(used, f"hf:{name}", remedy)
+    return {part for key in problems for part in key.split(".")}
 
 
 def without_pooler(network: nn.Module) -> nn.Module:

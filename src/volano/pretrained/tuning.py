@@ -11,7 +11,6 @@ import torch
 
 from volano.plan import Plan
 from volano.pretrained.fine_tuned import (
-    ALL,
     PretrainedTrunk,
     fine_tuned_model,
     groups_by_depth,
@@ -19,6 +18,7 @@ from volano.pretrained.fine_tuned import (
     parameters_in_words,
 )
 from volano.pretrained.linear_probe import LinearProbe
+from volano.pretrained.network_references import ALL
 from volano.task import Task, cosine, linear
 from volano.training import throwaway_settings
 

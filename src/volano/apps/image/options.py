@@ -16,10 +16,10 @@ from volano.apps.shared_options import (
     target_columns,
 )
 from volano.errors import UsageError
-from volano.pretrained.network_references import code_of_reference
+from volano.pretrained.network_references import ALL, HEAD, code_of_reference
 
 SIZES = ("tiny", "thin", "base", "wide")
-TUNES = ("head", "all")
+TUNES = (HEAD, ALL)
 FLIPS = ("auto", "yes", "no")
 
 

@@ -64,11 +64,11 @@ from volano.data.sources import (
     read_image_sets,
 )
 from volano.device import Device
-from volano.pretrained.fine_tuned import HEAD
 from volano.pretrained.frozen_features import FineTuningStart
 from volano.pretrained.heads import about_network
 from volano.pretrained.image_networks import ImageNetwork
 from volano.pretrained.linear_probe import PROBE
+from volano.pretrained.network_references import HEAD
 from volano.task import Task, cosine, linear
 from volano.training import MuonAdamW, RunFolder, save_tensors
 

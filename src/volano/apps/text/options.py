@@ -14,9 +14,10 @@ from volano.apps.shared_options import (
     target_columns,
 )
 from volano.errors import UsageError
+from volano.pretrained.network_references import ALL, HEAD, LORA
 
 MIN_DEPTH, MAX_DEPTH = 2, 24
-TUNES = ("head", "all", "lora")
+TUNES = (HEAD, ALL, LORA)
 
 
 @dataclass(frozen=True, kw_only=True)

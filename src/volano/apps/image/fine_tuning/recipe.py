@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from volano.apps.options import not_tried, tried_around, tried_between, tried_up_to_twice
-from volano.pretrained.fine_tuned import HEAD
+from volano.pretrained.network_references import ALL, HEAD
 
 # The head is solved before the first step: passes beyond these change nothing.
-MOST_FINE_TUNING_EPOCHS = {"head": 10.0, "all": 30.0}
+MOST_FINE_TUNING_EPOCHS = {HEAD: 10.0, ALL: 30.0}
 
 
 @dataclass(frozen=True, kw_only=True)

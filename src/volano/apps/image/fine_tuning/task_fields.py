@@ -6,8 +6,9 @@ from typing import Any
 
 from volano.apps.image.augment import Augmentation
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe
-from volano.pretrained.fine_tuned import ALL, PretrainedTrunk
+from volano.pretrained.fine_tuned import PretrainedTrunk
 from volano.pretrained.linear_probe import LinearProbe
+from volano.pretrained.network_references import ALL
 from volano.pretrained.tuning import TuningRates, tuning_fields
 
 _WEIGHT_DECAY = 0.05

@@ -11,7 +11,7 @@ from volano.apps.text.causal.use import CausalModel, held_out_figures
 from volano.device import Device
 from volano.plan import Plan
 from volano.pretrained.causal_networks import CausalLogits
-from volano.pretrained.fine_tuned import LORA
+from volano.pretrained.network_references import LORA
 from volano.pretrained.tuning import trainable_in_words
 from volano.report.verdict import Score
 from volano.task import Task

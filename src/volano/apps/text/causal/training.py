@@ -22,8 +22,7 @@ from volano.data import Arrays, Fault
 from volano.data.sources import find_texts, split_texts
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.pretrained.causal_networks import CausalNetwork, load_causal_network
-from volano.pretrained.fine_tuned import HEAD, LORA
-from volano.pretrained.network_references import NetworkReference
+from volano.pretrained.network_references import ALL, HEAD, LORA, NetworkReference
 from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer
 from volano.record.files import write_bytes
 from volano.task import Loss, Task, cosine
@@ -31,7 +30,7 @@ from volano.training import RunFolder, load_tensors, save_tensors
 
 CAUSAL_GOAL = "causal"
 # Rates of the practice: peft's examples, Hugging Face's.
-_RATES = {LORA: 2e-4, "all": 2e-5}
+_RATES = {LORA: 2e-4, ALL: 2e-5}
 _MOST_BATCH = 8
 _MOST_VALID = 64
 _FILLING = -1

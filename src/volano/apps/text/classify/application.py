@@ -14,7 +14,7 @@ from volano.apps.text.classify.model_spec import ENCODER, predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.classify.use import ClassifyModel
 from volano.device import Device
-from volano.pretrained.fine_tuned import HEAD
+from volano.pretrained.network_references import HEAD
 from volano.running.time_limit import TimeLimit
 from volano.task import Task
 from volano.training import Run, RunFolder

@@ -15,9 +15,10 @@ from volano.apps.options import tried_around
 from volano.apps.text.classify.bag import classification_loss
 from volano.device import Device
 from volano.errors import CheckpointError
-from volano.pretrained.fine_tuned import ALL, HEAD, FineTuned, StandardizedLinear
+from volano.pretrained.fine_tuned import FineTuned, StandardizedLinear
 from volano.pretrained.frozen_features import frozen_features
 from volano.pretrained.linear_probe import LinearProbe
+from volano.pretrained.network_references import ALL, HEAD
 from volano.pretrained.text_encoders import (
     TOKENIZER,
     EncoderTokenizer,

@@ -14,8 +14,9 @@ from volano.apps.shared_options import (
     target_columns,
 )
 from volano.errors import UsageError
+from volano.pretrained.network_references import ALL, HEAD
 
-TUNES = ("head", "all")
+TUNES = (HEAD, ALL)
 
 
 @dataclass(frozen=True, kw_only=True)

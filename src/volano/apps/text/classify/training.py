@@ -71,9 +71,9 @@ from volano.data.sources import (
 )
 from volano.device import Device
 from volano.errors import UsageError
-from volano.pretrained.fine_tuned import HEAD
 from volano.pretrained.frozen_features import FineTuningStart
 from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe
+from volano.pretrained.network_references import HEAD
 from volano.pretrained.text_encoders import TOKENIZER, TextEncoder, TokenTexts, TokenTextsDataset
 from volano.pretrained.tuning import tuning_fields
 from volano.record.files import write_bytes

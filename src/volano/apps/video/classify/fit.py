@@ -13,7 +13,7 @@ from volano.apps.video.classify.recipe import MOST_EPOCHS
 from volano.apps.video.classify.training import ClipClassifyTraining
 from volano.device import Device
 from volano.plan import Plan
-from volano.pretrained.fine_tuned import HEAD
+from volano.pretrained.network_references import HEAD
 from volano.pretrained.tuning import trainable_in_words
 from volano.record.format import count_text
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time

@@ -18,7 +18,8 @@ from volano.apps.video.classify.network import ClipClassifier, FrameTrunk
 from volano.apps.video.pixels import PixelScale
 from volano.data.sources import CUT, ClipFormat
 from volano.device import Device
-from volano.pretrained.fine_tuned import HEAD, FineTuned, StandardizedLinear
+from volano.pretrained.fine_tuned import FineTuned, StandardizedLinear
+from volano.pretrained.network_references import HEAD
 
 GOAL = "classes"
 _AT_ONCE = 32

@@ -41,10 +41,10 @@ from volano.data.sources import (
 )
 from volano.device import Device
 from volano.errors import CheckpointError
-from volano.pretrained.fine_tuned import HEAD
 from volano.pretrained.frozen_features import FineTuningStart
 from volano.pretrained.heads import about_network
 from volano.pretrained.linear_probe import PROBE
+from volano.pretrained.network_references import HEAD
 from volano.running.checks import check_data_is_there
 from volano.task import Task, linear
 from volano.training import MuonAdamW, RunFolder, save_tensors
