@@ -20,6 +20,8 @@ tuned logistic regression on the same features:
 - subjects: one-line descriptions of Debian's packages by section (`apt-cache dumpavail`), eleven
   sections that are subjects. (Among those that are kinds of packages, such as libdevel, single
   words tell more than meaning: `largest` are the eleven largest.)
+- whole: the same packages' whole descriptions, which apt has after
+  `apt-get update -o Acquire::Languages=en`.
 - glosses: WordNet's definitions of nouns by their field (Debian's package wordnet-base), eleven
   fields.
 """
@@ -37,12 +39,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 STAMPS, NOUNS = Path("/usr/share/tuxpaint/stamps"), Path("/usr/share/wordnet/data.noun")
+APT_LISTS, APT_HELPER = Path("/var/lib/apt/lists"), "/usr/lib/apt/apt-helper"
 MOST, LEAST, NUM_FOLDS = 40, 15, 5
 SUBJECTS = (
     "admin", "electronics", "games", "graphics", "mail", "math", "net", "science", "sound", "video",
@@ -221,19 +225,36 @@ def of_words(train: Rows, test: Rows) -> float:
 
 def sections(which: str) -> dict[str, list[str]]:
     """Returns descriptions of eleven sections, each once."""
-    command = ["apt-cache", "dumpavail"]
-    dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    whole = whole_descriptions() if which == "whole" else {}
     found: dict[str, set[str]] = collections.defaultdict(set)
-    for block in dump.split("\n\n"):
-        fields = dict(
-            line.split(": ", 1) for line in block.splitlines() if ": " in line and line[0] != " "
-        )
-        if "Section" in fields and "Description" in fields:
-            found[fields["Section"]].add(fields["Description"])
+    for fields in records(["apt-cache", "dumpavail"]):
+        text = fields.get("Description")
+        if which == "whole":
+            text = whole.get(fields.get("Description-md5", ""))
+        if "Section" in fields and text is not None:
+            found[fields["Section"]].add(text)
     names = SUBJECTS
     if which == "largest":
         names = sorted(found, key=lambda name: -len(found[name]))[: len(SUBJECTS)]
     return {name: sorted(found[name]) for name in names}
+
+
+def whole_descriptions() -> dict[str, str]:
+    """Returns the whole descriptions that apt knows, by their digest, in one line each."""
+    lists = [str(path) for path in APT_LISTS.glob("*_i18n_Translation-en*")]
+    if not lists:
+        raise SystemExit("no descriptions: apt-get update -o Acquire::Languages=en")
+    found = records([APT_HELPER, "cat-file", *lists])
+    return {one["Description-md5"]: one["Description-en"] for one in found}
+
+
+def records(command: list[str]) -> Iterator[dict[str, str]]:
+    """Yields the records that a command of apt prints, with lines that are continued as one."""
+    dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for block in dump.replace("\n .\n", "\n").replace("\n ", " ").split("\n\n"):
+        found = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if found:
+            yield found
 
 
 def glosses() -> dict[str, list[str]]:
@@ -273,7 +294,9 @@ def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=("photographs", "texts", "summary"))
-    parser.add_argument("what", help="nothing, head, all; subjects, largest, glosses; a file")
+    parser.add_argument(
+        "what", help="nothing, head, all; subjects, largest, whole, glosses; a file"
+    )
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--parts", type=int, nargs="+", default=[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 32, 128])
