@@ -85,7 +85,13 @@ def test_numbers_on_an_encoder(numbers, tmp_path):
         from_=f"hf:{folder}", out=tmp_path / "run", **PLAIN,
     )  # fmt: skip
     assert "R2 to expect of a linear head: " in " ".join(run.notices)
-    assert volano.load(run.path, device="cpu").evaluate()["num_examples"] == 24
+    model = volano.load(run.path, device="cpu")
+    assert model.evaluate()["num_examples"] == 24
+    result = model.export("hf", tmp_path / "hf")
+    assert (result["target"], result["largest_difference"] < 0.1) == ("numbers", True)
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert (config["problem_type"], config["id2label"]) == ("regression", {"0": "stars"})
+    assert "a number in the unit" in (tmp_path / "hf" / "README.md").read_text()
 
 
 def test_a_target_asks_for_labelled_texts():

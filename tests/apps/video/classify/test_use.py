@@ -23,6 +23,12 @@ def test_its_own_test_set_is_evaluated_again(model):
     assert accuracy.startswith("accuracy ")
 
 
+def test_its_report_says_which_classes_were_taken_for_which(trained):
+    page = (trained.path / "report.html").read_text()
+    assert "clip classifier" in page
+    assert "of left taken for right" in page
+
+
 def test_a_table_of_clips_is_evaluated(model, folder, tmp_path):
     table = folder / "some.csv"
     table.write_text("clip,label\nleft/0.gif,left\nright/1.gif,right\nright/2.gif,right\n")
