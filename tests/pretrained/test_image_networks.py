@@ -75,13 +75,17 @@ def test_a_network_of_timm_is_made_by_timm(monkeypatch):
         list_models=lambda pretrained: ["small18.of_digits"],
         create_model=lambda name, pretrained: small(),
         data=types.SimpleNamespace(
-            resolve_data_config=lambda args, model: {**config, "interpolation": "bicubic"}
+            resolve_data_config=lambda args, model: {
+                **config,
+                "interpolation": "bicubic",
+                "crop_mode": "squash",
+            }
         ),
     )
     monkeypatch.setitem(sys.modules, "timm", fake)
     network = loaded("timm:small18.of_digits")
     same_again(loaded("timm:small18"))
-    assert network.preprocessing.in_words().startswith("8 px, bicubic, mean 127.5")
+    assert network.preprocessing.in_words().startswith("8 px, bicubic, fit=squeeze, mean 127.5")
     same_again(network)
     with pytest.raises(UsageError, match="Nearest: small18.of_digits"):
         loaded("timm:small8")

@@ -30,6 +30,7 @@ def test_without_a_statement_it_is_that_of_imagenet():
         ({"mean": (1, 2)}, "1 or 3 channels"),
         ({"interpolation": "cubic spline"}, "one of nearest"),
         ({"size": 4}, "from 8 on"),
+        ({"fit": "crop"}, "The fit must be one of cut, pad, squeeze; got 'crop' of x"),
         ({"size": "large"}, "from 8 on"),
         (torch.nn.Identity(), "must be a mapping of size, .*; got Identity of x"),
     ],
@@ -37,6 +38,23 @@ def test_without_a_statement_it_is_that_of_imagenet():
 def test_what_cannot_be_is_refused(values, said):
     with pytest.raises(UsageError, match=said):
         Preprocessing.of(values, "x")
+
+
+@pytest.mark.parametrize(
+    ("stated", "fit"),
+    [
+        ({"size": {"height": 32, "width": 32}}, "squeeze"),
+        ({"size": 32}, "squeeze"),
+        ({"size": 32, "crop_pct": 0.875}, "cut"),
+        ({"size": {"shortest_edge": 32}}, "cut"),
+        ({"size": 32, "do_center_crop": True}, "cut"),
+        ({}, "cut"),
+    ],
+)
+def test_squares_are_made_as_the_processor_makes_them(stated, fit):
+    found = Preprocessing.of_processor(stated, "x")
+    assert found.fit == fit
+    assert ("fit=squeeze" in found.in_words()) == (fit == "squeeze")
 
 
 def test_a_processor_of_transformers_is_read():

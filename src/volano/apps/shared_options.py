@@ -13,9 +13,11 @@ from volano.pretrained.network_references import absolute_reference
 def fit() -> Any:
     """Returns the field of an option that says how pictures that are no squares become some."""
     return option(
-        "cut",
-        "How pictures become square: cut to the centre, pad with black, or squeeze.",
+        None,
+        "How pictures become square: cut to the centre, pad with black, or squeeze; default: cut, "
+        "or as a pretrained network states.",
         choices=("cut", "pad", "squeeze"),
+        before="cut",
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from volano.data.sources.fitting import CUT, PAD, SQUEEZE
 from volano.errors import UsageError, needs_package
 from volano.pretrained.fine_tuned import ImageTrunk
 from volano.pretrained.heads import FoundHead, find_head, without_head
@@ -37,6 +38,8 @@ from volano.pretrained.transformers_library import (
 from volano.record.files import nearest
 from volano.running.references import load_reference
 
+# Names of timm; it cuts else.
+_FITS_OF_TIMM = {"squash": SQUEEZE, "border": PAD}
 _LONGEST_REASON = 160  # characters of another library's error
 
 
@@ -216,7 +219,8 @@ def _of_transformers(name: str) -> _Loaded:
 def _unstated_processor(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what suits a configuration of transformers that comes without its processor."""
     size = config.get("image_size", 224)
-    stated: dict[str, Any] = {"size": size[0] if isinstance(size, list | tuple) else size}
+    side = size[0] if isinstance(size, list | tuple) else size
+    stated: dict[str, Any] = {"size": {"shortest_edge": side}}
     if config.get("num_channels") == 1:
         own = Preprocessing.of({}, "ImageNet")
         grey = {"image_mean": own.mean, "image_std": own.std}
@@ -241,6 +245,7 @@ def _of_timm(name: str) -> _Loaded:
     values = {
         "size": stated["input_size"],
         **{key: stated[key] for key in ("mean", "std", "interpolation")},
+        "fit": _FITS_OF_TIMM.get(stated.get("crop_mode"), CUT),
         "largest": 1,
     }
     return module, {"kind": "timm", "name": name}, Preprocessing.of(values, f"timm:{name}"), (), ()

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from volano.data.sources.fitting import CUT, FITS, SQUEEZE
 from volano.errors import UsageError
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-_KEYS = ("size", "mean", "std", "interpolation", "largest")
+_KEYS = ("size", "mean", "std", "interpolation", "fit", "largest")
 # Numbers of Pillow, as a configuration of transformers holds them.
 _OF_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
@@ -24,12 +25,14 @@ class Preprocessing:
         mean: mean of each channel, of bytes from 0 to 255.
         std: deviation, likewise.
         interpolation: method by which pictures are brought to the size.
+        fit: how pictures that are no squares become some.
     """
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
+    fit: str = CUT
 
     @property
     def channels(self) -> int:
@@ -41,9 +44,9 @@ class Preprocessing:
         """Returns the preprocessing that a mapping states.
 
         Args:
-            values: ``size``, ``mean``, ``std`` and ``interpolation``; ``largest`` is 1 or 255, the
-                value of a white pixel to which mean and std belong. Without it they are of bytes
-                if one of them is above 1.
+            values: ``size``, ``mean``, ``std``, ``interpolation`` and ``fit``; ``largest`` is 1 or
+                255, the value of a white pixel to which mean and std belong. Without it they are
+                of bytes if one of them is above 1.
             whose: what states it, in words.
 
         Raises:
@@ -62,17 +65,20 @@ class Preprocessing:
                 "of 1 or 3 channels",
                 got=f"{dict(values)} of {whose}",
             )
-        if interpolation not in INTERPOLATIONS:
-            raise UsageError(
-                f"The interpolation must be one of {', '.join(INTERPOLATIONS)}",
-                got=f"{interpolation!r} of {whose}",
-            )
+        fit = values.get("fit", CUT)
+        known = {"interpolation": (interpolation, INTERPOLATIONS), "fit": (fit, FITS)}
+        for name, (value, choices) in known.items():
+            if value not in choices:
+                raise UsageError(
+                    f"The {name} must be one of {', '.join(choices)}", got=f"{value!r} of {whose}"
+                )
         scale = 255 / largest
         return cls(
             size=size,
             mean=tuple(round(scale * value, 4) for value in mean),
             std=tuple(round(scale * value, 4) for value in std),
             interpolation=interpolation,
+            fit=fit,
         )
 
     @classmethod
@@ -92,6 +98,7 @@ class Preprocessing:
                 "mean": [factor * value for value in _numbers(mean, _IMAGENET["mean"])],
                 "std": [factor * value for value in _numbers(std, _IMAGENET["std"])],
                 "interpolation": _OF_PILLOW.get(values.get("resample", 2), "bilinear"),
+                "fit": _fit_of_processor(values),
                 "largest": 255,
             },
             whose,
@@ -109,11 +116,21 @@ class Preprocessing:
     def in_words(self) -> str:
         """Returns it in a few words."""
         mean, std = (" ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
-        return f"{self.size} px, {self.interpolation}, mean {mean} and std {std} of bytes"
+        fitted = "" if self.fit == CUT else f"fit={self.fit}, "
+        return f"{self.size} px, {self.interpolation}, {fitted}mean {mean} and std {std} of bytes"
 
 
 # The means and deviations of ImageNet, for networks that state none (torchvision, timm).
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def _fit_of_processor(values: Mapping[str, Any]) -> str:
+    """Returns how a processor of transformers makes squares: it cuts them out, or brings pictures
+    to a height and a width."""
+    size = values.get("size")
+    if values.get("do_center_crop") or values.get("crop_pct") or size is None:
+        return CUT
+    return SQUEEZE if not isinstance(size, Mapping) or "height" in size else CUT
 
 
 def _check_keys(values: Any, whose: str) -> None:

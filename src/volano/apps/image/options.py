@@ -51,7 +51,7 @@ class ImageOptions(Options):
         at_most=512,
         unit="px",
     )
-    fit: str = fit()
+    fit: str | None = fit()
     image_cache: str | None = option(
         None, "Folder for decoded images that do not fit into memory.", is_path=True
     )

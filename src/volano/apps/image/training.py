@@ -47,6 +47,7 @@ from volano.apps.targets.target import Target
 from volano.data import Fault, fault_notices
 from volano.data.sources import (
     CLASSES,
+    CUT,
     SPLITS_NAME,
     TEST,
     TRAIN,
@@ -124,11 +125,9 @@ class ImageTraining(Application):
         path = None if options.path is None else Path(options.path)
         network = network_of(options)
         wanted = WantedFormat(
-            size=options.image_size if network is None else None,
-            pixel_range=options.pixel_range,
-            fit=options.fit,
-            **({} if network is None else input_of(network)),
-        )
+            size=options.image_size if network is None else None, fit=options.fit,
+            pixel_range=options.pixel_range, **({} if network is None else input_of(network)),
+        )  # fmt: skip
         sets = read_image_sets(
             path,
             wanted,
@@ -196,7 +195,8 @@ class ImageTraining(Application):
             size=options.size or "thin" if own_model is None and network is None else None,
             model_reference=options.model, flip=flip,
             translate=view_shift(image_size) if network is None else 0,
-            pixel_range=sets.pixel_range, fit=options.fit, target=target.to_json(),
+            pixel_range=sets.pixel_range, target=target.to_json(),
+            fit=options.fit or (CUT if network is None else network.preprocessing.fit),
             pretrained=None if network is None else described(network, options.tune or HEAD),
         )  # fmt: skip
         check_classifier(spec, own_model)

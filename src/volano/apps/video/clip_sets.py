@@ -9,7 +9,7 @@ from typing import Any
 
 from volano.apps.targets.classes import OneClass
 from volano.apps.video.options import ClipOptions
-from volano.data.sources import ClipFormat, ClipSets, WantedClips, read_clip_folder
+from volano.data.sources import CUT, ClipFormat, ClipSets, WantedClips, read_clip_folder
 
 
 def read_clips(
@@ -27,7 +27,7 @@ def read_clips(
         DataError: there is nothing that can be trained on.
     """
     assert options.path is not None
-    wanted = WantedClips(size=size, fps=options.fps, fit=options.fit)
+    wanted = WantedClips(size=size, fps=options.fps, fit=options.fit or CUT)
     return read_clip_folder(
         Path(options.path), clip_format or wanted, seed=options.seed,
         held_out_by=options.held_out_by, **how,

@@ -36,7 +36,7 @@ class ClipOptions(Options):
         None, "Size that clips are decoded to, in pixels a side.",
         at_least=8, at_most=256, multiple_of=8, unit="px",
     )  # fmt: skip
-    fit: str = fit()
+    fit: str | None = fit()
     fps: float | None = _fps("Frames a second to decode to.")
     batch_size: int | None = option(None, "Clips a step.", at_least=1)
     flip: str = option("auto", "Mirror clips: auto is no.", choices=FLIPS)
@@ -70,7 +70,8 @@ class VideoOptions(ClipOptions):
             raise UsageError(
                 "`from_` of the video application must come with `classify`", got=self.from_
             )
-        if self.path is None and (self.image_size, self.fps, self.fit) != (None, None, "cut"):
+        asked = (self.image_size, self.fps, None if self.fit == "cut" else self.fit)
+        if self.path is None and asked != (None, None, None):
             raise UsageError(
                 "`image_size`, `fps` and `fit` must come with clips of your own, which are decoded",
                 got="one with the embedded sample",

@@ -28,6 +28,7 @@ from volano.apps.video.recipe import (
 )
 from volano.data import Arrays, Fault
 from volano.data.sources import (
+    CUT,
     SPLITS_NAME,
     TEST,
     TRAIN,
@@ -125,7 +126,7 @@ class VideoTraining(Application):
             class_shares=shares if train.classes else (),
             mean=mean,
             std=std,
-            fit=options.fit,
+            fit=options.fit or CUT,
         )
         return cls(
             options=options,

@@ -5,11 +5,13 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 import volano
 from pretrained_networks import save_small_vit
 from volano.apps.image.fine_tuning.network import fresh_classifier, load_classifier, network_of
 from volano.apps.image.options import ImageOptions
+from volano.apps.image.training import ImageTraining
 from volano.errors import CheckpointError, UsageError
 from volano.running import trust
 from volano.running.trust import trust_folder
@@ -96,6 +98,24 @@ def test_a_network_of_transformers_needs_no_code_of_a_persons(tmp_path):
     assert volano.load(run.path).evaluate()["accuracy"] == pytest.approx(
         run.metrics["test_accuracy"]
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "fit"), [(None, "squeeze"), ("cut", "cut"), ("pad", "pad")], ids=str
+)
+def test_squares_are_made_as_the_network_states_unless_it_is_asked_for(tmp_path, asked, fit):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    for number in range(8):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 16), (30 * number, 0, 0)).save(folder / f"{number}.png")
+    network = f"hf:{save_small_vit(tmp_path / 'vit')}"
+    found = ImageTraining.read(
+        ImageOptions(path=str(tmp_path / "photos"), from_=network, fit=asked, flip="no")
+    )
+    assert found.spec.fit == fit
+    black = (found.train.images[:, :, 0] == 0).all()  # what pads the upper edge
+    assert bool(black) == (fit == "pad")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from volano.apps.export import largest_difference
 from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.model_card import write_card
 from volano.apps.targets.target import Target
+from volano.data.sources import CUT
 from volano.pretrained.fine_tuned import FineTuned
 from volano.pretrained.transformers_library import IMAGES_AUTO, load_network, save_network
 from volano.record.files import written_folder
@@ -54,8 +55,15 @@ def export_hf(
     network.config.num_labels = len(spec.classes)
     network.config.update(spec.answers.transformers_config())
     own = about["preprocessing"]
+    square = {"height": own["size"], "width": own["size"]}
+    fitted: dict[str, Any] = {"size": square}
+    if spec.fit == CUT:  # which not every processor knows
+        fitted = {
+            "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": own["size"]},
+            "do_center_crop": True, "crop_size": square,
+        }  # fmt: skip
     processor = {
-        "size": {"height": own["size"], "width": own["size"]}, "do_resize": True,
+        **fitted, "do_resize": True,
         "resample": _RESAMPLES[own["interpolation"]], "do_rescale": True,
         "rescale_factor": 1 / 255, "do_normalize": True,
         "image_mean": [value / 255 for value in own["mean"]],

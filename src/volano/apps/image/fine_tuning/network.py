@@ -3,6 +3,7 @@ folder."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ def described(network: ImageNetwork, tune: str) -> dict[str, Any]:
 
 def input_of(network: ImageNetwork) -> dict[str, Any]:
     """Returns how files are decoded for a network, as fields of ``WantedFormat``."""
-    preprocessing = network.preprocessing
-    return {"own_size": preprocessing.size, "interpolation": preprocessing.interpolation}
+    own = network.preprocessing
+    return {"own_size": own.size, "own_fit": own.fit, "interpolation": own.interpolation}
 
 
 def scale_of(network: ImageNetwork) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -140,18 +141,17 @@ def _of_run(folder: RunFolder, text: str) -> ImageNetwork:
     spec = ClassifierSpec.of_run(folder)
     module = load_classifier(spec, folder.path)
     if spec.pretrained is not None:
-        skeleton, preprocessing = spec.pretrained["skeleton"], spec.pretrained["preprocessing"]
+        skeleton, stated = spec.pretrained["skeleton"], spec.pretrained["preprocessing"]
         assert isinstance(module, FineTuned)
         whole = getattr(module.trunk, "network", module.trunk)
-        found = trunk_of(
-            whole, skeleton, Preprocessing.from_json(preprocessing),
-            reference=text, classes=spec.classes,
-        )  # fmt: skip
+        preprocessing = dataclasses.replace(Preprocessing.from_json(stated), fit=spec.fit)
+        found = trunk_of(whole, skeleton, preprocessing, reference=text, classes=spec.classes)
         return _with_head_of(found, skeleton["head"])
     # Its own network widens and scales bytes itself.
     as_it_is = Preprocessing(
-        size=spec.image_size, mean=(0.0,) * spec.channels, std=(1.0,) * spec.channels
-    )
+        size=spec.image_size, mean=(0.0,) * spec.channels, std=(1.0,) * spec.channels,
+        fit=spec.fit,
+    )  # fmt: skip
     skeleton = {"kind": "volano", "spec": spec.to_json()}
     return trunk_of(module, skeleton, as_it_is, reference=text, classes=spec.classes)
 

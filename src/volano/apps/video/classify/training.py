@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from volano.apps.video.clip_sets import clips_in_words, read_clips
 from volano.apps.video.pixels import pixel_statistics
 from volano.data import Arrays, Fault
 from volano.data.sources import (
+    CUT,
     SPLITS_NAME,
     TEST,
     TRAIN,
@@ -119,7 +121,9 @@ class ClipClassifyTraining(Application):
         start: FineTuningStart | None = None,
     ) -> Self:
         network = _network_of(options)
-        num_frames = options.num_frames or _DEFAULT_FRAMES
+        own_fit = CUT if network is None else network.images.preprocessing.fit
+        options = dataclasses.replace(options, fit=options.fit or own_fit)
+        num_frames = options.num_frames or DEFAULT_FRAMES
         own_size = None if network is None else network.images.preprocessing.size
         sets = read_clips(
             options, clip_format, num_frames=KEPT_FOR_EACH * num_frames,
@@ -130,7 +134,7 @@ class ClipClassifyTraining(Application):
         mean, std = pixel_statistics(train.frames, train.lengths)
         spec = ClipClassesSpec(
             classes=train.classes, num_frames=num_frames, channels=channels, size=size,
-            fps=sets.fps, mean=mean, std=std, width=_WIDTH, fit=options.fit,
+            fps=sets.fps, mean=mean, std=std, width=_WIDTH, fit=options.fit or CUT,
             pretrained=None if network is None else described(network.images, HEAD),
         )  # fmt: skip
         return cls(

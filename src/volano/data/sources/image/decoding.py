@@ -92,13 +92,15 @@ class WantedFormat:
         pixel_range: the range of pixels of more than 8 bits that was chosen the first time; None
             looks at all values.
         fit: how files that are no squares become some.
+        own_fit: the way of a pretrained network, if ``fit`` is None.
         interpolation: the method by which files are brought to their size.
     """
 
     size: int | None = None
     own_size: int | None = None
     pixel_range: tuple[float, float] | None = None
-    fit: str = CUT
+    fit: str | None = None
+    own_fit: str = CUT
     interpolation: str = BILINEAR
 
 
@@ -155,7 +157,7 @@ def choose_format(
         channels=1 if all(one.mode in _FLAT or is_deep(one.mode) for one in found) else 3,
         size=size,
         pixel_range=wanted.pixel_range or _range_of(found),
-        fit=wanted.fit,
+        fit=wanted.fit or wanted.own_fit,
         interpolation=wanted.interpolation,
     )
     if said is not None:

@@ -133,7 +133,7 @@ def read_image_sets(
 
 
 def _refuse_decoding(wanted: WantedFormat | PixelFormat, kind: str) -> None:
-    if isinstance(wanted, WantedFormat) and (wanted.size is not None or wanted.fit != CUT):
+    if isinstance(wanted, WantedFormat) and (wanted.size or wanted.fit not in (None, CUT)):
         raise UsageError(
             "`image_size` and `fit` are only for files that are decoded",
             got=f"{wanted.size or wanted.fit} with {kind}, which are squares of their own size",
