@@ -48,7 +48,7 @@ def test_what_cannot_be_is_refused(values, said):
         ({"size": 32, "crop_pct": 0.875}, "cut"),
         ({"size": {"shortest_edge": 32}}, "cut"),
         ({"size": 32, "do_center_crop": True}, "cut"),
-        ({}, "cut"),
+        ({}, None),
     ],
 )
 def test_squares_are_made_as_the_processor_makes_them(stated, fit):

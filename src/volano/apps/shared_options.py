@@ -15,7 +15,7 @@ def fit() -> Any:
     return option(
         None,
         "How pictures become square: cut to the centre, pad with black, or squeeze; default: cut, "
-        "or as a pretrained network states.",
+        "or as suits a pretrained network.",
         choices=("cut", "pad", "squeeze"),
         before="cut",
     )

@@ -38,8 +38,8 @@ from volano.pretrained.transformers_library import (
 from volano.record.files import nearest
 from volano.running.references import load_reference
 
-# Names of timm; it cuts else.
-_FITS_OF_TIMM = {"squash": SQUEEZE, "border": PAD}
+# By their names in timm.
+_FITS_OF_TIMM = {"center": CUT, "squash": SQUEEZE, "border": PAD}
 _LONGEST_REASON = 160  # characters of another library's error
 
 
@@ -208,24 +208,22 @@ def _of_transformers(name: str) -> _Loaded:
     stated = stated or read_json_of(name, "processor_config.json").get("image_processor")
     if not stated:
         said = (f"hf:{name} has no preprocessor_config.json: ImageNet's mean and std are taken",)
-        stated = _unstated_processor(config)
-    preprocessing = Preprocessing.of_processor(stated, f"hf:{name}")
+        preprocessing = _unstated_preprocessing(config, f"hf:{name}")
+    else:
+        preprocessing = Preprocessing.of_processor(stated, f"hf:{name}")
     skeleton = {"kind": "transformers", "auto": auto, "config": config}
     if not has_pooler(module):
         skeleton["pooler"] = False
     return module, skeleton, preprocessing, classes_of(config), said
 
 
-def _unstated_processor(config: Mapping[str, Any]) -> dict[str, Any]:
+def _unstated_preprocessing(config: Mapping[str, Any], whose: str) -> Preprocessing:
     """Returns what suits a configuration of transformers that comes without its processor."""
-    size = config.get("image_size", 224)
-    side = size[0] if isinstance(size, list | tuple) else size
-    stated: dict[str, Any] = {"size": {"shortest_edge": side}}
+    size, own = config.get("image_size", 224), Preprocessing.of({}, "ImageNet")
+    stated: dict[str, Any] = {"size": size[0] if isinstance(size, list | tuple) else size}
     if config.get("num_channels") == 1:
-        own = Preprocessing.of({}, "ImageNet")
-        grey = {"image_mean": own.mean, "image_std": own.std}
-        stated |= {name: [sum(values) / 3 / 255] for name, values in grey.items()}
-    return stated
+        stated |= {"mean": [sum(own.mean) / 3], "std": [sum(own.std) / 3], "largest": 255}
+    return Preprocessing.of(stated, whose)
 
 
 def _of_timm(name: str) -> _Loaded:
@@ -245,7 +243,7 @@ def _of_timm(name: str) -> _Loaded:
     values = {
         "size": stated["input_size"],
         **{key: stated[key] for key in ("mean", "std", "interpolation")},
-        "fit": _FITS_OF_TIMM.get(stated.get("crop_mode"), CUT),
+        "fit": _FITS_OF_TIMM.get(stated.get("crop_mode")),
         "largest": 1,
     }
     return module, {"kind": "timm", "name": name}, Preprocessing.of(values, f"timm:{name}"), (), ()

@@ -25,14 +25,14 @@ class Preprocessing:
         mean: mean of each channel, of bytes from 0 to 255.
         std: deviation, likewise.
         interpolation: method by which pictures are brought to the size.
-        fit: how pictures that are no squares become some.
+        fit: how pictures that are no squares become some; None if nobody states it.
     """
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
-    fit: str = CUT
+    fit: str | None = None
 
     @property
     def channels(self) -> int:
@@ -65,8 +65,8 @@ class Preprocessing:
                 "of 1 or 3 channels",
                 got=f"{dict(values)} of {whose}",
             )
-        fit = values.get("fit", CUT)
-        known = {"interpolation": (interpolation, INTERPOLATIONS), "fit": (fit, FITS)}
+        fit = values.get("fit")
+        known = {"interpolation": (interpolation, INTERPOLATIONS), "fit": (fit or CUT, FITS)}
         for name, (value, choices) in known.items():
             if value not in choices:
                 raise UsageError(
@@ -116,7 +116,7 @@ class Preprocessing:
     def in_words(self) -> str:
         """Returns it in a few words."""
         mean, std = (" ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
-        fitted = "" if self.fit == CUT else f"fit={self.fit}, "
+        fitted = "" if self.fit in (None, CUT) else f"fit={self.fit}, "
         return f"{self.size} px, {self.interpolation}, {fitted}mean {mean} and std {std} of bytes"
 
 
@@ -124,12 +124,14 @@ class Preprocessing:
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
-def _fit_of_processor(values: Mapping[str, Any]) -> str:
+def _fit_of_processor(values: Mapping[str, Any]) -> str | None:
     """Returns how a processor of transformers makes squares: it cuts them out, or brings pictures
-    to a height and a width."""
+    to a height and a width; None if it does not say."""
     size = values.get("size")
-    if values.get("do_center_crop") or values.get("crop_pct") or size is None:
+    if values.get("do_center_crop") or values.get("crop_pct"):
         return CUT
+    if size is None:
+        return None
     return SQUEEZE if not isinstance(size, Mapping) or "height" in size else CUT
 
 

@@ -47,7 +47,6 @@ from volano.apps.targets.target import Target
 from volano.data import Fault, fault_notices
 from volano.data.sources import (
     CLASSES,
-    CUT,
     SPLITS_NAME,
     TEST,
     TRAIN,
@@ -195,8 +194,7 @@ class ImageTraining(Application):
             size=options.size or "thin" if own_model is None and network is None else None,
             model_reference=options.model, flip=flip,
             translate=view_shift(image_size) if network is None else 0,
-            pixel_range=sets.pixel_range, target=target.to_json(),
-            fit=options.fit or (CUT if network is None else network.preprocessing.fit),
+            pixel_range=sets.pixel_range, fit=sets.fit, target=target.to_json(),
             pretrained=None if network is None else described(network, options.tune or HEAD),
         )  # fmt: skip
         check_classifier(spec, own_model)

@@ -4,6 +4,7 @@ import torch
 
 import volano
 from data.sources.text.test_labelled_texts import read_classes, write_table
+from volano.api.train import train_trial
 from volano.apps.study_build import application_build
 from volano.apps.text.classify.model_spec import BAG, ClassesSpec, predict_texts
 from volano.device import Device
@@ -69,9 +70,7 @@ def test_the_best_trial_of_an_encoder_becomes_a_run(build, tmp_path):
     )
     assert any("are frozen and the same in all trials" in text for text in told), told
     assert {trial.state for trial in study.trials} == {"complete"}
-    run = volano.api.train.train_trial(
-        study.folder, out=tmp_path / "run", planning={"plan": Plan.baseline("cpu")}
-    )
+    run = train_trial(study.folder, out=tmp_path / "run", planning={"plan": Plan.baseline("cpu")})
     assert run.metrics["kept"] == "pretrained encoder"
     assert run.metrics["test_accuracy"] > 0.8
     assert torch.equal(run.model.head.center, volano.load(run).module.head.center)

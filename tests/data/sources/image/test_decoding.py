@@ -281,3 +281,7 @@ def test_what_is_far_from_square_is_said(tmp_path):
     said.clear()
     assert choose_format(files, WantedFormat(fit="pad"), said=said).fit == "pad"
     assert said == []
+    # A network that states no way looks at the whole of them.
+    assert choose_format(files, WantedFormat(own_fit=None), said=said).fit == "squeeze"
+    assert said[0].startswith("fit=squeeze: 3 of 4 images would lose more than a quarter")
+    assert choose_format(files[:1], WantedFormat(own_fit=None)).fit == "cut"

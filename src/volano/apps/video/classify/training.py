@@ -121,8 +121,8 @@ class ClipClassifyTraining(Application):
         start: FineTuningStart | None = None,
     ) -> Self:
         network = _network_of(options)
-        own_fit = CUT if network is None else network.images.preprocessing.fit
-        options = dataclasses.replace(options, fit=options.fit or own_fit)
+        own_fit = None if network is None else network.images.preprocessing.fit
+        options = dataclasses.replace(options, fit=options.fit or own_fit or CUT)
         num_frames = options.num_frames or DEFAULT_FRAMES
         own_size = None if network is None else network.images.preprocessing.size
         sets = read_clips(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from volano.data.sources.fitting import CUT, SQUEEZE, shape_notices
+from volano.data.sources.fitting import CUT, SQUEEZE, choose_fit, shape_notices
 from volano.data.sources.image.image_names import picture_formats
 from volano.data.sources.in_threads import in_threads
 from volano.errors import DataError
@@ -92,7 +92,8 @@ class WantedFormat:
         pixel_range: the range of pixels of more than 8 bits that was chosen the first time; None
             looks at all values.
         fit: how files that are no squares become some.
-        own_fit: the way of a pretrained network, if ``fit`` is None.
+        own_fit: the way of a pretrained network, if ``fit`` is None; None of one that states none,
+            which is chosen by the files' shapes.
         interpolation: the method by which files are brought to their size.
     """
 
@@ -100,7 +101,7 @@ class WantedFormat:
     own_size: int | None = None
     pixel_range: tuple[float, float] | None = None
     fit: str | None = None
-    own_fit: str = CUT
+    own_fit: str | None = CUT
     interpolation: str = BILINEAR
 
 
@@ -153,15 +154,17 @@ def choose_format(
         size = min(_LARGEST_AUTOMATIC_SIZE, int(statistics.median(sides)))
         if size > 32:
             size -= size % 8
+    stated = wanted.fit or wanted.own_fit
+    fit, squeezed = choose_fit(stated, [header.size for header in found], "images")
     chosen = PixelFormat(
         channels=1 if all(one.mode in _FLAT or is_deep(one.mode) for one in found) else 3,
         size=size,
         pixel_range=wanted.pixel_range or _range_of(found),
-        fit=wanted.fit or wanted.own_fit,
+        fit=fit,
         interpolation=wanted.interpolation,
     )
     if said is not None:
-        said += _in_words(found, chosen)
+        said += [*squeezed, *_in_words(found, chosen)]
     return chosen
 
 

@@ -55,8 +55,8 @@ from volano.record.files import check_exists
 class ImageSets:
     """The images of a source by split. ``valid`` and ``test`` are None if the source names no such
     split; ``notices`` say what was left aside, and ``decoding``, one of them, that the images do
-    not fit into memory; ``faults`` are rows of a table that could not be read. ``pixel_range`` is
-    that of their format."""
+    not fit into memory; ``faults`` are rows of a table that could not be read. ``pixel_range``
+    and ``fit`` are those of their format."""
 
     train: LabelledImages
     valid: LabelledImages | None
@@ -66,6 +66,7 @@ class ImageSets:
     decoding: str | None = None
     faults: tuple[Fault, ...] = ()
     pixel_range: tuple[float, float] | None = None
+    fit: str = CUT
 
     def targeted(self, targets: Targets) -> ImageSets:
         """Returns the same with the targets of a table; see :meth:`LabelledImages.targeted`."""
@@ -347,6 +348,7 @@ def _decoded(
         notices=(*said, *(() if decoding is None else (decoding,))),
         decoding=decoding,
         pixel_range=pixel_format.pixel_range,
+        fit=pixel_format.fit,
     )
 
 
