@@ -123,7 +123,7 @@ class ClipClassifyTraining(Application):
         network = _network_of(options)
         own_fit = None if network is None else network.images.preprocessing.fit
         options = dataclasses.replace(options, fit=options.fit or own_fit or CUT)
-        num_frames = options.num_frames or DEFAULT_FRAMES
+        num_frames = options.num_frames or _DEFAULT_FRAMES
         own_size = None if network is None else network.images.preprocessing.size
         sets = read_clips(
             options, clip_format, num_frames=KEPT_FOR_EACH * num_frames,
