@@ -38,14 +38,9 @@ def alone(task: Task, num_steps: int, *, first: int = 0) -> dict[str, Any]:
 
 def packed(tasks: Sequence[Task], num_steps: int, engine: str) -> list[dict[str, Any]]:
     """The same of a pack's members."""
-    pack = Pack(
-        [Member(number=number, task=task) for number, task in enumerate(tasks)],
-        device="cpu",
-        engine=engine,
-    )
+    pack = pack_of(tasks, engine=engine)
     assert pack.engine == engine
-    pack.advance(dict.fromkeys(pack.numbers, num_steps))
-    return results(pack)
+    return results(advanced(pack, num_steps))
 
 
 def results(pack: Pack) -> list[dict[str, Any]]:
@@ -105,3 +100,22 @@ def bits(result: Any) -> list[Any]:
         value.tolist() if isinstance(value, Tensor) else value
         for value, _ in pairs_of(result, result)
     ]
+
+
+def pack_of(tasks: Sequence[Task], *, engine: str = "lowered", **options: Any) -> Pack:
+    """A pack on the CPU."""
+    members = [Member(number=number, task=task) for number, task in enumerate(tasks)]
+    return Pack(members, device="cpu", engine=engine, **options)
+
+
+def advanced(pack: Pack, *goals: int) -> Pack:
+    """The pack, trained to each of these steps in turn."""
+    for goal in goals:
+        pack.advance(dict.fromkeys(pack.numbers, goal))
+    return pack
+
+
+def assert_same_bits(one: Pack, other: Pack) -> None:
+    """All that members of two packs come to is the same."""
+    for mine, its in zip(results(one), results(other), strict=True):
+        assert bits(mine) == bits(its)

@@ -50,6 +50,8 @@ class Pack:
         num_steps: number of pack-steps expected in this pack and others of its family, which
             decides whether compiling pays; None takes those of the first member's task.
         on_notice: called with notices for the user.
+        graph: whether the kernels of a step of all members are recorded once and launched as one;
+            None records them if the device can. ``refused["graph"]`` says why they are not.
 
     Raises:
         UsageError: there are no members, two have the same number, they have several structures,
@@ -60,6 +62,7 @@ class Pack:
         self, members: Sequence[Member], *, device: str | None = None, precision: str = "fp32",
         engine: str | None = None, family: ProgramCache | None = None,
         num_steps: int | None = None, on_notice: Callable[[str], None] = lambda _: None,
+        graph: bool | None = None,
     ) -> None:  # fmt: skip
         numbers = [member.number for member in members]
         if not members or len(set(numbers)) < len(numbers):
@@ -68,7 +71,7 @@ class Pack:
         self._device = Device(device)
         # The choice of the engine; None if the engine was given.
         self.choice: EngineChoice | None = None
-        self._plan = Plan.baseline(self._device.name).pin(precision=precision, optimizer="fused")
+        self._plan = _plan_of(self._device, precision, graph)
         self._task = members[0].task
         self._on_notice = on_notice
         with random_state_kept(self._device):
@@ -77,6 +80,8 @@ class Pack:
             self.family = family = ProgramCache.of(
                 solos, family, self._device, precision, may_differ=engine == "loop"
             )
+            if graph and not self._plan.graph:
+                family.refused["graph"] = f"{self._device.name} records none"
             name, size = engine, len(solos)
             if name is None:
                 self.choice, size = choose_engine(
@@ -254,6 +259,12 @@ class Pack:
             self._sums[number] += losses.sum().item()
             self._counts[number] += len(losses)
         self._unread = []
+
+
+def _plan_of(device: Device, precision: str, graph: bool | None) -> Plan:
+    is_recorded = graph is not False and device.has_graphs
+    base = Plan.baseline(device.name)
+    return base.pin(precision=precision, optimizer="fused", graph=is_recorded)
 
 
 def _check_kept(members: Sequence[Member]) -> None:

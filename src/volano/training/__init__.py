@@ -13,7 +13,7 @@ from volano.training.checkpoints.weights import (
 from volano.training.distributed.data_parallel import check_ranks
 from volano.training.evaluate import evaluate
 from volano.training.graphs.compiling import settings_of
-from volano.training.graphs.gradient_graph import check_recorded
+from volano.training.graphs.recorded_call import check_recorded
 from volano.training.health.length_revision import LengthRule
 from volano.training.memory.out_of_memory import is_out_of_memory
 from volano.training.memory.recompute import blocks_of

@@ -49,7 +49,7 @@ def test_averages_are_those_of_each_alone():
             for module in (*modules, *copies):
                 module[0].weight.add_(0.1)
                 module[1].num_batches_tracked.add_(1)
-        together.update([step, step])
+        together.update(together.shares([step, step]))
         for ema in alone:
             ema.update(step)
     for mine, its in zip(emas, alone, strict=True):

@@ -27,6 +27,9 @@ class CompiledInTurn(Engine):
     def __init__(
         self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device
     ) -> None:
+        if plan.graph:
+            family.refused["graph"] = "each member's step would hold memory of its own"
+        plan = plan.pin(graph=False)
         self._engines = [CompiledStack([solo], family, plan, device) for solo in solos]
 
     @property

@@ -21,12 +21,14 @@ from volano.training.step import Step
 
 
 class Sequential(Engine):
-    """An engine whose members take the very steps of their trainings alone; they share only the
-    feed."""
+    """An engine whose members take the very steps of their trainings alone, eagerly; they share
+    only the feed."""
 
     name: ClassVar[str] = "loop"
 
     def __init__(self, solos: list[MemberState], plan: Plan, device: Device) -> None:
+        # Recorded, each member's step would hold memory of its own.
+        plan = plan.pin(graph=False)
         self.solos, self._plan, self._device = solos, plan, device
         self._steps: list[Step] = []
         for solo in solos:
@@ -50,6 +52,9 @@ class Sequential(Engine):
         if result.is_bad:
             self._is_broken[slot] = True
             return torch.full((), math.nan, device=self._device.torch_device)
+        num_flagged = self._steps[slot].guard.num_flagged
+        if isinstance(num_flagged, Tensor):  # known on the device alone, which is not waited for
+            return torch.where(num_flagged > 0, math.nan, result.loss)
         return result.loss
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:

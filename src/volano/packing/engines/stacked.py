@@ -14,20 +14,28 @@ from torch import Tensor, nn
 from volano.data import Feed, counter_hash, in_sequence
 from volano.device import Device
 from volano.device.torch_private import has_hooks, has_hooks_on_all_modules
+from volano.packing.engines.augmentation import PackAugmentation
 from volano.packing.engines.engine import Engine
 from volano.packing.member import MemberState
 from volano.packing.optim.per_member import StockOptimizer
 from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
-from volano.packing.pack_feed import PackBatch, copy_of, shape_of
-from volano.packing.program.program import Graph, Inputs, NoOtherDraws, numbers_as_tensors
+from volano.packing.pack_feed import PackBatch, shape_of
+from volano.packing.program.program import (
+    Graph,
+    Inputs,
+    NoOtherDraws,
+    Outputs,
+    numbers_as_tensors,
+)
 from volano.packing.program.random_draws import Draws, is_dropout_fused
 from volano.packing.program.stack import Stack, StackedEma
 from volano.packing.program_cache import ProgramCache, ProgramKey
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.task import Batch, tensors_of
-from volano.training import evaluate, seed_of_augmentation
+from volano.training import evaluate
 from volano.training.evaluate import EVALUATION_SEEDS, means_of, sums_of
+from volano.training.graphs.recorded_call import RecordedCall
 from volano.training.optim.ema import Ema
 from volano.training.step import MODEL_SEEDS
 
@@ -81,8 +89,6 @@ class Stacked(Engine):
 
         def run() -> Tensor:
             losses = train()
-            if self._average is not None:
-                self._average.update(steps)
             for solo in self.solos:
                 solo.step += 1
             return losses
@@ -93,21 +99,63 @@ class Stacked(Engine):
         self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool
     ) -> Callable[[], Tensor]:
         key = (is_shared, shape_of(inputs.batch))
+        shares = [] if self._average is None else self._average.shares(steps)
         if self._update is not None:
-            vectors, state = self._update.vectors(steps), self._update.state
-            whole_step = self._whole_step(key, inputs, vectors)
-            return lambda: whole_step(inputs, state, vectors)
+            return self._whole_trainer(key, inputs, self._update.vectors(steps), shares)
         passes = self._family.structure.training(is_shared=is_shared)
         program = self._program(("step", *key), lambda: self._prepared(passes, inputs))
 
-        def train() -> Tensor:
-            outputs = program(inputs)
+        def compute(given: Any) -> Outputs:
+            outputs = program(inputs._replace(batch=given[0]))
             # The modules hold views of the stack, so a replaced buffer is copied into it.
             for name, tensor in outputs.buffers.items():
                 self._stack.buffers[name].copy_(tensor)
-            return _marked(outputs.losses, self._optimizer.step(outputs.gradients, steps))
+            return outputs
+
+        def train() -> Tensor:
+            outputs = self._launched((inputs.batch, is_shared), compute)
+            losses = _marked(outputs.losses, self._optimizer.step(outputs.gradients, steps))
+            if self._average is not None:
+                self._average.update(shares)
+            return losses
 
         return train
+
+    def _whole_trainer(
+        self, key: ProgramKey, inputs: Inputs, vectors: Tensor, shares: list[Tensor]
+    ) -> Callable[[], Tensor]:
+        """Returns the step of members that are updated in one pass, by the passes' own program."""
+        update = self._update
+        assert update is not None
+        whole_step = self._whole_step(key, inputs, vectors)
+
+        def compute(given: Any) -> Tensor:
+            batch, vectors, shares, _ = given
+            losses = whole_step(inputs._replace(batch=batch), update.state, vectors)
+            if self._average is not None:
+                self._average.update(shares)
+            return losses
+
+        def train() -> Tensor:
+            losses = self._launched((inputs.batch, vectors, shares, key[0]), compute)
+            # Losses are kept for many steps, and each launch writes into the same memory.
+            return losses if self._recorded is None else losses.clone()
+
+        return train
+
+    def _launched(self, given: Any, compute: Callable[[Any], Any]) -> Any:
+        """Returns ``compute(given)``: by one launch, if the device records steps."""
+        recorded = self._recorded
+        if recorded is None:
+            return compute(given)
+        if recorded.launched(given, compute):
+            return recorded.result
+        self._note_unrecorded("graph", recorded)
+        return compute(given)
+
+    def _note_unrecorded(self, name: str, recorded: RecordedCall | None) -> None:
+        if recorded is not None and recorded.failure is not None:
+            self._family.refused[name] = recorded.failure
 
     def _is_flat_sooner(self) -> bool:
         """Checks whether the update of all members in one pass, operator by operator, takes less
@@ -196,7 +244,15 @@ class Stacked(Engine):
         self._optimizer = StockOptimizer(solos)
         is_flat = why_not_flat(solos) is None and self._is_flat_sooner()
         self._update = StackedUpdate(solos, self._stack.parameters) if is_flat else None
-        # Made for these members: draws hold their numbers, programs are of their count.
+        # Made for these members: draws hold their numbers, programs are of their count, and what is
+        # recorded works on their memory.
+        is_recorded = self._plan.graph
+        self._recorded = RecordedCall(self._device) if is_recorded else None
+        self._augmentation = None
+        if solos[0].task.augment is not None:
+            self._augmentation = PackAugmentation(
+                solos, self._rows, self._device, self._generator, is_recorded=is_recorded
+            )
         self._draws: dict[ProgramKey, Draws] = {}
         self._programs: dict[ProgramKey, Any] = {}
 
@@ -263,28 +319,12 @@ class Stacked(Engine):
 
     def _augmented(self, batch: PackBatch) -> tuple[Batch, bool]:
         """Returns the batch that the members see: one for all that see the same, or one each."""
-        if self.solos[0].task.augment is not None:
-            batch = self._each_augmented(batch)
+        if self._augmentation is not None:
+            batch = self._augmentation(batch)
+            self._note_unrecorded("augmentation", self._augmentation.recorded)
         if batch.is_shared:
             return batch.distinct[0], True
         return batch.stacked(), False
-
-    def _each_augmented(self, batch: PackBatch) -> PackBatch:
-        names = [name for name in self._family.structure.names if name.startswith("augment")]
-        distinct: dict[ProgramKey, Batch] = {}
-        keys: list[ProgramKey] = []
-        for slot, solo in enumerate(self.solos):
-            seed = seed_of_augmentation(solo.task, solo.step)
-            # Members with the same batch, seed and numbers share one augmented batch.
-            key = (batch.of_member[slot], seed, *(self._rows[slot][name] for name in names))
-            if key not in distinct:
-                assert solo.task.augment is not None
-                self._generator.manual_seed(seed)
-                # A copy: ``augment`` may work in place, and other members share the batch.
-                distinct[key] = solo.task.augment(copy_of(batch.of(slot)), self._generator)
-            keys.append(key)
-        places = list(distinct)
-        return PackBatch(list(distinct.values()), tuple(places.index(key) for key in keys))
 
 
 class CompiledStack(Stacked):

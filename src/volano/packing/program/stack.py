@@ -72,6 +72,7 @@ class StackedEma:
     ) -> None:
         self._decays = decays
         own = {name: tensor for name, tensor in averages.all().items() if name in names}
+        self._device = next((tensor.device for tensor in own.values()), None)
         theirs = weights.all()
         self._floating = [
             (own[name], theirs[name]) for name in own if theirs[name].is_floating_point()
@@ -79,21 +80,27 @@ class StackedEma:
         self._others = [
             (own[name], theirs[name]) for name in own if not theirs[name].is_floating_point()
         ]
+        self._dtypes = list(dict.fromkeys(own.dtype for own, _ in self._floating))
 
-    @torch.no_grad()
-    def update(self, steps: Sequence[int]) -> None:
-        """Takes in the weights after the step that each member has just made, counted from 0."""
+    def shares(self, steps: Sequence[int]) -> list[Tensor]:
+        """Returns the share of each member's weights in its average, [K] in each of their types,
+        after the step that it makes now, counted from 0."""
         shares = [
             1.0 - min(d, (1 + step) / (10 + step))
             for d, step in zip(self._decays, steps, strict=True)
         ]
-        weights: dict[torch.dtype, Tensor] = {}
+        return [
+            torch.tensor(shares, dtype=dtype).to(self._device, non_blocking=True)
+            for dtype in self._dtypes
+        ]
+
+    @torch.no_grad()
+    def update(self, shares: Sequence[Tensor]) -> None:
+        """Takes in the weights, by a result of :meth:`shares`."""
+        of_type = dict(zip(self._dtypes, shares, strict=True))
         for own, theirs in self._floating:
-            if own.dtype not in weights:
-                weights[own.dtype] = torch.tensor(shares, dtype=own.dtype).to(
-                    own.device, non_blocking=True
-                )
-            own.detach().lerp_(theirs.detach(), weights[own.dtype].view(-1, *[1] * (own.dim() - 1)))
+            share = of_type[own.dtype].view(-1, *[1] * (own.dim() - 1))
+            own.detach().lerp_(theirs.detach(), share)
         for own, theirs in self._others:
             own.copy_(theirs)
 
