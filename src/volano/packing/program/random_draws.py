@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from volano.device import Device, random_state_kept
+from volano.device.torch_private import foreach_copy_
 
 _BITS = 53  # bits of a double's fraction
 _LOWEST = -(2**63)
@@ -68,6 +69,8 @@ class Draws:
     ) -> None:  # fmt: skip
         self._generator, self._by_kernel = generator, by_kernel
         self.tensors: list[tuple[Tensor, ...]] = []
+        # Masks that a kernel has drawn in this step, each with the slice that it is copied into.
+        self._drawn: list[tuple[Tensor, Tensor]] = []
         self._fills: list[list[Callable[[], Any]]] = [[] for _ in numbers]
         for draw in draws:
             if draw.drop is None:
@@ -85,6 +88,9 @@ class Draws:
             seed_next(seed)
             for fill in fills:
                 fill()
+        if self._drawn:  # in a launch or a few for all members
+            foreach_copy_(*map(list, zip(*self._drawn, strict=True)))
+            self._drawn.clear()
 
     def _add_values(self, draw: Draw, device: torch.device) -> None:
         values = torch.empty(len(self._fills), *draw.shape, dtype=draw.dtype, device=device)
@@ -105,25 +111,33 @@ class Draws:
             if value > 0.0:
                 scales[slot].div_(value)
         by_bits = not by_kernel and draws_are_bits(device, draw.dtype)
-        dtype = torch.int64 if by_bits else draw.dtype
+        dtype = torch.bool if by_kernel else torch.int64 if by_bits else draw.dtype
         raw = torch.zeros(len(keep), *draw.shape, dtype=dtype, device=device)
         if draw.strides is not None:
             raw = raw.as_strided(raw.shape, (raw[0].numel(), *draw.strides))
-        limits = [math.ceil(value * 2**_BITS) if by_bits else 0.5 for value in keep]
-        self.tensors.append(
-            (raw, torch.tensor(limits, dtype=dtype, device=device), scales.to(device))
-        )
+        limits: tuple[Tensor, ...] = ()
+        if by_bits:
+            of_bits = [math.ceil(value * 2**_BITS) for value in keep]
+            limits = (torch.tensor(of_bits, device=device),)
+        self.tensors.append((raw, *limits, scales.to(device)))
+        ones = torch.ones_like(raw[0], dtype=draw.dtype) if by_kernel else raw
         for fills, own, value in zip(self._fills, raw.unbind(0), keep, strict=True):
             if 0.0 < value < 1.0 and by_kernel:
-                fills.append(functools.partial(_draw_by_kernel, own, torch.ones_like(own), value))
+                fills.append(functools.partial(self._draw_by_kernel, own, ones, value))
             elif 0.0 < value < 1.0:
                 fills.append(
                     functools.partial(own.random_, _LOWEST, None, generator=self._generator)
                     if by_bits
-                    else functools.partial(_draw_zeros_to_keep, own, value, self._generator)
+                    else functools.partial(own.bernoulli_, value, generator=self._generator)
                 )
-            elif value == 0.0:
-                own.fill_(2**_BITS - 1 if by_bits else 1.0)
+            elif value == 1.0 and not by_bits:
+                own.fill_(1)
+
+    def _draw_by_kernel(self, own: Tensor, ones: Tensor, keep: float) -> None:
+        # Which number of the generator decides on which element depends on size, type and strides:
+        # the input has those of what is dropped alone.
+        _, kept = torch.native_dropout(ones, 1.0 - keep, True)
+        self._drawn.append((own, kept))
 
 
 def noise_of(given: tuple[Tensor, ...]) -> Tensor:
@@ -131,21 +145,9 @@ def noise_of(given: tuple[Tensor, ...]) -> Tensor:
     :attr:`Draws.tensors`."""
     if len(given) == 1:
         return given[0]
-    raw, limit, scale = given
-    if raw.dtype == torch.int64:
-        raw = raw & (2**_BITS - 1)
-    return (raw < limit).to(scale.dtype) * scale
-
-
-def _draw_zeros_to_keep(own: Tensor, keep: float, generator: torch.Generator) -> None:
-    torch.sub(1.0, own.bernoulli_(keep, generator=generator), out=own)
-
-
-def _draw_by_kernel(own: Tensor, ones: Tensor, keep: float) -> None:
-    # Which number of the generator decides on which element depends on size, type and strides: the
-    # input has those of what is dropped alone.
-    _, kept = torch.native_dropout(ones, 1.0 - keep, True)
-    own.copy_(kept.logical_not_())
+    raw, *limits, scale = given
+    kept = (raw & (2**_BITS - 1)) < limits[0] if limits else raw
+    return kept.to(scale.dtype) * scale
 
 
 @functools.cache
