@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from volano.device.torch_private import TorchDispatchMode, schema_of, tree_map_only
+from volano.planner.parity.attention_parts import attention_by_parts
 
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
 # Arguments that say how much is dropped: attention kernels are marked as random, but draw nothing
@@ -114,6 +115,10 @@ class Float64(SameDraws):
     Tensors in fp32 that lie there already (a constant of the objective) are widened when they are
     used; one that is written in place keeps its type.
     """
+
+    def __enter__(self) -> Any:
+        self._entered.enter_context(attention_by_parts())
+        return super().__enter__()
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
         schema = schema_of(func)
