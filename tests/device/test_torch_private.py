@@ -352,3 +352,10 @@ class TestScripts:
         optimizer.step()
         hook.remove()
         assert counted == [1]
+
+
+def test_the_allocator_takes_settings():
+    for settings in ("expandable_segments:True", "expandable_segments:False"):
+        assert private.set_allocator(settings) == hasattr(
+            torch._C, "_accelerator_setAllocatorSettings"
+        )

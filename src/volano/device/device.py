@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import platform
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,6 +148,13 @@ class Device(Generators):
         """Returns a function that bounds this process's share of the memory, or None."""
         setter = getattr(self._module, "set_per_process_memory_fraction", None)
         return None if setter is None else lambda share: setter(share, self.torch_device)
+
+    @property
+    def has_growing_segments(self) -> bool:
+        """The answer whether the allocator's segments can grow here: by NVIDIA's driver on Linux,
+        but not on Windows' (pytorch#192330)."""
+        is_linux = sys.platform == "linux" and "microsoft" not in platform.release().lower()
+        return self.kind == "cuda" and torch.version.hip is None and is_linux
 
     def _ask(self, question: Callable[..., Any]) -> Any:
         # Backends without an allocator of their own raise RuntimeError or lack the hook altogether.

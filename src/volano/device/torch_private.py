@@ -161,6 +161,20 @@ def sequence_number(node: Any) -> int:
     return node._sequence_nr()
 
 
+# ---- memory of a device
+
+
+def set_allocator(settings: str) -> bool:
+    """Gives the allocator of torch's devices settings, as PYTORCH_ALLOC_CONF has them; some of
+    those that are not named go back to their defaults. Returns False if this torch takes none once
+    it is loaded."""
+    setter = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    if setter is None:
+        return False
+    setter(settings)
+    return True
+
+
 # ---- graphs of a device
 
 

@@ -229,6 +229,8 @@ def test_other_errors_are_not_taken_for_it():
         "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
         "cuFFT error: CUFFT_ALLOC_FAILED",
         "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA driver error: out of memory",
     ):
         assert is_out_of_memory(RuntimeError(text)), text
     assert not is_out_of_memory(RuntimeError("shapes do not match"))

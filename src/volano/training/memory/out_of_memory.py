@@ -33,6 +33,7 @@ _TEXTS = (
 # A library's handle that cannot be made says so for want of memory, and for other reasons too.
 _NO_HANDLE = ("CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_NOT_INITIALIZED")
 _ROOM_FOR_HANDLES = 2**30  # bytes
+_WRAPPING = ("NCCL", "Triton Error", "driver error")
 # oneDNN, when there is no room for a kernel that it has already chosen. (If it has none, the
 # text continues.)
 _WHOLE_TEXTS = ("could not create a primitive", "could not execute a primitive")
@@ -50,8 +51,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if any(part in text for part in _NO_HANDLE):
         free = Device().free_bytes()
         return free is not None and free < _ROOM_FOR_HANDLES
-    # NCCL wraps the runtime's text.
-    is_wrapped = "NCCL" in text and "out of memory" in text
+    # These wrap the runtime's text: exchanges, loading compiled kernels, and the driver where
+    # segments grow.
+    is_wrapped = "out of memory" in text and any(part in text for part in _WRAPPING)
     return is_wrapped or text.strip() in _WHOLE_TEXTS or any(part in text for part in _TEXTS)
 
 
