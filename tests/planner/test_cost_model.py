@@ -112,6 +112,20 @@ def test_several_are_captured_at_once_unless_memory_is_short(profile, captured, 
     assert len(captured) == 2
 
 
+@pytest.mark.parametrize(("free", "num_captured"), [(2**34, 2), (2**10, 0)])
+def test_for_a_device_that_is_not_here_it_is_this_hosts_memory(
+    profile, captured, monkeypatch, free, num_captured
+):
+    monkeypatch.setattr(Device, "free_bytes", lambda _: free)
+    kept = {}
+    found = model_of(profile, budget=100 * MIB, rates=RATES, captures=kept)
+    found.capture([PLAIN, PLAIN.pin(precision="bf16")])
+    assert len(captured) == num_captured
+    again = model_of(profile, budget=100 * MIB, rates=RATES, captures=kept)
+    again.capture([PLAIN, PLAIN.pin(precision="tf32")])  # as fp32
+    assert len(captured) == num_captured
+
+
 def test_a_verdict_is_of_the_budget(profile, captured):
     assert model_of(profile, budget=9 * MIB).verdict(PLAIN) == "NO"
     found = model_of(profile, budget=11 * MIB)

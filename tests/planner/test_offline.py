@@ -13,7 +13,9 @@ from volano.planner import (
     PlanRequest,
     absent_plan,
     absent_step,
+    cost_model,
     explain_absent,
+    offline,
 )
 
 
@@ -98,6 +100,51 @@ def test_without_a_race_it_is_the_plan_that_needs_no_measuring():
     chosen = absent_plan(task(), PlanRequest(on="H100 80GB", is_raced=False))
     assert (chosen.plan.precision, chosen.plan.compile) == ("fp32", False)
     assert chosen.step > 0
+
+
+def test_a_step_is_captured_once_for_tasks_that_are_alike(monkeypatch):
+    captured, trace_each = [], cost_model.trace_each
+
+    def traced(own, plans, **more):
+        captured.extend(plan.precision for plan in plans)
+        return trace_each(own, plans, **more)
+
+    monkeypatch.setattr(cost_model, "trace_each", traced)
+    monkeypatch.setattr(offline, "_captures", {})
+    request = PlanRequest(on="H100 80GB")
+    chosen = absent_plan(task(), request)
+    assert captured == ["fp32", "fp32", "bf16"]  # plain eager; TF32 is fp32 to a capture
+    step = absent_step(task(duration="7st"), chosen.plan, request)
+    assert step.step == chosen.step
+    assert explain_absent(task(), "H100 80GB", request).plan == chosen.plan
+    assert len(captured) == 3
+    absent_step(task(batch_size=16), chosen.plan, request)
+    assert len(captured) == 4
+
+
+def test_the_network_is_made_without_values_unless_it_has_frozen_layers(monkeypatch):
+    made, make = [], offline.profile_task
+
+    def profile_task(own, device, *, model):
+        made.append(None if model is None else type(next(model.parameters()).data).__name__)
+        return make(own, device, model=model)
+
+    def frozen():
+        net = nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 10))
+        net[0].requires_grad_(False)
+        return net
+
+    monkeypatch.setattr(offline, "profile_task", profile_task)
+    for own in (task(), make_task(model=frozen)):
+        absent_plan(own, PlanRequest(on="H100 80GB", is_raced=False))
+    assert made == ["FakeTensor", None]
+
+
+def test_what_a_race_there_decides_is_left_to_it():
+    found = explain_absent(task(), "H100 80GB", PlanRequest())
+    left = {r.knob for r in found.refused if r.reason == "what it saves shows in a race there"}
+    assert left == {"graph", "compile_mode"}  # and no convolution to time
+    assert not any("records none" in refusal.reason for refusal in found.refused)
 
 
 def test_what_cannot_be_predicted_there_is_said():

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 
-from volano.device import describe_machine
+from volano.device import Device, describe_machine
 from volano.device.isolated import IsolatedError
 from volano.errors import reason_of
 from volano.plan import Plan, knobs_with
@@ -41,6 +41,7 @@ COMPILE_SECONDS = 12.0
 # The knobs on which a capture depends, in addition to the task. The allocator adds to its memory
 # afterwards.
 _CAPTURED = tuple(knob for knob in knobs_with("is_captured") if knob != "allocator")
+CaptureKey = tuple[object, ...]
 
 
 class CostModel:
@@ -53,6 +54,8 @@ class CostModel:
         rates: the rates of an absent device; then nothing is calibrated, and a compiled plan is
             taken to hold what its eager step does, an upper bound. None measures those rates of the
             device here that are needed, when they are.
+        captures: captures of the same task that were made before, to which this model's are added;
+            None has none.
 
     Attributes:
         profile: the profile, as given.
@@ -64,7 +67,13 @@ class CostModel:
     """
 
     def __init__(
-        self, task: Task, profile: TaskProfile, *, budget: int | None, rates: Rates | None = None
+        self,
+        task: Task,
+        profile: TaskProfile,
+        *,
+        budget: int | None,
+        rates: Rates | None = None,
+        captures: dict[CaptureKey, TracedStep] | None = None,
     ) -> None:
         self._task, self.profile = task, profile
         self._given_budget = budget
@@ -72,7 +81,8 @@ class CostModel:
         self.is_asked = self.looks_into_compiled = self.is_tight
         self.notices: list[str] = []
         self._target: TraceTarget = "cpu" if profile.device.is_cpu else "accelerator"
-        self._captures: dict[tuple[object, ...], TracedStep | None] = {}
+        self._kept_captures = {} if captures is None else captures
+        self._captures: dict[CaptureKey, TracedStep | None] = {**self._kept_captures}
         self._times: dict[Plan, TimePrediction | None] = {}
         self._is_here = rates is None
         self._rates = rates
@@ -242,11 +252,12 @@ class CostModel:
         """Captures the eager steps of several plans beside one another, one on each core, so that
         what is asked of them afterwards is known; not where memory is short, since a model may have
         to be built for a capture."""
-        if not self.is_asked or self.is_tight:
-            return
-        eager = [plan.pin(compile=False, activation_budget=1.0) for plan in plans]
-        missing = {self._key(plan): plan for plan in eager if self._key(plan) not in self._captures}
-        if not missing:
+        missing: dict[CaptureKey, Plan] = {}
+        for plan in plans:
+            eager = plan.pin(compile=False, activation_budget=1.0)
+            if self._key(eager) not in self._captures:
+                missing.setdefault(self._key(eager), eager)
+        if not missing or not self.is_asked or self._is_short_for(len(missing)):
             return
         found = trace_each(
             self._task, [*missing.values()], target=self._target, batch=self.profile.batch
@@ -254,11 +265,20 @@ class CostModel:
         for key, traced in zip(missing, found, strict=True):
             self._note(key, traced)
 
-    def _note(self, key: tuple[object, ...], traced: TracedStep | IsolatedError) -> None:
-        failed = isinstance(traced, IsolatedError)
-        self._captures[key] = None if failed else traced
-        if failed:
+    def _is_short_for(self, num_models: int) -> bool:
+        """Checks whether memory may be short for so many models beside one another: on a device
+        that is not here, that of this host."""
+        if self._is_here:
+            return self.is_tight
+        free = Device("cpu").free_bytes()
+        return free is not None and num_models * self.profile.parameter_bytes > _PLENTY * free
+
+    def _note(self, key: CaptureKey, traced: TracedStep | IsolatedError) -> None:
+        if isinstance(traced, IsolatedError):
+            self._captures[key] = None
             self._tell_unpredicted(traced.reason)
+        else:
+            self._captures[key] = self._kept_captures[key] = traced
 
     def look_into(self, plan: Plan) -> None:
         """Predicts the memory of one compiled plan, which takes several seconds."""
@@ -299,7 +319,9 @@ class CostModel:
         traced = self._captures[key]
         return None if traced is None else prediction_of(traced, plan, self._target)
 
-    def _key(self, plan: Plan) -> tuple[object, ...]:
+    def _key(self, plan: Plan) -> CaptureKey:
+        if plan.precision == "tf32":  # the same operations on the same tensors
+            plan = plan.pin(precision="fp32")
         return tuple(getattr(plan, knob) for knob in _CAPTURED)
 
     def _tell_unpredicted(self, reason: str) -> None:

@@ -7,14 +7,18 @@ import itertools
 import time
 from collections.abc import Iterator
 
+from torch import nn
+
 from volano.device import AbsentDevice, Device, KnownDevice, find_device, other_variants
 from volano.plan import Plan
-from volano.plan.explanation import Explanation
+from volano.plan.explanation import Explanation, Refusal
 from volano.plan.prediction import TimePrediction
-from volano.planner.cost_model import CostModel
+from volano.planner.cache.fingerprint import fingerprint
+from volano.planner.cost_model import CaptureKey, CostModel
+from volano.planner.memory.trace_step import TracedStep, model_without_values
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest, PlanResult
-from volano.planner.search.candidates import admissible
+from volano.planner.search.candidates import CandidateSpace, admissible
 from volano.planner.search.fit_memory import micro_batches, why_whole_batch
 from volano.planner.search.predicted import predicted_candidates
 from volano.planner.task_profile import (
@@ -26,10 +30,18 @@ from volano.planner.task_profile import (
 )
 from volano.planner.time.roofline import Rates
 from volano.task import Task
+from volano.task.code_digest import code_digest
+from volano.training.prefix.find_prefix import has_frozen_layers
 
 # The number of halvings of the batch that are tried: a step in 64 parts is slow, and shows that the
 # device is too small.
 _MOST_HALVINGS = 6
+# Knobs with a start-up of their own, of which nothing predicts what they save.
+_LEFT_TO_A_RACE = ("graph", "conv_benchmark", "compile_mode")
+# What was captured in this process, by task: choosing a network and a number of steps asks for the
+# same step many times, and a capture takes seconds.
+_MOST_TASKS = 16
+_captures: dict[str, dict[CaptureKey, TracedStep]] = {}
 
 
 def explain_absent(task: Task, name: str, request: PlanRequest) -> Explanation:
@@ -95,6 +107,40 @@ def budget_of(name: str, known: KnownDevice, request: PlanRequest) -> tuple[int,
     return request.budget or smallest.memory, notices
 
 
+def _model_to_look_at(task: Task) -> nn.Module | None:
+    """Returns the task's model without values, on which nothing that is asked of it depends; None
+    if it has frozen layers, of which passes show what keeping them saves, or if it cannot be
+    made."""
+    try:
+        model = model_without_values(task)
+    except Exception:  # noqa: BLE001 - it is made again, and its error raised there
+        return None
+    return None if has_frozen_layers(model) else model
+
+
+def _captures_of(
+    task: Task, profile: TaskProfile, base: Plan, request: PlanRequest, budget: int
+) -> dict[CaptureKey, TracedStep]:
+    """Returns what was captured of such a task before in this process, to which more is added."""
+    alike = fingerprint(
+        task, profile, base, pins=request.pins, forbidden=request.forbid, budget=budget,
+        world_size=1,
+    )  # fmt: skip
+    key = f"{alike} {code_digest(task.model)}"
+    if key not in _captures and len(_captures) >= _MOST_TASKS:
+        del _captures[next(iter(_captures))]
+    return _captures.setdefault(key, {})
+
+
+def _left_to_a_race(space: CandidateSpace) -> tuple[Refusal, ...]:
+    """Returns the values of knobs that a run there would race, and that are not predicted here."""
+    return tuple(
+        Refusal(knob=knob, value=value, reason="what it saves shows in a race there")
+        for knob in _LEFT_TO_A_RACE
+        for value in space.options[knob][1:]
+    )
+
+
 class _Absent:
     """The search for one absent device."""
 
@@ -102,7 +148,7 @@ class _Absent:
         self._started = time.perf_counter()
         self._task, self._known, self._request = task, known, request
         self._budget, self._notices = budget_of(name, known, request)
-        here = profile_task(task, Device("cpu"))
+        here = profile_task(task, Device("cpu"), model=_model_to_look_at(task))
         self._profile: TaskProfile = dataclasses.replace(
             here, device=AbsentDevice(known), why_not_compile=None, bf16_speed=1.0
         )
@@ -119,11 +165,13 @@ class _Absent:
         )
         self._guard = ParityGuard(task, Device("cpu"), lambda: 10.0)
         self._cost_model = CostModel(
-            task, self._profile, budget=self._budget, rates=Rates.of_known(known)
-        )
+            task, self._profile, budget=self._budget, rates=Rates.of_known(known),
+            captures=_captures_of(task, here, base, request, self._budget),
+        )  # fmt: skip
 
     def explanation(self) -> Explanation:
         """Returns the explanation of all candidates."""
+        self._cost_model.capture([self._space.base, *self._whole_batches()])
         num_steps = self._num_steps()
         candidates = predicted_candidates(
             self._plans(),
@@ -147,7 +195,7 @@ class _Absent:
             budget=self._budget,
             memory=self._cost_model.memory(best.plan),
             needed=None if best.verdict == "FITS" or not needed else min(needed),
-            refused=self._space.refused,
+            refused=(*self._space.refused, *_left_to_a_race(self._space)),
             notices=(*self._notices, *said, *self._cost_model.notices),
             **Explanation.following_from(candidates, self._space.base),
         )
@@ -174,14 +222,18 @@ class _Absent:
     def _plans(self) -> Iterator[Plan]:
         """Returns every combination of knobs in the whole batch; adds smaller micro-batches and
         recomputation if that does not fit."""
-        options, safe = self._space.options, self._space.safe
         yield self._space.base
+        for plan in self._whole_batches():
+            yield from self._until_it_fits(plan)
+
+    def _whole_batches(self) -> Iterator[Plan]:
+        """Returns every combination of knobs that fits no memory."""
+        options, safe = self._space.options, self._space.safe
         for precision, memory_format, compiled in itertools.product(
             options["precision"], options["memory_format"], options["compile"]
         ):
             plan = safe.pin(precision=precision, memory_format=memory_format)
-            plan = plan.pin(compile=True, prefix="computed") if compiled else plan
-            yield from self._until_it_fits(plan)
+            yield plan.pin(compile=True, prefix="computed") if compiled else plan
 
     def _until_it_fits(self, plan: Plan) -> Iterator[Plan]:
         yield plan

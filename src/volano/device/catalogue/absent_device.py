@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from volano.device.catalogue.accelerators import KnownDevice
 from volano.device.device import Device
 
@@ -22,3 +24,18 @@ class AbsentDevice(Device):
     def supports(self, precision: str) -> bool:
         """Checks whether the catalogue has a rate for the precision."""
         return precision in self._known.flops
+
+    @cached_property
+    def has_graphs(self) -> bool:
+        """The answer whether such devices record kernels and launch them as one."""
+        return self._known.torch_type == "cuda"
+
+    @property
+    def can_benchmark_convolutions(self) -> bool:
+        """The answer whether there is a library there that times its convolutions."""
+        return self._known.torch_type == "cuda"
+
+    @property
+    def can_autotune_kernels(self) -> bool:
+        """The answer whether the compiler has several kernels for a product there."""
+        return self._known.torch_type in ("cuda", "xpu")

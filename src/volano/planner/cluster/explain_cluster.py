@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from volano.device import AbsentDevice, Device, random_state_kept
+from volano.device import AbsentDevice, Device
 from volano.device.isolated import IsolatedError
-from volano.device.torch_private import AnyBatchNorm, FakeTensorMode
+from volano.device.torch_private import AnyBatchNorm
 from volano.errors import PlanError, UsageError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.plan.cluster import ClusterCandidate, ClusterExplanation
@@ -26,7 +26,7 @@ from volano.planner.cluster.sharded_step import (
 )
 from volano.planner.cluster.step_costs import CostsByMicroBatch, StepCosts
 from volano.planner.memory.predict import Prediction, predict_memory, verdict
-from volano.planner.memory.trace_step import fake_model
+from volano.planner.memory.trace_step import model_without_values
 from volano.planner.offline import budget_of
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest
@@ -80,8 +80,7 @@ class _OnCluster:
 
     def _look_at_model(self) -> None:
         """Profiles the task without memory for its model, which may be larger than this machine."""
-        with random_state_kept(Device("cpu")):
-            model = fake_model(self._task, FakeTensorMode(allow_non_fake_inputs=True))
+        model = model_without_values(self._task)
         here = profile_task(self._task, Device("cpu"), model=model)
         self._profile = dataclasses.replace(
             here, device=AbsentDevice(self._spec.device), bf16_speed=1.0, why_not_compile=None

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from volano.data import first_batches, rows_of
 from volano.data.feed.feed import SLOTS_IN_USE
 from volano.data.feed.slots import bytes_in_slot, with_room
-from volano.device import Device
+from volano.device import Device, random_state_kept
 from volano.device.torch_private import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -301,6 +301,12 @@ def fake_model(task: Task, mode: Any) -> nn.Module:
                 if tensor is not None:
                     held[name] = _faked(tensor, mode, known)
     return model
+
+
+def model_without_values(task: Task) -> nn.Module:
+    """Returns the task's model without memory for it: it may be larger than this machine."""
+    with random_state_kept(Device("cpu")):
+        return fake_model(task, FakeTensorMode(allow_non_fake_inputs=True))
 
 
 def _faked(tensor: Tensor, mode: Any, known: dict[int, Tensor]) -> Any:
