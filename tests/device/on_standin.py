@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import json
 import os
 import signal
@@ -212,14 +213,15 @@ def savings(**knobs: Any) -> dict[str, Any]:
     return {**result, "is_same": same[0][0] == same[0][1] == same[1][0] == same[1][1]}
 
 
+def flat(model: nn.Module, batch: Any) -> volano.Loss:
+    """The objective of nets that take bytes for numbers."""
+    images, labels = batch
+    return objective(lambda x: model(x.float() / 16), (images, labels))
+
+
 def steady(**knobs: Any) -> dict[str, Any]:
     """What is read and waited for between two logged lines, under a plan."""
     plan = Plan.baseline(DEVICE).pin(feed="resident", **knobs)
-
-    def flat(model: nn.Module, batch: Any) -> volano.Loss:
-        images, labels = batch
-        return objective(lambda x: model(x.float() / 16), (images, labels))
-
     watch = Watch()
     task = make_task(model=deep_net, objective=flat, augment=None, valid=None)
     folder = Path(tempfile.mkdtemp()) / "run"
@@ -289,6 +291,120 @@ def deterministic() -> dict[str, Any]:
     }
 
 
+def packed(engine: str) -> dict[str, Any]:
+    """What is read and waited for in some steps of a pack, and how far its members are from those
+    of a pack on the CPU."""
+    from volano.packing import Member, Pack
+
+    tasks = [
+        make_task(
+            model=deep_net, objective=flat, augment=None, seed=seed, data_seed=0,
+            optimizer=functools.partial(torch.optim.AdamW, lr=1e-3 * (1 + seed)),
+        )
+        for seed in range(3)
+    ]  # fmt: skip
+    members = [Member(number=number, task=task) for number, task in enumerate(tasks)]
+    rows, counts = [], {}
+    for place in ("cpu", DEVICE):
+        pack = Pack(members, device=place, engine=engine)
+        pack.advance(dict.fromkeys(pack.numbers, 3))
+        standin.counters.reset()
+        pack.advance(dict.fromkeys(pack.numbers, 13))
+        counts = dict(standin.counters)
+        models = [state["model"] for state in pack.states().values()]
+        rows.append(torch.cat([t.double().flatten() for own in models for t in own.values()]))
+    return {"counts": counts, "difference": ((rows[0] - rows[1]).norm() / rows[0].norm()).item()}
+
+
+def broken_member() -> dict[str, Any]:
+    """The losses of a pack one of whose members has a gradient that is no number, though its loss
+    is one."""
+    from volano.packing import Member, Pack
+
+    def without_slope(model: nn.Module, batch: Any) -> volano.Loss:
+        loss = flat(model, batch)
+        first = next(iter(model.parameters()))
+        return volano.Loss(total=loss.total + (0.0 * first).abs().sqrt().sum(), weight=loss.weight)
+
+    members = [
+        Member(number=number, task=make_task(
+            model=deep_net, objective=own, augment=None, ema_decay=None, valid=None, clip_norm=None,
+        ))
+        for number, own in enumerate((flat, without_slope))
+    ]  # fmt: skip
+    pack = Pack(members, device=DEVICE, engine="loop")
+    pack.advance(dict.fromkeys(pack.numbers, 3))
+    return {"losses": pack.losses()}
+
+
+def without_float64() -> dict[str, Any]:
+    """A run, and the check of a plan, on a device that refuses float64, as Apple's do."""
+    from volano.planner.parity.check import check_parity
+
+    dress = standin._Call.dress
+
+    def refusing(call: Any, value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+            raise TypeError("the device has no float64")
+        return dress(call, value)
+
+    standin._Call.dress = refusing  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        plan = Plan.baseline(DEVICE).pin(feed="resident", optimizer="fused")
+        parity = check_parity(make_task(), plan.pin(precision="bf16"))
+        found = compare(plan)
+        return {"passed": parity.passed, "reason": parity.reason, "run": found["difference"]}
+    finally:
+        standin._Call.dress = dress
+
+
+def one_of_two_ranks() -> dict[str, Any]:
+    """What is read and waited for in steps of one of two ranks, whose exchanges bring nothing."""
+    import torch.distributed as dist
+    from torch.testing._internal.distributed import fake_pg
+
+    from volano.device import Ranks
+    from volano.training import Session
+
+    dist.Backend.register_backend(
+        "hollow", fake_pg._create_fake_pg, extended_api=True, devices=["cpu", standin.NAME]
+    )
+    dist.init_process_group("hollow", store=fake_pg.FakeStore(), rank=0, world_size=2)
+    own = nn.parallel.DistributedDataParallel
+
+    class Hollow(own):
+        """Hands back the gradients that it is to exchange: the group gives it no result."""
+
+        __signature__ = inspect.signature(own)  # which is asked for what it takes
+
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            self.register_comm_hook(None, handed_back)
+
+    def handed_back(_state, bucket):  # torch reads annotations, and these would be texts
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    nn.parallel.DistributedDataParallel = Hollow  # pyright: ignore[reportPrivateImportUsage]
+    try:
+        task = make_task(model=deep_net, objective=flat, augment=None, valid=None)
+        plan = Plan.baseline(DEVICE).pin(feed="resident", optimizer="fused")
+        session = Session(task, plan, ranks=Ranks(world_size=2))
+        agree = session.ranks.agreement()
+        for batch in session.feed.batches(session.keys()):
+            if session.step == 4:
+                standin.counters.reset()
+            session.step_once(batch, session.step)
+            session.step += 1
+            agree(False, False)
+        agree.finish()
+        return {"counts": dict(standin.counters), "steps": session.step}
+    finally:
+        nn.parallel.DistributedDataParallel = own  # pyright: ignore[reportPrivateImportUsage]
+        dist.destroy_process_group()
+
+
 def number_on_device() -> dict[str, Any]:
     """What a number costs that ranks add up."""
     from volano.training.distributed.data_parallel import _on_device
@@ -310,6 +426,14 @@ def main(name: str) -> dict[str, Any]:
         return steady(**knobs_of(name.removeprefix("steady:")))
     if name.startswith("cached:"):
         return cached(**knobs_of(name.removeprefix("cached:")))
+    if name.startswith("pack:"):
+        return packed(name.removeprefix("pack:"))
+    if name == "broken member":
+        return broken_member()
+    if name == "without float64":
+        return without_float64()
+    if name == "ranks":
+        return one_of_two_ranks()
     if name == "number":
         return number_on_device()
     if name == "deterministic":

@@ -44,6 +44,11 @@ NAMES = (
     "steady:recompute=blocks",
     "cached:feed=ring",
     "cached:feed=resident,micro_batch=24",
+    "pack:loop",
+    "pack:lowered",
+    "broken member",
+    "ranks",
+    "without float64",
 )
 
 
@@ -109,6 +114,35 @@ def test_taking_up_what_a_frozen_prefix_computed_does_not_wait_for_the_device(na
     for before, counts in zip(plain, kept, strict=True):
         assert counts["reads"] == counts["synchronize"] == 0
         assert counts["blocking_copies"] == before["blocking_copies"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("pack:")])
+def test_the_steps_of_a_pack_do_not_wait_for_the_device(name):
+    found = on_standin(name)
+    assert found["difference"] < 1e-5
+    counts = found["counts"]
+    assert counts["reads"] == counts["synchronize"] == 0
+    assert counts["device_to_host"] <= 1  # the losses of all of them
+
+
+def test_a_member_whose_gradient_is_no_number_is_known_on_the_device():
+    losses = on_standin("broken member")["losses"]
+    assert losses["0"] > 0
+    assert losses["1"] != losses["1"]
+
+
+def test_a_device_without_float64_trains_and_its_plans_are_checked():
+    found = on_standin("without float64")
+    assert found["run"] < 1e-4
+    assert found["passed"]
+    assert "float64 fails with TypeError: the device has no float64" in found["reason"]
+
+
+def test_the_steps_of_ranks_do_not_wait_for_the_device():
+    found = on_standin("ranks")
+    assert found["steps"] == 16
+    counts = found["counts"]
+    assert counts["reads"] == counts["synchronize"] == counts["device_to_host"] == 0
 
 
 def test_a_number_that_ranks_add_up_is_not_copied():

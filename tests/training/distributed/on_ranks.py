@@ -6,7 +6,9 @@ any mistake.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -210,3 +212,25 @@ def resume(out: Path, names: list[str]) -> None:
     for name in names:
         task, _ = case(name)
         volano.resume(out / "stopped" / name, task=task, observer=volano.Observer())
+
+
+def race(out: Path) -> None:
+    """The first rank races plans for all of them, with compiled ones; then they train under the
+    first of those that were timed."""
+    from volano.device import Ranks
+    from volano.planner import PlanRequest, find_plan
+
+    ranks, told = Ranks.from_environment().join(), None
+    task, _ = case("weighted")
+    if ranks.is_first:
+        pins = {"optimizer": "as_given", "feed": "resident", "threads": 1}
+        asked = PlanRequest(
+            device="cpu", world_size=ranks.world_size, is_free=True, is_raced=True, recalls=False,
+            pins=pins,
+        )  # fmt: skip
+        found = find_plan(dataclasses.replace(task, duration="100000st"), asked).explanation
+        assert found is not None
+        timed = [c for c in found.candidates if c.plan.compile and c.measured is not None]
+        told = json.dumps(timed[0].plan.to_json())
+    plan = volano.Plan.from_json(json.loads(ranks.tell(told)))
+    volano.train(task, plan=plan, out=out / "raced", observer=volano.Observer())

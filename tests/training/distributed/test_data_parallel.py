@@ -98,6 +98,16 @@ def test_two_ranks_compile_together(tmp_path, alone):
         assert_same_run(tmp_path / name, alone(eager or name))
 
 
+@pytest.mark.slow
+@pytest.mark.compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
+def test_two_ranks_train_under_a_compiled_plan_that_one_has_raced(tmp_path, alone, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    children.on_ranks(2, tmp_path, on_ranks.race, tmp_path)
+    assert json.loads((tmp_path / "raced" / "plan.json").read_text())["compile"]
+    assert_same_run(tmp_path / "raced", alone("weighted"))
+
+
 def test_ranks_take_equal_parts(make_task):
     check_ranks(make_task(batch_size=32), volano.Plan.baseline(), 4)
     with pytest.raises(
