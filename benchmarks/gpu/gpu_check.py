@@ -11,11 +11,14 @@ size that a CPU trains in seconds: that shows whether the check runs, and its fi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpu_results import Results, read_results, summary
@@ -39,6 +42,32 @@ def run_all(names: list[str], options: argparse.Namespace) -> int:
     results, started = options.out / "results.jsonl", time.perf_counter()
     results.touch()
     device = Device(options.device)
+    with _watched(options.out):
+        _run_each(names, options, results, device, started)
+    print("\n".join(summary(read_results(results))))
+    return 0
+
+
+@contextlib.contextmanager
+def _watched(out: Path) -> Iterator[None]:
+    """Notes clocks, power and use of NVIDIA's devices each second, if there is their tool."""
+    if (tool := shutil.which("nvidia-smi")) is None:
+        yield
+        return
+    what = "timestamp,clocks.sm,clocks.mem,power.draw,utilization.gpu,memory.used"
+    with (out / "smi.csv").open("w", encoding="utf-8") as file:
+        watcher = subprocess.Popen([tool, f"--query-gpu={what}", "--format=csv", "-l", "1"],
+                                   stdout=file, stderr=subprocess.DEVNULL)  # fmt: skip
+        try:
+            yield
+        finally:
+            watcher.terminate()
+            watcher.wait()
+
+
+def _run_each(
+    names: list[str], options: argparse.Namespace, results: Path, device: Device, started: float
+) -> None:
     for name in names:
         left = options.seconds - (time.perf_counter() - started)
         if left < LEAST_SECONDS:
@@ -56,8 +85,6 @@ def run_all(names: list[str], options: argparse.Namespace) -> int:
             except subprocess.TimeoutExpired:
                 code = -1
         Results(results, name, device).emit("stage ended", code=code)
-    print("\n".join(summary(read_results(results))))
-    return 0
 
 
 def main() -> int:

@@ -73,6 +73,10 @@ class Stage:
     def peak(self) -> int | None:
         return self.device.memory().peak
 
+    def reserved(self) -> int | None:
+        """The bytes that the allocator has taken from the device, at most."""
+        return None if self.device.is_cpu else torch.accelerator.max_memory_reserved()
+
 
 def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
@@ -300,6 +304,7 @@ def memory(stage: Stage) -> None:
                 stage.results.emit(
                     f"{task.name} {name}", predicted=predicted.peak, lower=predicted.lower,
                     upper=predicted.upper, measured=measured.peak, device_peak=stage.peak(),
+                    device_reserved=stage.reserved(),
                     ratio=predicted.peak / max(1, measured.peak),
                 )  # fmt: skip
 
@@ -347,16 +352,26 @@ def packs(stage: Stage) -> None:
                     members, device=stage.device.name, on_notice=notices.append,
                     engine="lowered" if small else None,
                 )  # fmt: skip
-                pack.advance(dict.fromkeys(range(count), 20))
-                steps = 40 if small else 400
-                start = time.perf_counter()
-                pack.advance(dict.fromkeys(range(count), 20 + steps))
-                stage.device.synchronize()
-                step = (time.perf_counter() - start) / steps
+                step = _pack_step(stage, pack)
                 stage.results.emit(
                     name, engine=pack.engine, step_seconds=step, solo_seconds=solo,
-                    times_solo=count * solo / step, notices=notices,
+                    times_solo=count * solo / step, notices=notices, refused=pack.refused,
                 )  # fmt: skip
+            with stage.results.check(f"{name}, each kernel launched", 60):
+                plain = Pack(members, device=stage.device.name, engine="lowered", graph=False)
+                stage.results.emit(
+                    f"{name}, each kernel launched", step_seconds=_pack_step(stage, plain)
+                )
+
+
+def _pack_step(stage: Stage, pack: Any) -> float:
+    """Seconds of a step of all members."""
+    pack.advance(dict.fromkeys(pack.numbers, 20))
+    steps = 40 if stage.tasks.small else 400
+    start = time.perf_counter()
+    pack.advance(dict.fromkeys(pack.numbers, 20 + steps))
+    stage.device.synchronize()
+    return (time.perf_counter() - start) / steps
 
 
 class Slow(torch.utils.data.Dataset[Any]):
@@ -441,6 +456,23 @@ def resume(stage: Stage, **knobs: Any) -> None:
             )  # fmt: skip
 
 
+def study(stage: Stage) -> None:
+    """A study of 32 trials, in packs."""
+
+    def build(trial: Any) -> Task:
+        rate = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+        return stage.tasks.perceptron(steps=20 if stage.tasks.small else 300, lr=rate)
+
+    with stage.results.check("study", 90):
+        start = time.perf_counter()
+        found = volano.explore(
+            build, trials=4 if stage.tasks.small else 32, device=stage.device.name,
+            out=Path(tempfile.mkdtemp()) / "study",
+        )  # fmt: skip
+        seconds = time.perf_counter() - start
+        stage.results.emit("study", seconds=seconds, best=found.best.value)
+
+
 def applications(stage: Stage) -> None:
     minutes = {"image": 0.25, "text": 0.5, "video": 0.6}
     for name, length in minutes.items():
@@ -467,5 +499,6 @@ STAGES: dict[str, tuple[Callable[[Stage], None], int]] = {
     "resume": (resume, 60),
     "deterministic": (functools.partial(resume, deterministic=True), 60),
     "knobs": (each_knob, 240),
+    "study": (study, 100),
     "applications": (applications, 150),
 }
