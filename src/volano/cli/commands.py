@@ -244,6 +244,11 @@ def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Deb
         ("host memory", bytes_text(machine["host_memory"])),
         ("system", f"{machine['system']}, Python {machine['python']}"),
         ("matmul fp32", _rate(limits["matmul_fp32"], 1e9, "GFLOP/s")),
+        *(
+            [("matmul tf32", _rate(limits["matmul_tf32"], 1e9, "GFLOP/s"))]
+            if limits["matmul_tf32"] is not None
+            else []
+        ),
         ("matmul bf16", _rate(limits["matmul_bf16"], 1e9, "GFLOP/s")),
         ("memory copy", _rate(limits["memory_copy"], 1e9, "GB/s read + written")),
         ("host to device", _rate(limits["host_to_device"], 1e9, "GB/s")),
