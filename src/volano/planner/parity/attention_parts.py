@@ -1,5 +1,5 @@
-"""Attention for some queries at a time: all scores of a long sequence in float64, for which there
-is no fused kernel, may be more than a device has."""
+"""Computes attention for some queries at a time: all scores of a long sequence in float64, for
+which there is no fused kernel, may be more than a device has."""
 
 from __future__ import annotations
 
