@@ -58,7 +58,7 @@ class KnownDevice:
     @property
     def torch_type(self) -> str:
         """The type of the device as torch writes it; ROCm's devices use CUDA's name there."""
-        return {"Intel": "xpu", "Apple": "mps"}.get(self.source.split()[0], "cuda")
+        return {"Intel": "xpu", "Apple": "mps"}.get(self.source.split()[0].rstrip(","), "cuda")
 
 
 # PCI Express with 16 lanes, one direction, after encoding (PCI-SIG: 8, 16, 32 GT/s per lane).

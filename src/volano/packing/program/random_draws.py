@@ -89,7 +89,8 @@ class Draws:
             for fill in fills:
                 fill()
         if self._drawn:  # in a launch or a few for all members
-            foreach_copy_(*map(list, zip(*self._drawn, strict=True)))
+            owns, kept = zip(*self._drawn, strict=True)
+            foreach_copy_(list(owns), list(kept))
             self._drawn.clear()
 
     def _add_values(self, draw: Draw, device: torch.device) -> None:
