@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from volano.errors import CheckpointError
 from volano.pretrained.fine_tuned import StandardizedLinear
 from volano.pretrained.head_solvers import SoftmaxHead
-from volano.pretrained.linear_probe import LinearProbe, solve_probe, some_of_each
+from volano.pretrained.linear_probe import LinearProbe, _chosen, solve_probe, some_of_each
 from volano.training import save_tensors
 
 
@@ -94,3 +94,11 @@ def test_copies_are_judged_together():
     assert flattered.accuracy == 1.0
     assert honest.accuracy < 0.9  # of noise nothing is known
     assert honest.num_examples == 60
+
+
+def test_a_stronger_penalty_is_taken_if_a_weaker_is_better_by_chance_alone():
+    figures = {(True, 0.01): [0.5, 0.6], (True, 0.1): [0.55, 0.65], (False, 0.1): [0.5, 0.72]}
+    assert _chosen(figures) == (True, 0.01)  # 0.55 is within 0.61 - 0.078
+    sure = {(True, 0.01): [0.5, 0.6], (True, 0.1): [0.7, 0.71], (False, 0.1): [0.702, 0.71]}
+    assert _chosen(sure) == (True, 0.1)
+    assert _chosen({}) == (True, 0.01)

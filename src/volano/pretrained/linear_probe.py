@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -201,8 +201,7 @@ def solve_probe(
     """
     X, y = features.numpy().astype(np.float64), wanted.numpy()
     figures = _judged(X, y, solver, _folds_of_copies(solver, y, seed, keys))
-    # Of equal ones the first: scaled alike, with the strongest penalty.
-    is_alike, best = max(figures, key=lambda one: np.mean(figures[one]), default=(True, 0.01))
+    is_alike, best = _chosen(figures)
     center, scale = _statistics(X, is_alike)
     standard = (X - center) * scale
     ((_, head),) = solver.path(standard, y, (best,))
@@ -234,6 +233,18 @@ def _judged(
                 figure = solver.judge(head, others, y[held])
                 figures.setdefault((is_alike, c), []).append(figure)
     return figures
+
+
+def _chosen(figures: Mapping[tuple[bool, float], list[float]]) -> tuple[bool, float]:
+    """Returns how features are scaled, and C: the first (scaled alike before each, a strong penalty
+    before a weak one) whose figure is within a standard error of the best one's (Breiman et al.
+    1984). Of few examples which one is the best is chance."""
+    if not figures:
+        return True, 0.01
+    means = {one: float(np.mean(found)) for one, found in figures.items()}
+    best = max(means, key=lambda one: means[one])
+    least = means[best] - np.std(figures[best]) / math.sqrt(len(figures[best]))
+    return next((one for one, mean in means.items() if mean >= least), best)
 
 
 def _folds_of_copies(
