@@ -110,6 +110,17 @@ def test_a_file_imports_what_lies_beside_it(here):
             sys.modules.pop(name, None)
 
 
+def test_a_file_with_the_name_of_a_module_of_pythons_own(here):
+    (here / "secrets.py").write_text("key = 7")
+    (here / "of_my_own.py").write_text("from secrets import key as answer")
+    import secrets
+
+    for name in ("of_my_own:answer", "of_my_own.py:answer"):
+        assert load_reference(name) == 7
+    assert sys.modules["secrets"] is secrets
+    assert load_reference("secrets:key") == 7
+
+
 def test_code_that_ends_the_program_at_import(here):
     (here / "ends.py").write_text("import sys\nsys.exit(0)")
     with pytest.raises(UsageError, match="ends.py: SystemExit: 0"):

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from volano.imported_files import HiddenModules
 from volano.script.main_program import after_import
 
 SCRIPT = """
@@ -34,6 +35,19 @@ def folder(tmp_path_factory):
     (path / "sub" / "__init__.py").write_text("")
     (path / "sub" / "script.py").write_text(SCRIPT)
     (path / "wrong.py").write_text("x = = 1\n")
+    # What Volano has loaded before has these names.
+    (path / "hiding").mkdir()
+    for name in ("secrets", "difflib", "statistics", "test"):
+        (path / "hiding" / f"{name}.py").write_text(f"mine = '{name}'\n")
+    (path / "hiding" / "script.py").write_text(
+        "import difflib, secrets, statistics, test\n"
+        "print(difflib.mine, secrets.mine, statistics.mine, test.mine)\n"
+    )
+    (path / "hiding" / "bom.py").write_bytes(
+        b"\xef\xbb\xbfif True:\r\n\tprint('\xc3\xa4', 0x" + b"f" * 5000 + b" > 1)\r\n"
+    )
+    (path / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\nprint('\xe4')\n")
+    (path / "link.py").symlink_to(path / "hiding" / "script.py")
     return path
 
 
@@ -50,7 +64,8 @@ def outcome(folder, *words):
     [
         "sub/script.py --data x", "./sub/script.py raise", "sub/script.py words",
         "sub/script.py code", "sub/script.py interrupt", "sub/script.py hook", "wrong.py",
-        "-m sub.script a", "-m sub.script code",
+        "-m sub.script a", "-m sub.script code", "hiding/script.py", "hiding/bom.py", "link.py",
+        "latin.py",
     ],
 )  # fmt: skip
 def test_output_traceback_and_exit_code_are_the_scripts(folder, words):
@@ -73,6 +88,29 @@ def test_who_asks_whether_there_is_a_module_has_not_imported_it(tmp_path, monkey
     assert (told, sys.meta_path) == ([1], finders)
     assert "exec_module" not in vars(module.__spec__.loader)
     monkeypatch.delitem(sys.modules, "asked_for")
+
+
+def test_what_volano_imports_late_is_pythons_own(tmp_path, monkeypatch):
+    (tmp_path / "asked_later.py").write_text("import secrets\n")
+    (tmp_path / "secrets.py").write_text("key = 7\n")
+    hidden = HiddenModules(str(tmp_path), {"secrets"})
+    monkeypatch.setattr("volano.script.main_program._hidden", [hidden])
+    monkeypatch.syspath_prepend(tmp_path)
+    told = []
+
+    def imports_late():
+        import secrets
+
+        told.append(hasattr(secrets, "token_hex"))
+
+    hidden.exchange()
+    try:
+        after_import("asked_later", imports_late)
+        module = importlib.import_module("asked_later")
+    finally:
+        hidden.exchange()
+        sys.modules.pop("asked_later", None)
+    assert (told, module.secrets.key) == ([True], 7)
 
 
 def test_what_a_package_lacks_is_no_mistake_in_the_modules_name(tmp_path):

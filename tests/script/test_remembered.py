@@ -122,6 +122,8 @@ def test_what_is_of_another_machine_or_damaged_is_not_taken(folder, change):
         ("parts", "a folder"),
         ("none.py", "no such"),
         (300 * "n" + ".py", "no such"),
+        ("", "an empty name"),
+        ("app.pyz", "the archive app.pyz"),
     ],
 )
 def test_what_is_no_script_is_said(folder, name, words):
@@ -138,11 +140,11 @@ def test_what_python_warns_of_in_a_script_is_not_said_twice(tmp_path):
 
 def test_code_may_nest_deeper_than_python_walks_and_name_what_cannot_be(folder):
     script = Script(target="train.py")
-    for value in (1, 2):
+    for value in (1, 2, "0x" + 5000 * "f"):  # of more digits than it writes
         imports = f"from {60 * '.'} import up\nimport {300 * 'n'}\n"
         (folder / "train.py").write_text(f"{imports}a = {1200 * '1+'}{value}\n")
         found = digest(script)
         assert digest(script) == found
         assert found not in {"", *folder.glob("seen-*")}
         (folder / f"seen-{found}").touch()
-    assert len([*folder.glob("seen-*")]) == 2
+    assert len([*folder.glob("seen-*")]) == 3

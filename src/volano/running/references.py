@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from volano.errors import UsageError, VolanoError
+from volano.imported_files import imported_from, places_of
 from volano.record.files import nearest
 from volano.record.run_folder import RunFolder
 from volano.task import Task
@@ -152,10 +153,9 @@ def _importing(name: str) -> Iterator[None]:
 
 
 def _load_module(name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    return importlib.import_module(name)
+    here = Path.cwd()
+    with imported_from(here, places_of(here, name)):
+        return importlib.import_module(name)
 
 
 def _load_file(path: str) -> Any:
@@ -168,9 +168,6 @@ def _load_file(path: str) -> Any:
         return _LOADED_FILES[key]
     if not file.is_file():
         raise FileNotFoundError(path)
-    # As Python does with a script: it imports what lies beside it.
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))
     name = f"{FILE_MODULE}{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -178,6 +175,8 @@ def _load_file(path: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     # Registered before it runs, so that dataclasses and pickles in it find their own module.
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    # As Python does with a script: it imports what lies beside it.
+    with imported_from(file.parent, [file]):
+        spec.loader.exec_module(module)
     _LOADED_FILES[key] = module
     return module

@@ -4,6 +4,7 @@ place of the path, tracebacks, exit code."""
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib.util
 import os
 import sys
@@ -15,9 +16,12 @@ from types import CodeType, TracebackType
 from typing import Any
 
 from volano.errors import UsageError
+from volano.imported_files import HiddenModules, names_hidden_by
 from volano.script.remembered import Script
 
 _OWN = str(Path(__file__).resolve().parents[1]) + os.sep
+# Of the script that runs in this process.
+_hidden: list[HiddenModules] = []
 
 
 class NoSuchModuleError(UsageError):
@@ -32,7 +36,10 @@ def run_as_main(script: Script) -> None:
         UsageError: there is no such script.
     """
     if not sys.flags.safe_path:
-        sys.path[0] = str(script.folder())
+        folder = script.folder()
+        sys.path[0] = str(folder)
+        _hidden[:] = [HiddenModules(sys.path[0], names_hidden_by(folder))]
+        _hidden[0].exchange()
     code, spec, file = _module_code(script) if script.is_module else _file_code(script)
     sys.argv = [file if script.is_module else script.target, *script.arguments]
     main = types.ModuleType("__main__")
@@ -54,6 +61,12 @@ def run_as_main(script: Script) -> None:
         # The hook as the script has left it; it sees the script's part of the tracebacks alone.
         sys.excepthook = _of_script(sys.excepthook)
         raise
+
+
+def pythons_own_modules() -> contextlib.AbstractContextManager[None]:
+    """A context in which Volano imports something while a script runs: beside the script may lie
+    files with the names of what it needs."""
+    return _hidden[0].set_aside() if _hidden else contextlib.nullcontext()
 
 
 def after_import(name: str, callback: Callable[[], None]) -> None:
@@ -97,7 +110,8 @@ class _AfterImport:
             finders: list[Any] = sys.meta_path
             if self in finders:
                 finders.remove(self)
-                self._callback()
+                with pythons_own_modules():
+                    self._callback()
 
         loader.exec_module = execute_and_tell
 

@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import PlanError, UsageError
+from volano.imported_files import imported_files
 from volano.record.cache_folder import cache_folder, read_record, write_record
 from volano.script.plan import ScriptPlan
 
 SCHEMA_VERSION = 1
+_ARCHIVES = (".zip", ".pyz")  # which Python runs by a __main__.py in them
 # Options whose values say how long, from where and to where: none of them changes what a step
 # costs.
 _FREE = re.compile(
@@ -67,6 +68,14 @@ class Script:
                 "A script must be Python",
                 got=f"the notebook {path}",
                 remedy=f"Convert it: jupyter nbconvert --to script {path}",
+            )
+        if not self.target:
+            raise UsageError("A script must be a file of Python", got="an empty name")
+        if path.suffix in _ARCHIVES:
+            raise UsageError(
+                "A script must be a file of Python",
+                got=f"the archive {path}",
+                remedy="Unpack it, and name the file in it, or -m MODULE",
             )
         if not _is_there(path, Path.is_file):
             got = f"{path}, a folder" if _is_there(path, Path.is_dir) else f"no such file: {path}"
@@ -242,33 +251,7 @@ def _parted(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
 def own_code(script: Script) -> dict[Path, ast.Module]:
     """Returns the script's file and those beside it that it imports, directly or not, with their
     code; a file that does not parse is left out."""
-    folder, found = script.folder(), dict[Path, ast.Module]()
-    waiting = [Path(os.path.realpath(script.file()))]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        try:
-            tree = parse_code(path.read_bytes())
-        except (OSError, SyntaxError, ValueError, RecursionError):
-            continue
-        found[path] = tree
-        # What may not be looked at, or has too long a name, Python does not import either.
-        waiting += [
-            other for other in _imports(tree, path, folder) if _is_there(other, Path.is_file)
-        ]
-    return found
-
-
-def parse_code(code: str | bytes) -> ast.Module:
-    """Returns the tree of some code. What Python warns of in it is said when the script runs.
-
-    Raises:
-        SyntaxError: it is not Python.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(code)
+    return imported_files([Path(os.path.realpath(script.file()))], script.folder())
 
 
 def _is_there(path: Path, is_one: Callable[[Path], bool]) -> bool:
@@ -279,34 +262,12 @@ def _is_there(path: Path, is_one: Callable[[Path], bool]) -> bool:
 
 
 def _form(path: Path, tree: ast.Module) -> str:
-    """Returns code without comments and layout; as it is if it nests deeper than Python walks."""
+    """Returns code without comments and layout; as it is if it nests deeper than Python walks, or
+    holds a number with more digits than it writes."""
     try:
         return ast.dump(tree)
-    except RecursionError:
+    except (RecursionError, ValueError):
         return path.read_bytes().hex()
-
-
-def _imports(tree: ast.Module, path: Path, folder: Path) -> Iterator[Path]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                yield from _places(folder, name.name)
-        elif isinstance(node, ast.ImportFrom):
-            start = path if node.level else folder
-            for _ in range(node.level):  # above the root is the root
-                start = start.parent
-            module = node.module or ""
-            for name in ("", *(f".{alias.name}" for alias in node.names)):
-                yield from _places(start, f"{module}{name}".strip("."))
-
-
-def _places(folder: Path, name: str) -> Iterator[Path]:
-    """Yields the files that an import by this name may run: of the module and of its packages."""
-    parts = name.split(".") if name else []
-    for count in range(1, len(parts) + 1):
-        place = folder.joinpath(*parts[:count])
-        yield place / "__init__.py"
-        yield place.with_suffix(".py")
 
 
 def _file_of_module(name: str) -> Path:

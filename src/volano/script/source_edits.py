@@ -11,7 +11,7 @@ import tokenize
 from pathlib import Path
 from typing import NamedTuple
 
-from volano.script.remembered import parse_code
+from volano.imported_files import parse_code
 
 _SILENT = (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT)
 

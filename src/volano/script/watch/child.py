@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from volano.script.main_program import after_import, run_as_main
+from volano.script.main_program import after_import, pythons_own_modules, run_as_main
 from volano.script.remembered import Script, machine
 
 _SEED = 0  # for a script that sets none
@@ -165,7 +165,9 @@ class _Child:
             record |= {"facts": self._hooks.described(), "has_torch": True}
             record |= {"num_backward": self._hooks.num_backward}
             first = self._hooks.first_steps
-            record |= {"losses": first.losses(), "draws": first.draws, **self._facts_of_device()}
+            with pythons_own_modules():
+                about = self._facts_of_device()
+            record |= {"losses": first.losses(), "draws": first.draws, **about}
             first.save(Path(self._job["gradients"]))
         if self._applied is not None:
             record |= {"deeds": self._applied.deeds, "left": self._applied.notices}
