@@ -276,3 +276,14 @@ def test_exotic_values_are_no_fault():
         return (x, odd, loop, many, fake, made)
 
     assert code_digest(made) == code_digest(made)
+
+
+def test_numbers_of_thousands_of_digits():
+    digits = "0x" + "f" * 5000  # more than Python writes as decimal ones
+    first = f"BIG = {digits}\nSOME = frozenset((1, BIG))\ndef made(x, most={digits}):\n"
+    first += f"    return x in (1, {digits}) or x in {{2, {digits}}} or x < BIG or x in SOME"
+    assert digest(first) == digest(first)
+    others = {digest(first.replace(f"(1, {digits}) or", f"(1, {digits[:-1]}e) or"))}
+    others |= {digest(first.replace(f"BIG = {digits}", f"BIG = {digits[:-1]}e"))}
+    others |= {digest(first.replace(f"most={digits}", f"most={digits[:-1]}e"))}
+    assert len(others | {digest(first)}) == 4

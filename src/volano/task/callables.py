@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volano.task.own_code import plain_text
+
 
 def describe_callable(function: Any) -> str | None:
     """Returns a text for a callable that is the same in every process: no addresses in it."""
@@ -48,7 +50,7 @@ def describe_value(value: Any, within: tuple[int, ...] = ()) -> str:
         fields = [field.name for field in dataclasses.fields(value) if field.repr]
         inside = ", ".join(f"{name}={inner(getattr(value, name))}" for name in fields)
         return f"{type(value).__qualname__}({inside})"
-    text = repr(value)
+    text = plain_text(value)
     if " at 0x" in text:  # object's own repr: another in every process
         inside = getattr(value, "__dict__", {})
         return f"{type(value).__module__}.{type(value).__qualname__}({inner(dict(inside))})"

@@ -39,6 +39,7 @@ from volano.task.own_code import (
     is_installed,
     is_own_class,
     is_own_module,
+    plain_text,
 )
 from volano.task.task import Task
 
@@ -161,7 +162,7 @@ class _Reading:
         self._values_left -= 1
         kind = type(value).__qualname__
         if isinstance(value, _PLAIN):
-            return kind if isinstance(value, str) and _is_device(value) else repr(value)
+            return kind if isinstance(value, str) and _is_device(value) else plain_text(value)
         is_filled = isinstance(value, _MUTABLE) and (_fills(used) or _fills(self._all))
         if is_filled or depth > _MOST_DEPTH or self._values_left < 0:
             return kind
@@ -170,7 +171,7 @@ class _Reading:
         if isinstance(value, functools.partial):
             value = (value.func, value.args, value.keywords)
         if isinstance(value, set | frozenset):  # in the order of no process
-            plain = [repr(item) for item in _bounded(value) if isinstance(item, _PLAIN)]
+            plain = [plain_text(item) for item in _bounded(value) if isinstance(item, _PLAIN)]
             return f"{kind}{len(value)}{sorted(plain)}"
         if isinstance(value, tuple | list | deque):
             texts = [self.text(item, used, depth + 1) for item in _bounded(value)]

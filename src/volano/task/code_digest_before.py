@@ -11,7 +11,14 @@ from typing import Any
 from torch import nn
 
 from volano.task.callables import describe_callable
-from volano.task.own_code import code_bytes, digest_text, is_installed, is_own_module, names_in
+from volano.task.own_code import (
+    code_bytes,
+    digest_text,
+    is_installed,
+    is_own_module,
+    names_in,
+    plain_text,
+)
 
 FORM = "2"
 
@@ -54,7 +61,7 @@ def _defaults(function: Any) -> str:
     """Returns the plain values that arguments have if they are not given; no text without any."""
     named = function.__kwdefaults__ or {}
     found = [*(function.__defaults__ or ()), *(named[name] for name in sorted(named))]
-    plain = [repr(value) for value in found if isinstance(value, bool | int | float | str)]
+    plain = [plain_text(value) for value in found if isinstance(value, bool | int | float | str)]
     return f" {plain}" if plain else ""
 
 

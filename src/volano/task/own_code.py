@@ -9,6 +9,7 @@ import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -57,15 +58,27 @@ def names_in(code: CodeType) -> set[str]:
     return set(code.co_names).union(*(names_in(item) for item in inner))
 
 
+def plain_text(value: Any) -> str:
+    """Returns the repr of a plain value; of one with a whole number of more digits than Python
+    writes (``sys.set_int_max_str_digits``), a text with its hexadecimal digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        if isinstance(value, int):
+            return hex(value)
+        items = value if isinstance(value, tuple | frozenset) else ()
+        return f"{type(value).__name__}{sorted(map(plain_text, items))}"
+
+
 def code_bytes(code: CodeType) -> str:
     """Returns code as a text that is the same in every process: constants hold the code of inner
     functions, whose repr has addresses, and sets have an order of their own in each process."""
     constants = [
         code_bytes(item)
         if isinstance(item, CodeType)
-        else repr(sorted(map(repr, item)))
+        else repr(sorted(map(plain_text, item)))
         if isinstance(item, frozenset)
-        else repr(item)
+        else plain_text(item)
         for item in code.co_consts
     ]
     return f"{code.co_code.hex()} {code.co_names} {constants}"
@@ -102,7 +115,9 @@ class NamesUsed:
 
     def add(self, code: CodeType) -> NamesUsed:
         """Adds the names in more code."""
-        for instruction in dis.get_instructions(code):
+        # Without constants, whose repr it makes: there is none of thousands of digits.
+        bare = code.replace(co_consts=(None,) * len(code.co_consts))
+        for instruction in dis.get_instructions(bare):
             if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 self.loaded.add(instruction.argval)
             elif instruction.opname in _SET_VARIABLE:
