@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
 import volano
@@ -146,3 +147,11 @@ def test_a_loader_of_a_stream_needs_a_plan_of_its_own():
 
     with pytest.raises(UsageError, match="map-style"):
         volano.advise(net, optimizer, DataLoader(Stream()), loss=loss_of)
+
+
+def test_a_model_that_cannot_be_copied_needs_a_plan_of_its_own():
+    net, optimizer, loader = parts()
+    prune.l1_unstructured(net[0], "weight", 0.3)
+    net(torch.zeros(1, 4))  # whose weight is computed now
+    with pytest.raises(UsageError, match="which copy.deepcopy must take; got RuntimeError.*`plan`"):
+        volano.prepare(net, optimizer, loader, loss=loss_of, **CPU)

@@ -80,3 +80,11 @@ def test_a_preview_is_a_line_of_json(make_task, made, got):
         preview_of(make_task(preview=lambda model: made), nn.Identity())
     task = make_task(preview=lambda model: {"text": "a", "values": [1.5, float("nan")]})
     assert preview_of(task, nn.Identity())["text"] == "a"
+
+
+def test_a_module_that_is_wrapped_for_several_devices_is_refused(make_task):
+    def model():
+        return nn.Sequential(nn.DataParallel(nn.Linear(64, 10)))
+
+    with pytest.raises(TaskError, match="got DataParallel around Linear. Give what it wraps"):
+        make_model(make_task(model=model))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from volano.device import Device
 from volano.device.torch_private import version_of
-from volano.errors import UsageError
+from volano.errors import UsageError, reason_of
 from volano.plan import Plan
 from volano.planner import PlanRequest, find_plan
 from volano.planner.parity.batch_split import BatchSplit
@@ -317,12 +317,22 @@ def _task_of(
         for group in optimizer.param_groups
     ]
 
-    def own_groups(copied: nn.Module) -> list[dict[str, Any]]:
-        found = dict(copied.named_parameters())
+    def copied() -> nn.Module:
+        try:
+            return copy.deepcopy(model)
+        except RuntimeError as error:  # of weights that are computed: torch.nn.utils.weight_norm
+            raise UsageError(
+                "A plan is looked for with copies of the model, which copy.deepcopy must take",
+                got=reason_of(error),
+                remedy="Use torch.nn.utils.parametrizations, or give `plan`",
+            ) from error
+
+    def own_groups(model: nn.Module) -> list[dict[str, Any]]:
+        found = dict(model.named_parameters())
         return [{**group, "params": [found[name] for name in group["params"]]} for group in groups]
 
     return Task(
-        model=lambda: copy.deepcopy(model),
+        model=copied,
         objective=loss,
         data=loader.dataset,
         optimizer=lambda parameters: make_again(optimizer, parameters),

@@ -16,6 +16,8 @@ from torch import nn
 from volano.errors import TaskError, note_caller
 from volano.task.task import Task
 
+# Of torch: they would train over several devices within a plan that does so.
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 # Trained parameters of the models that were made, as long as they live, by their addresses.
 _made: weakref.WeakValueDictionary[int, nn.Parameter] = weakref.WeakValueDictionary()
 
@@ -47,6 +49,7 @@ def make_model(task: Task) -> nn.Module:
         model = task.model()
     if not isinstance(model, nn.Module):
         raise TaskError("model() must return an nn.Module", got=type(model).__name__)
+    _check_is_itself(model)
     _check_parameters(model)
     _check_fresh(model)
     # As every training loop does: a factory may give a whole model in evaluation mode, and a
@@ -78,6 +81,19 @@ def preview_of(task: Task, model: nn.Module) -> dict[str, Any]:
             remedy="Convert tensors with .tolist()",
         ) from error
     return dict(found)
+
+
+def _check_is_itself(model: nn.Module) -> None:
+    """Refuses what is wrapped for several devices, which plans are for."""
+    for part in model.modules():
+        if type(part).__name__ in _WRAPPERS and isinstance(
+            getattr(part, "module", None), nn.Module
+        ):
+            raise TaskError(
+                "A model must be the module itself, not wrapped for several devices",
+                got=f"{type(part).__name__} around {type(part.module).__name__}",
+                remedy="Give what it wraps; several processes are asked for by `nproc`",
+            )
 
 
 def _check_parameters(model: nn.Module) -> None:
