@@ -2,7 +2,12 @@
 
 import pytest
 
-from volano.data.sources.split_folders import left_beside, loose_in, split_folders
+from volano.data.sources.split_folders import (
+    class_folders,
+    left_beside,
+    loose_in,
+    split_folders,
+)
 from volano.errors import DataError
 
 
@@ -68,3 +73,23 @@ def test_what_lies_beside(tmp_path):
         "things are read from train/; left out: 1 in extra/, 1 in no folder"
     ]
     assert loose_in(tmp_path, is_one) == [tmp_path / "b.x"]
+
+
+def test_folders_of_a_class_are_told_apart_as_a_table_does(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"  # as macOS writes it
+    folders(tmp_path, composed, decomposed, "cat", "cat ", "Dog", "dog", "fi\nsh")
+    notices = []
+    found = class_folders(tmp_path, set(), (), notices)
+    assert {name: len(places) for name, places in found.items()} == {
+        composed: 2, "cat": 2, "Dog": 1, "dog": 1, "fi\nsh": 1,
+    }  # fmt: skip
+    assert sorted(notices) == [
+        f"folders of {tmp_path.name}/ are one class, caf\u00e9: 'cafe\\u0301', 'caf\\xe9'",
+        f"folders of {tmp_path.name}/ are one class, cat: 'cat', 'cat '",
+    ]
+    # As a run of an earlier version has them.
+    known = (decomposed, "cat", "cat ", "dog")
+    again = class_folders(tmp_path, set(), known, [])
+    assert {decomposed: 2, "cat": 1, "cat ": 1}.items() <= {
+        name: len(places) for name, places in again.items()
+    }.items()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from volano.data.sources.folders import subfolders
 from volano.data.sources.split_record import TRAIN
-from volano.data.sources.tables import check_has_train, split_named
+from volano.data.sources.tables import check_has_train, split_named, text_of_cell
 from volano.record.format import count_text
 
 
@@ -55,6 +55,43 @@ def _is_class(
         return False
     others = (child for child in children if child != parts[TRAIN] and holds(child))
     return sum(1 for _ in others) > 1 and holds(parts[TRAIN])
+
+
+def class_folders(
+    folder: Path, runs: set[Path], known: Collection[str], notices: list[str]
+) -> dict[str, list[Path]]:
+    """Returns the folders of each class in a folder, by its name, as a table writes it: without
+    blanks around it, and with each letter in one of the ways in which systems write it. ``known``:
+    a run's classes, which stay as the run writes them."""
+    found: dict[str, list[Path]] = {}
+    for child in subfolders(folder, runs):
+        found.setdefault(_class_named(child.name, known), []).append(child)
+    for name, folders in found.items():
+        if len(folders) > 1:
+            written = ", ".join(ascii(one.name) for one in folders)
+            notices.append(f"folders of {folder.name}/ are one class, {name}: {written}")
+    return found
+
+
+def files_by_class(
+    folder: Path,
+    listed: Callable[[Path], Sequence[Path]],
+    runs: set[Path],
+    known: Collection[str],
+    notices: list[str],
+) -> dict[str, list[Path]]:
+    """Returns what ``listed`` lists in the folders of each class; see :func:`class_folders`."""
+    found = class_folders(folder, runs, known, notices).items()
+    return {
+        name: [path for child in children for path in listed(child)] for name, children in found
+    }
+
+
+def _class_named(name: str, known: Collection[str]) -> str:
+    if name in known:
+        return name
+    plain = text_of_cell(name) or name
+    return next((one for one in known if text_of_cell(one) == plain), plain)
 
 
 def left_beside(

@@ -132,7 +132,16 @@ def labels_of(
     if all(value is not None for value in plain.values()):
         are_answers = all(text.lower() in _ANSWERS.values() for text in plain)
         texts = [_label_of(text, plain[text] or text, are_answers, known) for text in texts]
-    return texts, _several(texts)
+    return texts, (*_several(texts), *(() if known else alike_in_words(texts)))
+
+
+def alike_in_words(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns a notice if classes differ in capitals alone, which may be meant as one."""
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        groups.setdefault(name.casefold(), set()).add(name)
+    alike = sorted(", ".join(sorted(group)) for group in groups.values() if len(group) > 1)
+    return (f"classes that differ in capitals alone: {'; '.join(alike[:3])}",) if alike else ()
 
 
 def _label_of(text: str, plain: str, are_answers: bool, known: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Pixels of picture files: sizes, channels, transparency, orientation, and what cannot be read."""
 
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 
 from data.sources.image.test_image_sets import picture
 from volano.data.sources import PixelFormat, WantedFormat, choose_format, decode
+from volano.data.sources.image.decoding import _warnings_heard
+from volano.data.sources.image.image_names import picture_formats
 from volano.data.sources.image.images import ImageFile
 from volano.errors import DataError
 
@@ -285,3 +288,28 @@ def test_what_is_far_from_square_is_said(tmp_path):
     assert choose_format(files, WantedFormat(own_fit=None), said=said).fit == "squeeze"
     assert said[0].startswith("fit=squeeze: 3 of 4 images would lose more than a quarter")
     assert choose_format(files[:1], WantedFormat(own_fit=None)).fit == "cut"
+
+
+def test_what_pillow_warns_of_is_counted_and_said_once(tmp_path, capfd):
+    picture_formats.cache_clear()  # pytest has its own filters of warnings in each test
+    image = Image.fromarray(np.full((16, 16, 3), 90, dtype=np.uint8))
+    junk = ("49492a00ffffffff", "4d4d002a00000008ffff01", "ffff2a0008000000")
+    for number, content in enumerate(junk):
+        exif = b"Exif" + bytes(2) + bytes.fromhex(content)
+        image.save(tmp_path / f"{number}.jpg", exif=exif)
+    image.save(tmp_path / "whole.jpg", exif=Image.Exif())
+    files = [ImageFile(path=path, label=0) for path in sorted(tmp_path.iterdir())]
+    said = []
+    chosen = choose_format(files, said=said)
+    assert said == [
+        f"damaged metadata, such as EXIF, is left out of 3 images, the first {tmp_path / '0.jpg'}, "
+        "with what it may say of which way is up"
+    ]
+    for file in files:
+        assert decode(file.path, chosen).mean() == 90
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_others_warn_of_is_shown():
+    with pytest.warns(UserWarning, match="of mine"), _warnings_heard():
+        warnings.warn("of mine", stacklevel=1)

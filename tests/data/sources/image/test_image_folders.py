@@ -56,3 +56,22 @@ def test_a_class_may_be_called_train(tmp_path):
     found = find_class_folders(class_folders(tmp_path, classes=("bus", "car", "train")))
     assert found.classes == ("bus", "car", "train")
     assert "train/ is taken for a class" in found.notices[0]
+
+
+def test_a_test_set_whose_names_are_written_as_macos_does(tmp_path):
+    class_folders(tmp_path / "train", classes=("caf\u00e9", "cat"))
+    class_folders(tmp_path / "test", classes=("cafe\u0301", "cat"))
+    found = find_class_folders(tmp_path)
+    assert found.classes == ("caf\u00e9", "cat")
+    assert {split: len(files) for split, files in found.labelled().items()} == {
+        "test": 10, "train": 10,
+    }  # fmt: skip
+    class_folders(tmp_path / "train", classes=("Cat",))
+    assert find_class_folders(tmp_path).notices == (
+        "classes that differ in capitals alone: Cat, cat",
+    )
+    assert find_class_folders(tmp_path, ("cafe\u0301", "cat")).classes == (
+        "Cat",
+        "cafe\u0301",
+        "cat",
+    )

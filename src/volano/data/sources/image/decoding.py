@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import statistics
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from volano.data.sources.image.image_names import picture_formats
 from volano.data.sources.in_threads import in_threads
 from volano.errors import DataError
 from volano.record.files import is_there, nearest_there
+from volano.record.format import count_text
 
 # Larger pictures are scaled down: small networks trained from scratch gain little above this size
 # and pay for every pixel.
@@ -110,6 +113,8 @@ class _Header:
     """The facts in a file's header, and the least and the largest of its values if they are more
     than bytes."""
 
+    path: Path
+    is_damaged: bool  # what stands beside its pixels
     size: tuple[int, int]
     mode: str
     has_frames: bool
@@ -137,7 +142,8 @@ def choose_format(
     Raises:
         DataError: none of the files can be read.
     """
-    headers = in_threads(lambda file: _look(file.path, wanted.pixel_range is None), files)
+    with _warnings_heard():
+        headers = in_threads(lambda file: _look(file.path, wanted.pixel_range is None), files)
     step = max(1, len(files) // _NUM_SIZES_READ)
     found = [header for header in headers if header is not None]
     if not found:
@@ -175,12 +181,15 @@ def is_deep(mode: str) -> bool:
 
 def _look(path: Path, looks_at_values: bool) -> _Header | None:
     """Returns the facts of a file; None if it cannot be read, which is said when it is decoded."""
+    before = _heard.num_warnings
     try:
         with _opened(path) as image:
             rawmodes = [
                 part[0] if isinstance(part, tuple) else part for _, _, _, part in image.tile
             ]
             return _Header(
+                path=path,
+                is_damaged=_has_damaged_exif(image) or _heard.num_warnings > before,
                 size=image.size,
                 mode=image.mode,
                 has_frames=image.format in _WITH_FRAMES and getattr(image, "is_animated", False),
@@ -190,6 +199,48 @@ def _look(path: Path, looks_at_values: bool) -> _Header | None:
             )
     except OSError:
         return None
+
+
+def _has_damaged_exif(image: Any) -> bool:
+    """Checks the EXIF in a header; in other formats it stands behind the pixels. Pillow raises what
+    is wrong with it once, and may have done so."""
+    from PIL import Image
+
+    try:
+        Image.Exif().load(image.info.get("exif") or b"")
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - as of any damaged directory
+        return True
+    return False
+
+
+class _Heard(threading.local):
+    """The number of Pillow's warnings in this thread."""
+
+    num_warnings = 0
+
+
+_heard = _Heard()
+
+
+@contextlib.contextmanager
+def _warnings_heard() -> Iterator[None]:
+    """A context in which Pillow's warnings of any thread are counted and not printed, but for those
+    of large pictures. What other modules warn of is shown."""
+    picture_formats()  # it sets a filter for the whole process
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def hear(message: Any, category: Any, filename: str, *others: Any, **named: Any) -> None:
+            if "PIL" not in Path(filename).parts:
+                show(message, category, filename, *others, **named)
+            elif issubclass(category, UserWarning):
+                _heard.num_warnings += 1
+
+        warnings.filterwarnings("always", module=r"PIL\.")
+        warnings.showwarning = hear
+        yield
 
 
 def _why_unreadable(path: Path) -> str:
@@ -226,6 +277,7 @@ def _in_words(headers: Sequence[_Header], chosen: PixelFormat) -> list[str]:
     num_deep = sum(is_deep(header.mode) for header in headers)
     num_frames = sum(header.has_frames for header in headers)
     num_colour = sum(header.is_deep_colour for header in headers)
+    damaged = [header.path for header in headers if header.is_damaged]
     said = shape_notices([header.size for header in headers], chosen.fit, "images")
     if num_deep and chosen.pixel_range is not None:
         low, high = chosen.pixel_range
@@ -240,6 +292,11 @@ def _in_words(headers: Sequence[_Header], chosen: PixelFormat) -> list[str]:
         )
     if num_frames:
         said.append(f"{num_frames:,} images hold several frames or pages: the first one is read")
+    if damaged:
+        said.append(
+            f"damaged metadata, such as EXIF, is left out of {count_text(len(damaged), 'image')}, "
+            f"the first {damaged[0]}, with what it may say of which way is up"
+        )
     return said
 
 

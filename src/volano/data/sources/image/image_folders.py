@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,14 @@ from volano.data.sources.folders import run_notices, subfolders
 from volano.data.sources.image.decoding import ImageFile
 from volano.data.sources.image.image_names import is_image, listed, others_in_words
 from volano.data.sources.image.images import class_names
-from volano.data.sources.split_folders import left_beside, loose_in_words, split_folders
+from volano.data.sources.split_folders import (
+    files_by_class,
+    left_beside,
+    loose_in_words,
+    split_folders,
+)
 from volano.data.sources.split_record import TRAIN
+from volano.data.sources.tables import alike_in_words
 from volano.errors import DataError
 
 _MOST_NAMED = 5
@@ -57,9 +63,9 @@ class ClassFolders:
         }
 
 
-def find_class_folders(root: Path) -> ClassFolders:
+def find_class_folders(root: Path, known: Collection[str] = ()) -> ClassFolders:
     """Finds the images below ``root``: those of the folders of its splits, if one is to train on;
-    else all.
+    else all. ``known``: a run's classes, which stay as the run writes them.
 
     Raises:
         DataError: there are none to train on.
@@ -72,7 +78,9 @@ def find_class_folders(root: Path) -> ClassFolders:
     folders = parts or {TRAIN: root}
     found: dict[str, dict[str, list[Path]]] = {}
     for split, folder in folders.items():
-        every = {child.name: listed(child, runs, others) for child in subfolders(folder, runs)}
+        every = files_by_class(
+            folder, lambda child: listed(child, runs, others), runs, known, notices
+        )
         by_class = {name: paths for name, paths in every.items() if paths}
         if split != TRAIN and not by_class:
             notices.append(f"{folder} holds no class folders and is not used")
@@ -92,10 +100,10 @@ def find_class_folders(root: Path) -> ClassFolders:
         notices += left_beside(
             root, read, children, lambda child: listed(child, runs), is_image, "images"
         )
+    classes = class_names(found[TRAIN])
     notices += [*others_in_words(others), *run_notices(runs)]
-    return ClassFolders(
-        by_split=found, folders=folders, classes=class_names(found[TRAIN]), notices=tuple(notices)
-    )
+    notices += () if known else alike_in_words(classes)
+    return ClassFolders(by_split=found, folders=folders, classes=classes, notices=tuple(notices))
 
 
 def _left_out(folder: Path, every: Mapping[str, Sequence[Path]]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +30,9 @@ def picture_formats() -> tuple[str, ...]:
 
         pillow_heif.register_heif_opener()
     Image.init()
+    # Of metadata and forms that pictures are read without; choose_format counts what is damaged.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # not on standard error
     return (*_FIRST, *(name for name in Image.ID if name not in {*_FIRST, *_WITHOUT_PIXELS}))
 
 

@@ -101,7 +101,7 @@ def read_image_sets(
             To read images again for the same run, give the decision of the first time: it is part
             of the experiment, because unreadable images, and copies that are stored differently,
             are split and digested in another way in memory.
-        classes: a run's classes, by which a table's labels are read: 1.0 may be its 1 or its True.
+        classes: a run's classes, by which labels are read: 1.0 in a table may be its 1 or its True.
         target: what a table says of the images.
 
     Raises:
@@ -127,7 +127,7 @@ def read_image_sets(
     if _idx_files(path):
         _refuse_decoding(wanted, "IDX files")
         return _from_idx(path, least_classes)
-    found = find_class_folders(path)
+    found = find_class_folders(path, classes)
     _check_classes(found.classes, str(found.train), least_classes)
     sets = _decoded(found.labelled(), found.classes, path, wanted, in_files)
     return dataclasses.replace(sets, notices=(*found.notices, *sets.notices))

@@ -14,7 +14,12 @@ import numpy as np
 from volano.data.feed.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.image.images import class_names
-from volano.data.sources.split_folders import left_beside, loose_in_words, split_folders
+from volano.data.sources.split_folders import (
+    class_folders,
+    left_beside,
+    loose_in_words,
+    split_folders,
+)
 from volano.data.sources.split_record import (
     TEST,
     TRAIN,
@@ -26,6 +31,7 @@ from volano.data.sources.split_record import (
 from volano.data.sources.tables import (
     TABLE_SUFFIXES,
     TEXT_COLUMNS,
+    alike_in_words,
     find_column,
     labels_of,
     read_rows,
@@ -193,7 +199,9 @@ def _rows_of(
     """Returns the rows of a source, and their targets if they are of another kind than classes."""
     if path.is_dir():
         wanted.check_no_table(f"the folder {path}")
-        return list(_folder_rows(path, faults, notices)), None
+        rows = list(_folder_rows(path, faults, notices, known))
+        notices += () if known else alike_in_words(row.label for row in rows)
+        return rows, None
     if path.suffix.lower() in TABLE_SUFFIXES:
         return _table_rows(path, faults, notices, known, wanted)
     raise UsageError(
@@ -288,7 +296,9 @@ def _table_rows(
     return rows, None if targets.kind == CLASSES else targets
 
 
-def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
+def _folder_rows(
+    root: Path, faults: list[Fault], notices: list[str], known: Sequence[str]
+) -> Iterator[_Row]:
     runs: set[Path] = set()
     children = subfolders(root, runs)
     parts = split_folders(
@@ -305,17 +315,17 @@ def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterato
         )
     for split, part in (parts or {TRAIN: root}).items():
         notices += loose_in_words(part, is_text, "texts")
-        for folder in subfolders(part, runs):
+        folders = class_folders(part, runs, known, notices)
+        for label, folder in ((name, one) for name, every in folders.items() for one in every):
             try:
                 source = find_texts(folder, runs=runs)
             except DataError as error:
                 _note(faults, str(folder), str(error))
                 continue
-
             for document in source.read(faults):
                 if document.text.strip():
                     name = f"{folder.relative_to(root)}/{document.name}"
-                    yield _Row(text=document.text, label=folder.name, name=name, split=split)
+                    yield _Row(text=document.text, label=label, name=name, split=split)
     notices += run_notices(runs)
 
 

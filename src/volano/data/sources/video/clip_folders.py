@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.image.images import class_names
-from volano.data.sources.split_folders import left_beside, loose_in, split_folders
+from volano.data.sources.split_folders import (
+    files_by_class,
+    left_beside,
+    loose_in,
+    split_folders,
+)
 from volano.data.sources.split_record import TEST, TRAIN, VALID
+from volano.data.sources.tables import alike_in_words
 from volano.data.sources.video.clip_files import is_clip, listed_clips
 from volano.errors import DataError
 
@@ -35,10 +42,11 @@ class FoundClips:
     notices: tuple[str, ...]
 
 
-def find_clips(root: Path) -> FoundClips:
+def find_clips(root: Path, known: Collection[str] = ()) -> FoundClips:
     """Finds clips below ``root``: those of the training folder to train on and of the test folder
     (else the validation folder) to test on, if there is one to train on; else all. Sub-folders are
-    classes if two or more of them hold clips, and there are no loose clips.
+    classes if two or more of them hold clips, and there are no loose clips. ``known``: a run's
+    classes, which stay as the run writes them.
 
     Raises:
         UsageError: ``root`` is a run's folder.
@@ -53,11 +61,11 @@ def find_clips(root: Path) -> FoundClips:
     train = parts.get(TRAIN)
     held_out = [parts[split] for split in (TEST, VALID) if split in parts]
     test = next((part for part in held_out if listed_clips(part, runs)), None)
-    by_class = _by_class(train or root, runs, notices)
+    by_class = _by_class(train or root, runs, notices, known)
     classes = class_names(by_class) if "" not in by_class else ()
     files = _labelled(by_class, classes, is_test=False)
     if test is not None:
-        held = _by_class(test, runs, notices)
+        held = _by_class(test, runs, notices, known)
         unknown = sorted(set(held) - set(by_class))
         if classes and unknown:
             raise DataError(
@@ -76,16 +84,18 @@ def find_clips(root: Path) -> FoundClips:
         notices += left_beside(
             root, read, children, lambda child: listed_clips(child, runs), is_clip, "clips"
         )
-    notices += run_notices(runs)
+    notices += [*run_notices(runs), *(() if known else alike_in_words(classes))]
     return FoundClips(root=root, files=tuple(files), classes=classes, notices=tuple(notices))
 
 
-def _by_class(folder: Path, runs: set[Path], notices: list[str]) -> dict[str, list[Path]]:
+def _by_class(
+    folder: Path, runs: set[Path], notices: list[str], known: Collection[str]
+) -> dict[str, list[Path]]:
     """Returns clips by sub-folder; all under the name "" if fewer than two hold any, or there are
     loose ones, which ``notices`` get."""
     every = listed_clips(folder, runs)
     num_loose = len(loose_in(folder, is_clip))
-    found = {child.name: listed_clips(child, runs) for child in subfolders(folder, runs)}
+    found = files_by_class(folder, lambda child: listed_clips(child, runs), runs, known, notices)
     found = {name: paths for name, paths in found.items() if paths}
     if num_loose and len(found) > 1:
         notices.append(

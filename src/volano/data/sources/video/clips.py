@@ -138,7 +138,8 @@ def read_clip_folder(
         UsageError: ``root`` is not a folder, or is a run's.
         DataError: it holds nothing that can be trained on.
     """
-    found = _found_in(root, may_be_table=whole)
+    known = () if recorded is None else recorded.classes
+    found = _found_in(root, may_be_table=whole, known=known)
     root, files, classes = found.root, found.files, found.classes
     _check_classes(found, are_needed=whole)
     members = clip_members(files, classes, root)
@@ -189,7 +190,7 @@ def _found_in(root: Path, *, may_be_table: bool, known: Sequence[str] = ()) -> F
             "Clips must come from a folder" + (" or a table" if may_be_table else ""),
             got=f"{root}, which is a file",
         )
-    return find_clips(root)
+    return find_clips(root, known)
 
 
 def _check_classes(found: FoundClips, *, are_needed: bool) -> None:
