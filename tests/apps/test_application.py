@@ -169,6 +169,13 @@ class TestTrainedModel:
         with pytest.raises(UsageError, match="application has no test; got evaluate\\('x'\\)"):
             TrainedModel(RunFolder(tmp_path), nn.Linear(1, 1)).evaluate("x")
 
+    def test_figures_that_its_folder_cannot_keep_are_told(self, tmp_path):
+        model = TrainedModel(RunFolder(tmp_path / "gone"), nn.Linear(1, 1))
+        found = model._evaluated("other", "data", {"loss": 0.5, "notices": ["as ever"]})
+        assert found["loss"] == 0.5
+        assert found["notices"][0] == "as ever"
+        assert found["notices"][1].startswith("not kept: A run's folder must be writable")
+
     def test_figures_are_put_into_words_and_the_rest_is_left(self, tmp_path):
         model = TrainedModel(RunFolder(tmp_path), nn.Linear(1, 1))
         result = {"mean_error": 0.123456, "num_rows": 12345, "notices": [], "origin": "x"}

@@ -1,13 +1,16 @@
 """The folder of a run: made once, never half written, and refused when it is another's."""
 
+import errno
 import json
 import math
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError, RunError, UsageError
+from volano.record import files
 from volano.record.run_folder import PREPARED, ReadFolder, RunFolder
 
 
@@ -117,6 +120,7 @@ def test_lines_after_a_step_are_dropped_and_those_without_one_stay(folder):
         ("{", CheckpointError, "run.json of a run's folder must hold JSON"),
         ("[" * 100_000, CheckpointError, "run.json of a run's folder must hold JSON"),
         ("[]", CheckpointError, "run.json of a run's folder must hold a JSON object; got list"),
+        ('{"id": "3fa4"}', UsageError, "must be Volano's; got .*states no schema_version.*printed"),
         ('{"schema_version": 2}', CheckpointError, "reads run folders of schema version 1; got 2"),
     ],
 )
@@ -160,3 +164,43 @@ def test_what_its_files_state_and_cannot_be_is_said(tmp_path):
         raise UsageError("a rule")
     with pytest.raises(RuntimeError), RunFolder(tmp_path).as_written(lambda _: True):
         raise RuntimeError("no memory is left")
+
+
+def test_a_folder_that_was_removed_is_put_back(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    folder.write_json("task.json", {"name": "mine"})
+    assert not folder.put_back()
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    assert folder.put_back()
+    assert folder.read_json("task.json") == {"name": "mine"}
+    assert folder.read_json("run.json")["status"] == "starting"
+    with (
+        pytest.raises(UsageError, match="Only one process at a time"),
+        RunFolder(folder.path).held(),
+    ):
+        pass
+    (tmp_path / "run").rename(tmp_path / "again")
+    (tmp_path / "run").write_text("in its way")
+    assert not folder.put_back()
+    with pytest.raises(RunError, match="must be writable; got .*run.json: Not a directory"):
+        folder.write_json("run.json", {})
+    folder.release()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Make room on the disk"),
+        (errno.EROFS, "Take a place that can be written to"),
+        (5, None),
+    ],
+)
+def test_what_helps_if_it_cannot_be_written(folder, monkeypatch, number, remedy):
+    def fail(path, content):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "write_bytes", fail)
+    with pytest.raises(RunError, match=os.strerror(number)) as raised:
+        folder.write_json("run.json", {})
+    assert raised.value.remedy == remedy

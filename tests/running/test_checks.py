@@ -3,7 +3,7 @@
 import pytest
 
 from volano.errors import CheckpointError, UsageError
-from volano.running.checks import check_data_is_there, check_ended, evaluation_name
+from volano.running.checks import check_begun, check_data_is_there, check_ended, evaluation_name
 from volano.training import RunFolder
 
 
@@ -22,11 +22,25 @@ def test_evaluations_do_not_replace_the_runs_own(path, name):
     assert evaluation_name(path) == name
 
 
+def test_a_name_of_255_bytes_leaves_room_for_what_stands_around_it():
+    assert evaluation_name("\u00e9" * 127 + ".csv") == "\u00e9" * 100
+
+
 def test_a_folder_that_one_stands_in_has_a_name(tmp_path, monkeypatch):
     (tmp_path / "clips" / "sub").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "clips")
     assert evaluation_name(".") == "clips"
     assert evaluation_name("sub/..") == "clips"
+
+
+def test_what_was_killed_before_it_began_is_said(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    with pytest.raises(UsageError, match="must have begun; got .*while it was being prepared"):
+        check_begun(folder)
+    folder.update_run(status="running")
+    check_begun(folder)
+    folder.release()
 
 
 def test_what_a_run_needs(tmp_path):

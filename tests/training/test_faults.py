@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import threading
@@ -12,10 +13,12 @@ import torch
 from torch import nn
 
 import volano
+from children import Forked
 from conftest import Quiet, StopAt, classification, experiment_records
 from training.damage import DAMAGES, flip
 from volano.errors import CheckpointError, UsageError
 from volano.record import files
+from volano.running.end_run import write_report
 from volano.training import RunFolder, Safety
 from volano.training.checkpoints.checkpoint import (
     list_checkpoints,
@@ -24,7 +27,7 @@ from volano.training.checkpoints.checkpoint import (
     save_checkpoint,
 )
 
-EVERY_STEP = Safety(save_every="1st")
+EVERY_STEP, PLAIN = Safety(save_every="1st"), volano.Plan.baseline("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +255,52 @@ class TestFullDisk:
         folder.append("metrics.jsonl", {"step": 3})
         assert [record["step"] for record in folder.read_lines("metrics.jsonl")] == [1, 3]
         assert folder.lost.keys() == {"metrics.jsonl"}
+
+
+class TestALimitOfTheSizeOfFiles:
+    def test_it_is_said_with_what_helps_and_the_run_is_resumed(self, make_task, tmp_path):
+        def wide():
+            return nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 10))
+
+        task, out = make_task(model=wide, duration="4st"), tmp_path / "run"
+
+        def train():
+            # A write beyond it fails as on a full disk.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+            with pytest.raises(CheckpointError, match=r"File too large.*Raise the limit"):
+                volano.train(task, out=out, observer=Quiet(), safety=EVERY_STEP, plan=PLAIN)
+
+        child = Forked(tmp_path / "output", train)
+        assert child.wait() == 0, child.output.read_text()
+        record = RunFolder.open(out).read_json("run.json")
+        assert record["status"] == "failed"
+        assert "File too large" in record["reason"]
+        (notice,) = record["notices"]
+        assert notice.startswith("not saved at step 1: A checkpoint must be writable")
+        assert "Raise the limit of a file's size (ulimit -f)" in notice
+        assert [path.name for path in out.rglob("*partial*")] == []
+        assert "File too large" in write_report(out).read_text()
+        assert volano.resume(out, task=task, observer=Quiet()).status == "finished"
+
+
+class TestAFolderThatIsRemoved:
+    def test_it_is_made_again_and_holds_all_that_a_run_needs(self, make_task, tmp_path, whole):
+        class Rename(StopAt):
+            def on_log(self, record):
+                super().on_log(record)
+                if record["step"] == 6:
+                    (tmp_path / "run").rename(tmp_path / "elsewhere")
+
+        run = volano.train(
+            make_task(), out=tmp_path / "run", observer=Rename(20), safety=EVERY_STEP
+        )
+        assert run.status == "stopped"
+        (notice,) = [text for text in run.notices if "folder was removed before step" in text]
+        assert "made again" in notice
+        again = volano.resume(run.path, task=make_task(), observer=Quiet())
+        assert again.metrics == whole.metrics
+        assert_same_weights(again.model, whole.model)
+        assert not (run.path / "owner.json").exists()
 
 
 class TestBeforeTheFirstCheckpoint:

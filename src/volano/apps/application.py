@@ -22,7 +22,7 @@ from volano.bounded_json import parse_json
 from volano.data import Fault
 from volano.data.sources import SPLITS_NAME, SplitRecord
 from volano.device import Device
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError, RunError, UsageError
 from volano.planner import PlanResult
 from volano.record.format import brief_value, count_text
 from volano.report.verdict import Score
@@ -399,7 +399,10 @@ class TrainedModel:
         """Writes an evaluation into the run's folder as ``eval-NAME.json``, and returns it."""
         result = {"run": str(self.path), "origin": origin, **figures}
         result["unreadable"] = [dataclasses.asdict(fault) for fault in faults]
-        self.folder.write_json(f"eval-{name}.json", result)
+        try:
+            self.folder.write_json(f"eval-{name}.json", result)
+        except RunError as error:  # of another person's run, say: the figures are told
+            result["notices"] = [*result.get("notices", ()), f"not kept: {error}"]
         return result
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:

@@ -178,8 +178,9 @@ def load(run: RunFolder, device: str | None = None, *, trust: bool = False) -> T
             neither named nor trusts.
         CheckpointError: it has not ended.
     """
-    from volano.running.checks import check_ended
+    from volano.running.checks import check_begun, check_ended
 
+    check_begun(run)
     trust_folder(run.path, trust)
     application = application_of_run(run, trust=trust)
     if application is None:

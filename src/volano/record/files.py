@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -187,6 +188,15 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def is_gone(path: Path) -> bool:
+    """Checks whether a file that was there has been removed, rather than cannot be looked at."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
+
+
 def check_exists(path: Path, rule: str = "`path` must exist", remedy: str | None = None) -> None:
     """Raises UsageError if nothing lies at a path; ``remedy`` is what else helps than another
     name."""
@@ -217,6 +227,16 @@ def no_folder_of(path: Path, main: str) -> UsageError:
     )
 
 
+def another_programs(path: Path, main: str) -> UsageError:
+    """Returns the refusal of a folder whose ``main`` another program has written."""
+    noun, verb = _FOLDERS[main]
+    return UsageError(
+        f"{main} of a {noun}'s folder must be Volano's",
+        got=f"{path}, whose {main} states no schema_version",
+        remedy=f"Name the folder that {verb} printed",
+    )
+
+
 def check_out(path: Path, name: str = "out") -> None:
     """Raises UsageError unless a path that a person named is free, or a regular file to replace.
     That it is a folder is left to the writer to say."""
@@ -231,6 +251,43 @@ def check_out(path: Path, name: str = "out") -> None:
             got=f"{path}, which is {kind}",
             remedy="Name another",
         )
+
+
+def is_torn(path: Path) -> bool:
+    """Returns whether a file of lines ends in the middle of one."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames within a folder survive a power cut (fsync(2) on the directory)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# How libraries that are written in Rust, as safetensors, hand on what the system says.
+_OF_RUST = re.compile(r"\(os error (\d{1,4})\)")
+# What helps if a file cannot be written, by what the system says.
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room on the disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Change its permissions, or name another place"),
+    errno.EROFS: "Take a place that can be written to",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or name another place",
+    errno.ENOENT: "Put its folder back, which was removed or renamed",
+}
+
+
+def remedy_of(error: BaseException) -> str | None:
+    """Returns what helps if a file cannot be written; None if nothing is known to."""
+    found = _OF_RUST.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    return _REMEDIES.get(number or 0)
 
 
 def _check_regular(status: os.stat_result, path: Path) -> None:

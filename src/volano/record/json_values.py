@@ -8,13 +8,16 @@ of another type.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from volano.bounded_json import parse_json
 from volano.errors import first_line
 from volano.record.files import read_bytes
+
+# name -> type, or the types of what an object holds.
+Kinds = Mapping[str, Any]
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -100,3 +103,20 @@ def parse_line(line: str | bytes) -> dict[str, Any] | None:
     except ValueError:  # bytes that are no text are a ValueError too
         return None
     return value if isinstance(value, dict) else None
+
+
+def of_other_kinds(
+    facts: Mapping[str, Any], kinds: Kinds, within: str = ""
+) -> Iterator[tuple[str, str, Any]]:
+    """Yields name, wanted type and value of what is there and of another type."""
+    for name, kind in kinds.items():
+        value = facts.get(name)
+        if value is None:
+            continue
+        type_: Any = dict if isinstance(kind, Mapping) else kind
+        is_bool = isinstance(value, bool)  # which Python takes for a number
+        if not isinstance(value, type_) or (is_bool and type_ is not bool):
+            names = type_ if isinstance(type_, tuple) else (type_,)
+            yield within + name, " or ".join(one.__name__ for one in names), value
+        elif isinstance(kind, Mapping) and isinstance(value, Mapping):
+            yield from of_other_kinds(value, kind, f"{within}{name}.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from volano.record.files import no_folder_of
+from volano.record.files import another_programs, no_folder_of
 from volano.record.json_values import mapping, read_lines, read_object
 
 _SCHEMA_VERSION = 1  # of run.json, see record/run_folder.py
@@ -89,6 +89,8 @@ def read_run(path: str | Path) -> RunRecord:
         raise no_folder_of(folder, "run.json")
     missing: list[str] = []
     run = read_object(folder / "run.json", missing)
+    if run and "schema_version" not in run:
+        raise another_programs(folder, "run.json")
     if run and run.get("schema_version") != _SCHEMA_VERSION:
         missing.append(
             f"run.json is of schema version {run.get('schema_version')}; this page was made for "

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from volano.bounded_json import parse_json
-from volano.errors import CheckpointError, RunError, UsageError, VolanoError
+from volano.errors import CheckpointError, RunError, UsageError, VolanoError, reason_of
 from volano.record import files
-from volano.record.json_values import finite, number, parse_line
+from volano.record.json_values import Kinds, finite, number, of_other_kinds, parse_line
 from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
 from volano.record.shell import quoted
 
@@ -37,9 +37,8 @@ PREPARED = "prepared"
 QUARANTINE = "quarantine.jsonl"
 _NO_FOLDER, _MOST_NAME = re.compile(r"[^\w .+=@-]+"), 50
 PAGE = "report.html"  # the last that a run or a study writes
-
-
-Kinds = Mapping[str, Any]
+# Files of JSON up to this size are held in memory while a process works in a folder.
+_MOST_HELD_BYTES = 2**22
 
 
 class RunFolder:
@@ -72,6 +71,7 @@ class RunFolder:
         self._lock: RunLock | None = None
         self._torn: set[str] = set()  # files of lines that end in the middle of one
         self._begun: set[str] = set()  # that this process has appended to
+        self._held: dict[str, bytes] = {}  # files of JSON as they are written
         self.lost: dict[str, OSError] = {}
 
     @classmethod
@@ -189,9 +189,13 @@ class RunFolder:
             raise UsageError(
                 f"A {self.noun}'s folder must be writable",
                 got=f"{self.path}: {error.strerror}",
-                remedy="Change its permissions",
+                remedy=files.remedy_of(error),
             ) from error
         files.tidy(self.path)
+        for path in self.path.glob("*.json"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_size <= _MOST_HELD_BYTES and path.name != OWNER_NAME:
+                    self._held[path.name] = files.read_bytes(path)
         try:
             yield
         finally:
@@ -201,6 +205,21 @@ class RunFolder:
         """Raises RunError when another process has taken the folder over."""
         if self._lock is not None:
             self._lock.check()
+
+    def put_back(self) -> bool:
+        """Makes a held folder again if it was removed, or renamed, with its files of JSON: hours of
+        training are worth more than what it held besides. Returns whether it did."""
+        if self._lock is None or not files.is_gone(self.path / self.main):
+            return False
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.release()  # of a file that is gone
+            self._lock = RunLock.acquire(self.path)
+            for name, content in self._held.items():
+                files.write_bytes(self.path / name, content)
+        except OSError:  # the next that is written says so
+            return False
+        return True
 
     def release(self) -> None:
         """Gives the folder free."""
@@ -233,6 +252,8 @@ class RunFolder:
             raise files.no_folder_of(folder.path, cls.main)
         facts = folder.read_json(cls.main)
         version = facts.get("schema_version")
+        if version is None:
+            raise files.another_programs(folder.path, cls.main)
         if version != SCHEMA_VERSION:
             raise CheckpointError(
                 f"This version of Volano reads {cls.noun} folders of schema version "
@@ -245,7 +266,7 @@ class RunFolder:
         return folder
 
     def _check_kinds(self, facts: Mapping[str, Any]) -> None:
-        for name, kind, value in _of_other_kinds(facts, self.kinds):
+        for name, kind, value in of_other_kinds(facts, self.kinds):
             raise CheckpointError(
                 f"{self.main} of a {self.noun}'s folder must hold {name} as {kind}",
                 got=f"{type(value).__name__} in {self.path}",
@@ -272,7 +293,7 @@ class RunFolder:
                 raise
             raise CheckpointError(
                 f"The files of a {self.noun} must be as Volano wrote them",
-                got=f"{self.path}: {type(error).__name__}: {error}",
+                got=f"{self.path}: {reason_of(error)}",
                 remedy="They are damaged, or of another version; `debug` shows where",
             ) from error
 
@@ -302,12 +323,17 @@ class RunFolder:
             RunError: it could not be written; the old one is whole.
         """
         target = self.path / name
+        content = (json.dumps(finite(value), indent=2) + "\n").encode()
         try:
-            files.write_bytes(target, (json.dumps(finite(value), indent=2) + "\n").encode())
+            files.write_bytes(target, content)
         except OSError as error:
             raise RunError(
-                f"A {self.noun}'s folder must be writable", got=f"{target}: {error.strerror}"
+                f"A {self.noun}'s folder must be writable",
+                got=f"{target}: {error.strerror}",
+                remedy=files.remedy_of(error),
             ) from error
+        if self._lock is not None and len(content) <= _MOST_HELD_BYTES:
+            self._held[name] = content
 
     def update_run(self, **fields: Any) -> None:
         """Sets fields of ``run.json``, or of a study's ``study.json``."""
@@ -320,7 +346,7 @@ class RunFolder:
         try:
             if name not in self._begun:  # a process that was killed may have left half a line
                 self._begun.add(name)
-                if _is_torn(self.path / name):
+                if files.is_torn(self.path / name):
                     self._torn.add(name)
             with files.open_to_append(self.path / name) as file:
                 # Half a line may be all that there was room for; the next must not grow together
@@ -384,40 +410,9 @@ class ReadFolder(RunFolder):
     def sync_lines(self) -> None:
         """Writes nothing."""
 
-
-def _of_other_kinds(
-    facts: Mapping[str, Any], kinds: Kinds, within: str = ""
-) -> Iterator[tuple[str, str, Any]]:
-    """Yields name, wanted type and value of what is there and of another type."""
-    for name, kind in kinds.items():
-        value = facts.get(name)
-        if value is None:
-            continue
-        type_: Any = dict if isinstance(kind, Mapping) else kind
-        is_bool = isinstance(value, bool)  # which Python takes for a number
-        if not isinstance(value, type_) or (is_bool and type_ is not bool):
-            names = type_ if isinstance(type_, tuple) else (type_,)
-            yield within + name, " or ".join(one.__name__ for one in names), value
-        elif isinstance(kind, Mapping) and isinstance(value, Mapping):
-            yield from _of_other_kinds(value, kind, f"{within}{name}.")
-
-
-def _is_torn(path: Path) -> bool:
-    """Returns whether a file of lines ends in the middle of one."""
-    if not path.is_file() or path.stat().st_size == 0:
+    def put_back(self) -> bool:
+        """Writes nothing."""
         return False
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
-
-
-def sync_folder(path: Path) -> None:
-    """Makes renames within a folder survive a power cut (fsync(2) on the directory)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fresh(parent: Path, name: str) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 from volano.bounded_json import parse_json
 from volano.errors import CheckpointError
-from volano.record.files import no_folder_of
+from volano.record.files import another_programs, no_folder_of
 from volano.record.json_values import mapping, number, read_lines, read_object
 from volano.record.run_folder import SCHEMA_VERSION
 from volano.record.study_folder import JOURNAL, PACKS, STUDY, TRIALS, StudyFolder
@@ -185,6 +185,8 @@ def read_study(path: str | Path) -> StudyRecord:
     missing: list[str] = []
     facts = read_object(folder / STUDY, missing)
     version = facts.get("schema_version")
+    if facts and version is None:
+        raise another_programs(folder, STUDY)
     if facts and version != SCHEMA_VERSION:
         missing.append(
             f"{STUDY} is of schema version {version}; this page was made for version "

@@ -69,7 +69,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from volano.errors import UsageError
-from volano.record.run_folder import PAGE, Kinds, RunFolder
+from volano.record.json_values import Kinds
+from volano.record.run_folder import PAGE, RunFolder
 
 STUDY, TRIALS, PACKS = "study.json", "trials.jsonl", "packs.jsonl"
 JOURNAL, STATES = "journal.log", "states"

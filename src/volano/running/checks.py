@@ -10,6 +10,7 @@ from volano.training import RunFolder
 
 # eval-test.json holds the figures of a run's own test set.
 _OWN = "test"
+_MOST_BYTES = 200
 
 
 def check_data_is_there(path: str | Path | None, what: str) -> None:
@@ -20,6 +21,16 @@ def check_data_is_there(path: str | Path | None, what: str) -> None:
             f"The {what} of the run must be where they were",
             got=f"{path}, which is gone",
             remedy="Put them back",
+        )
+
+
+def check_begun(folder: RunFolder) -> None:
+    """Raises UsageError when a run was killed before its folder held all that it takes to begin."""
+    if folder.read_json("run.json").get("status") == "starting":
+        raise UsageError(
+            "A run must have begun",
+            got=f"{folder.path}, which was killed while it was being prepared",
+            remedy=f"Start it again in the same way, with `out` {folder.path}",
         )
 
 
@@ -37,4 +48,7 @@ def evaluation_name(path: str | Path) -> str:
     """Returns the NAME of ``eval-NAME.json`` for data at ``path``: its name without a suffix, never
     the one of the run's own test set."""
     name = Path(os.path.normpath(Path(path).absolute())).stem or "data"
+    # A file's name has 255 bytes at most, some of which stand around this one.
+    while len(os.fsencode(name)) > _MOST_BYTES:
+        name = name[:-1]
     return f"other-{name}" if name.lower() == _OWN else name

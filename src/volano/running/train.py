@@ -11,6 +11,7 @@ from typing import Any
 from volano.errors import UsageError
 from volano.record.run_folder import PAGE
 from volano.report.verdict import Verdict
+from volano.running.checks import check_begun
 from volano.running.end_run import with_report, with_verdict
 from volano.running.minutes import fit_minutes, is_in_minutes
 from volano.running.plan_run import choose_plan
@@ -111,13 +112,8 @@ def check_unfinished(folder: RunFolder) -> None:
 
     The page is the last that a run writes: one that was killed before it has that left to do.
     """
+    check_begun(folder)
     status = folder.read_json("run.json").get("status")
-    if status == "starting":
-        raise UsageError(
-            "A run to resume must have begun",
-            got=f"{folder.path}, which was killed while it was being prepared",
-            remedy=f"Start it again in the same way, with `out` {folder.path}",
-        )
     if status == "finished" and (folder.path / PAGE).is_file():
         raise UsageError(
             "A run to resume must have steps left",

@@ -101,6 +101,11 @@ class TrainingLoop:
 
         def state() -> dict[str, Any]:
             self.folder.check_held()
+            if self.folder.put_back():
+                self.observer.on_notice(
+                    f"the run's folder was removed before step {session.step}: it is made again, "
+                    "without the lines and pictures that it held"
+                )
             self.policy.look(session.step)
             own = {"log": self.log.state_dict(), "numerics": self.policy.state_dict()}
             return {**session.state_dict(), **own}

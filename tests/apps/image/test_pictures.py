@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from volano.apps.image import pictures
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
 from volano.plan import Plan
-from volano.training import Session
+from volano.training import RunFolder, Session
 
 SMALL = {"epochs": 2.0, "size": "tiny", "flip": "no"}
 
@@ -88,3 +89,17 @@ class TestImageRun:
         assert result.metrics["test_accuracy"] > 0
         assert "No space left on device" in result.notices[-1]
         assert "augmented.png is not there" in (result.path / "report.html").read_text()
+
+
+def test_the_figures_of_a_folder_that_cannot_be_written_to_are_told(tmp_path):
+    def draw(scores, origin, picture):
+        raise OSError(30, "Read-only file system")
+
+    folder, target = RunFolder(tmp_path / "gone"), SimpleNamespace(picture="confusion", draw=draw)
+    arguments = (folder, "other", target, {"accuracy": 0.5}, [], "photos")
+    found = pictures.write_scores(*arguments, may_fail=True)
+    assert found["accuracy"] == 0.5
+    assert "picture" not in found
+    assert found["notices"] == ["not kept: OSError: [Errno 30] Read-only file system"]
+    with pytest.raises(OSError, match="Read-only"):
+        pictures.write_scores(*arguments)

@@ -14,7 +14,7 @@ from volano.apps.targets.target import Target, hardest
 from volano.data import Fault, Fetcher, Order
 from volano.data.sources import LabelledImages
 from volano.device import Device
-from volano.errors import DataError, VolanoError
+from volano.errors import DataError, RunError, VolanoError, in_words
 from volano.report import Example, draw_sheet, draw_top_losses
 from volano.task import Task
 from volano.training import RunFolder, seed_of_augmentation
@@ -29,20 +29,30 @@ def write_scores(
     scores: dict[str, Any],
     faults: Sequence[Fault],
     origin: str,
+    *,
+    may_fail: bool = False,
 ) -> dict[str, Any]:
     """Writes ``eval-NAME.json`` and, of classes and numbers, a picture ``eval-NAME.png``, and
     returns what the former holds.
 
+    Args:
+        may_fail: whether a notice says that the folder, another person's say, cannot be written to.
+
     Raises:
-        RunError, OSError: the folder cannot be written to.
+        RunError, OSError: it cannot be written to.
     """
     result = {"run": str(folder.path), "origin": origin, **scores}
-    if target.picture:
-        picture = folder.path / f"eval-{name}.png"
-        target.draw(scores, origin, picture)
-        result["picture"] = str(picture)
     result["unreadable"] = [asdict(fault) for fault in faults]
-    folder.write_json(f"eval-{name}.json", result)
+    try:
+        if target.picture:
+            picture = folder.path / f"eval-{name}.png"
+            target.draw(scores, origin, picture)
+            result["picture"] = str(picture)
+        folder.write_json(f"eval-{name}.json", result)
+    except (OSError, RunError) as error:
+        if not may_fail:
+            raise
+        result["notices"] = [f"not kept: {in_words(error)}"]
     return result
 
 

@@ -90,12 +90,14 @@ class ImageModel(TrainedModel):
                 notices += record.trained_on(test.members(), "images")
         logits, labels, faults = predict_labelled(self.module, test, self.device, spec.views())
         scores = spec.answers.scores(logits, labels)
-        result = write_scores(self.folder, name, spec.answers, scores, faults, origin)
-        return {**result, "notices": list(notices)}
+        result = write_scores(
+            self.folder, name, spec.answers, scores, faults, origin, may_fail=True
+        )
+        return {**result, "notices": [*notices, *result.get("notices", ())]}
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         target = self.spec.answers
-        more = [f"{target.picture}: {result['picture']}"] if target.picture else []
+        more = [f"{target.picture}: {result['picture']}"] if "picture" in result else []
         return [*target.tables(result, "images"), *more]
 
     def predict(self, images: Any, *, top_k: int = 3) -> Predictions:

@@ -25,7 +25,6 @@ from volano.bounded_json import parse_json
 from volano.device import Ranks
 from volano.errors import CheckpointError, first_line
 from volano.record import files
-from volano.record.run_folder import sync_folder
 from volano.training.checkpoints import shards
 
 SCHEMA_VERSION = 1
@@ -113,16 +112,18 @@ def _write(partial: Path, target: Path, step: int, state: dict[str, Any]) -> Non
         with (partial / "manifest.json").open("w", encoding="utf-8") as file:
             json.dump(manifest, file)
             _sync(file)
-        sync_folder(partial)
+        files.sync_folder(partial)
         _remove(target)
         partial.rename(target)
-        sync_folder(target.parent)
+        files.sync_folder(target.parent)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         files.remove(partial)
+        cause = (watched and watched.error) or error
         raise CheckpointError(
             "A checkpoint must be writable",
-            got=f"{target}: {(watched and watched.error) or error}",
-            remedy="Make room on the disk; the checkpoints before it are whole",
+            got=f"{target}: {cause}",
+            remedy=f"{files.remedy_of(cause) or 'Make room on the disk'}; the checkpoints before "
+            "it are whole",
         ) from error
     for old in list_checkpoints(target.parent)[:-NUM_KEPT]:
         _remove(old)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from volano.bounded_json import parse_json
 from volano.errors import CheckpointError
-from volano.record.files import open_regular, read_bytes, written
+from volano.record.files import open_regular, read_bytes, remedy_of, written
 from volano.training.checkpoints.checkpoint import digest_of
 
 # The final weights of a run, in its folder.
@@ -52,7 +52,9 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
             partial.chmod(mode)  # the library makes files that only their owner may read
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            "Tensors must be writable", got=f"{path}: {error}", remedy="Make room"
+            "Tensors must be writable",
+            got=f"{path}: {error}",
+            remedy=remedy_of(error) or "Make room on the disk",
         ) from error
 
 
