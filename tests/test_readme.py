@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 
 from volano.apps.kinds import APPLICATIONS
 from volano.apps.options import table_of
@@ -40,6 +41,33 @@ def test_the_commands_of_the_documents_exist():
             named |= set(re.findall(r"(?:^|/|&& )volano ([a-z]+)", block, re.MULTILINE))
     assert {"train", "resume", "eval", "predict", "export", "doctor"} <= named
     assert named <= known
+
+
+def flags_of(command, name=None) -> set[str]:
+    """The flags of a command, and of those below it."""
+    found = {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)}
+    names = command.list_commands(None) if hasattr(command, "list_commands") else ()
+    if hasattr(command, "named"):  # whose options depend on what is named
+        names = (*names, "", *(["train.py"] if name == "explain" else []))
+    return found.union(*(flags_of(command.get_command(None, one), one) for one in names))
+
+
+def test_the_flags_of_the_documents_exist():
+    commands.register(app)
+    known = flags_of(typer.main.get_command(app)) | {"--target", "--help"}  # of an example's own
+    named = set()
+    for path in DOCUMENTS:
+        inline = re.findall(r"`(volano [^`]+)`", path.read_text(encoding="utf-8"))
+        lines = [
+            line for block in blocks(path, "sh") + blocks(path, "") for line in block.split("\n")
+        ]
+        for line in (*lines, *inline):
+            ours = re.search(r"(?:^|/|&& |-m )volano (.*)", line)
+            # What follows a script is the script's own, and a comment is nobody's.
+            words = [] if ours is None else re.split(r"\.py(?!:)|#", ours[1])[0].split()
+            named |= {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert {"--minutes", "--nproc", "--find", "--scratch", "--resume", "--no-race"} <= named
+    assert sorted(named - known) == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

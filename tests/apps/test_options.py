@@ -49,6 +49,7 @@ class TestChecks:
             ({"salt": 1}, "`salt` must be True or False; got 1"),
             ({"kind": "raw"}, "`kind` must be one of soft, hard; got 'raw'"),
             ({"book": 7}, "`book` must be a path; got 7"),
+            ({"book": ""}, "`book` must be a path; got ''"),
         ],
     )
     def test_what_cannot_be(self, given, message):

@@ -71,6 +71,10 @@ class TestParametersOf:
     def test_none_has_a_default_so_that_what_was_given_is_known(self):
         assert {parameter.default for parameter in flag_parameters(Cooking)} == {None}
 
+    def test_help_writes_options_as_flags(self):
+        (patience,) = [one for one in parameters_of(ImageOptions) if one.name == "patience"]
+        assert "with --keep best" in get_args(patience.annotation)[1].help
+
     def test_help_says_choices_and_defaults(self):
         texts = {
             parameter.name: get_args(parameter.annotation)[1].help

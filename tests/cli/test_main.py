@@ -255,6 +255,9 @@ def test_the_function_of_a_task_that_raised_is_named(monkeypatch, capsys):
 
 
 def test_an_empty_word_is_not_the_current_folder(capsys):
-    for words in (["eval", ""], ["report", "--out", ""]):
+    for words in (
+        ["eval", ""], ["report", "--out", ""], ["explain", "image", ""], ["explain", ""],
+        ["train", "image", "--plan="], ["explain", "--out", "", "train.py"],
+    ):  # fmt: skip
         assert run(words) == 2
         assert "A path must have a name" in capsys.readouterr().err

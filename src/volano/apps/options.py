@@ -137,6 +137,8 @@ class OptionField:
         declared = self.declaration
         if declared.choices:
             return value in declared.choices
+        if declared.is_path:
+            return value != ""  # which would be the current folder: a variable that is not set
         return not (
             (declared.at_least is not None and value < declared.at_least)
             or (declared.above is not None and value <= declared.above)
@@ -273,7 +275,8 @@ class Options(DeclaredOptions):
     path: str | None = option(None, "The data; without it, the embedded sample.", is_path=True)
     minutes: float | None = option(
         None,
-        "Time for the whole command; turned into steps once, before the first.",
+        "Time for the whole command, turned into steps before the first; default 3, less on the "
+        "sample and for labelled texts.",
         above=0,
         at_most=MOST_MINUTES,
         is_kept=False,

@@ -4,8 +4,9 @@ share."""
 from __future__ import annotations
 
 import inspect
+import re
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,8 @@ def flag_parameters(
     argument."""
     left_out = set(leave_out)
     fields = [field for field in options.declared() if not field.declaration.is_resolved]
-    return [_parameter(field, panel) for field in fields if field.name not in left_out]
+    flags = {field.name: field.flag for field in fields}
+    return [_parameter(field, panel, flags) for field in fields if field.name not in left_out]
 
 
 def parameters_from(template: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -114,7 +116,7 @@ class GroupByFirst(PlainGroup):
         return command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts the name "" before options that stand first."""
+        """Puts the name "" before options that stand first; behind ``--`` stands no option."""
         if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--"):
             args = ["", *args]
         return super().parse_args(ctx, args)
@@ -130,10 +132,12 @@ def flag_of(field: OptionField) -> str:
     return field.flag
 
 
-def _parameter(field: OptionField, panel: str | None) -> inspect.Parameter:
+def _parameter(
+    field: OptionField, panel: str | None, flags: Mapping[str, str]
+) -> inspect.Parameter:
     declared = field.declaration
     hint = Path if declared.is_path else field.type
-    text = declared.help
+    text = re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), declared.help)
     if field.default not in (None, False, "", "auto") and "auto" not in declared.choices:
         text = f"{text} Default {field.default}."
     if declared.choices:

@@ -6,6 +6,7 @@ Exit codes: 0 fine, 2 usage, 1 failure or a run that was stopped before its end.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -22,9 +23,12 @@ from volano.cli import output
 from volano.cli.generated import PlainGroup, flag_of, flags_of
 from volano.cli.interrupts import enter, say_interrupted
 from volano.errors import RunError, UsageError, VolanoError, noted_caller
+from volano.record.files import remedy_of
 from volano.record.format import parameters_worded
 
 _TYPER_INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt in a command
+# Options whose values name files, folders or code; applications declare theirs.
+_PATHS = ("--out", "--csv", "--from", "--code", "--plan", "--space", "--resume", "--scratch")
 
 
 class _InOrder(PlainGroup):
@@ -127,15 +131,22 @@ def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda:
 def _check_words(arguments: list[str]) -> None:
     """Refuses an empty word where a path stands: as a path it would be the current folder. A
     script's own words are its own."""
+    from volano.apps.kinds import APPLICATIONS
+    from volano.cli.explain import is_script
+
+    fields = [field for options in APPLICATIONS.values() for field in options.declared()]
+    paths = {*_PATHS, *(field.flag for field in fields if field.declaration.is_path)}
+    is_own = arguments[:1] == ["run"]
     for before, word in zip([*arguments[:1], *arguments], arguments, strict=False):
-        is_value = before.startswith("-") and before not in ("--out", "--csv", "--from", "--code")
-        if word or is_value or arguments[0] in ("run", "explain"):
-            continue
-        raise UsageError(
-            "A path must have a name",
-            got="an empty one",
-            remedy="A variable of the shell may not be set; the current folder is called .",
-        )
+        is_own = is_own or (arguments[0] == "explain" and (is_script(word) or word == "-m"))
+        is_path = before in paths or not before.startswith("-")
+        is_nothing = is_path if not word else word.endswith("=") and word[:-1] in paths
+        if is_nothing and not is_own:
+            raise UsageError(
+                "A path must have a name",
+                got="an empty one",
+                remedy="A variable of the shell may not be set; the current folder is called .",
+            )
 
 
 def _place_of_own(error: BaseException) -> str | None:
@@ -165,6 +176,7 @@ def _foreseen(error: BaseException) -> VolanoError | None:
         return RunError(
             "The file or the device must be accessible",
             got=": ".join([*names, error.strerror or str(error)]),
+            remedy=remedy_of(error) if error.errno != errno.ENOENT else None,
         )
     if isinstance(error, UnicodeError):
         return RunError("Text must be readable in its encoding, usually UTF-8", got=str(error))
