@@ -72,7 +72,7 @@ class TestParametersOf:
         assert {parameter.default for parameter in flag_parameters(Cooking)} == {None}
 
     def test_help_writes_options_as_flags(self):
-        (patience,) = [one for one in parameters_of(ImageOptions) if one.name == "patience"]
+        (patience,) = [one for one in flag_parameters(ImageOptions) if one.name == "patience"]
         assert "with --keep best" in get_args(patience.annotation)[1].help
 
     def test_help_says_choices_and_defaults(self):
