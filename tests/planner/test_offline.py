@@ -122,24 +122,6 @@ def test_a_step_is_captured_once_for_tasks_that_are_alike(monkeypatch):
     assert len(captured) == 4
 
 
-def test_the_network_is_made_without_values_unless_it_has_frozen_layers(monkeypatch):
-    made, make = [], offline.profile_task
-
-    def profile_task(own, device, *, model):
-        made.append(None if model is None else type(next(model.parameters()).data).__name__)
-        return make(own, device, model=model)
-
-    def frozen():
-        net = nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 10))
-        net[0].requires_grad_(False)
-        return net
-
-    monkeypatch.setattr(offline, "profile_task", profile_task)
-    for own in (task(), make_task(model=frozen)):
-        absent_plan(own, PlanRequest(on="H100 80GB", is_raced=False))
-    assert made == ["FakeTensor", None]
-
-
 def test_what_a_race_there_decides_is_left_to_it():
     found = explain_absent(task(), "H100 80GB", PlanRequest())
     left = {r.knob for r in found.refused if r.reason == "what it saves shows in a race there"}

@@ -7,15 +7,13 @@ import itertools
 import time
 from collections.abc import Iterator
 
-from torch import nn
-
 from volano.device import AbsentDevice, Device, KnownDevice, find_device, other_variants
 from volano.plan import Plan
 from volano.plan.explanation import Explanation, Refusal
 from volano.plan.prediction import TimePrediction
 from volano.planner.cache.fingerprint import fingerprint
 from volano.planner.cost_model import CaptureKey, CostModel
-from volano.planner.memory.trace_step import TracedStep, model_without_values
+from volano.planner.memory.trace_step import TracedStep
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest, PlanResult
 from volano.planner.search.candidates import CandidateSpace, admissible
@@ -31,7 +29,6 @@ from volano.planner.task_profile import (
 from volano.planner.time.roofline import Rates
 from volano.task import Task
 from volano.task.code_digest import code_digest
-from volano.training.prefix.find_prefix import has_frozen_layers
 
 # The number of halvings of the batch that are tried: a step in 64 parts is slow, and shows that the
 # device is too small.
@@ -107,17 +104,6 @@ def budget_of(name: str, known: KnownDevice, request: PlanRequest) -> tuple[int,
     return request.budget or smallest.memory, notices
 
 
-def _model_to_look_at(task: Task) -> nn.Module | None:
-    """Returns the task's model without values, on which nothing that is asked of it depends; None
-    if it has frozen layers, of which passes show what keeping them saves, or if it cannot be
-    made."""
-    try:
-        model = model_without_values(task)
-    except Exception:  # noqa: BLE001 - it is made again, and its error raised there
-        return None
-    return None if has_frozen_layers(model) else model
-
-
 def _captures_of(
     task: Task, profile: TaskProfile, base: Plan, request: PlanRequest, budget: int
 ) -> dict[CaptureKey, TracedStep]:
@@ -126,7 +112,8 @@ def _captures_of(
         task, profile, base, pins=request.pins, forbidden=request.forbid, budget=budget,
         world_size=1,
     )  # fmt: skip
-    key = f"{alike} {code_digest(task.model)}"
+    parts = (task.model, task.optimizer, task.parameter_groups)
+    key = " ".join([alike, *("" if part is None else code_digest(part) for part in parts)])
     if key not in _captures and len(_captures) >= _MOST_TASKS:
         del _captures[next(iter(_captures))]
     return _captures.setdefault(key, {})
@@ -148,7 +135,7 @@ class _Absent:
         self._started = time.perf_counter()
         self._task, self._known, self._request = task, known, request
         self._budget, self._notices = budget_of(name, known, request)
-        here = profile_task(task, Device("cpu"), model=_model_to_look_at(task))
+        here = profile_task(task, Device("cpu"))
         self._profile: TaskProfile = dataclasses.replace(
             here, device=AbsentDevice(known), why_not_compile=None, bf16_speed=1.0
         )

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from conftest import classification, make_mlp
 from volano import Plan
@@ -17,10 +17,26 @@ from volano.data import Arrays
 from volano.device.isolated import IsolatedError
 from volano.errors import VolanoError
 from volano.planner.memory.predict import measure, predict_memory
-from volano.planner.memory.trace_step import data_bytes, fake_batch, fake_copy, to_channels_last
+from volano.planner.memory.trace_step import (
+    data_bytes,
+    fake_batch,
+    fake_copy,
+    model_without_values,
+    to_channels_last,
+)
 
 
 class TestFakes:
+    def test_what_a_factory_shares_with_others_stays(self, make_task):
+        shared = nn.Linear(4, 4).requires_grad_(False)
+        weight = shared.weight
+        task = make_task(model=lambda: nn.Sequential(shared, nn.Linear(4, 2)))
+        model = model_without_values(task)
+        assert {type(p.data) for p in model.parameters()} == {FakeTensor}
+        assert model[0] is not shared
+        assert shared.weight is weight
+        assert type(weight.data) is torch.Tensor
+
     def test_a_copy_shares_what_its_model_shares(self):
         with FakeTensorMode():
             shared = nn.Linear(4, 4)

@@ -295,12 +295,23 @@ def fake_model(task: Task, mode: Any) -> nn.Module:
     except Exception:  # noqa: BLE001 - a constructor may read values, files or addresses
         model = Session.make_model(task)
     known: dict[int, Tensor] = {}
-    for module in model.modules():
-        for held in (parameters_of(module), buffers_of(module)):
-            for name, tensor in held.items():
-                if tensor is not None:
-                    held[name] = _faked(tensor, mode, known)
-    return model
+    held = [
+        tensors for module in model.modules()
+        for tensors in (parameters_of(module), buffers_of(module))
+    ]  # fmt: skip
+    fakes = {
+        id(tensor): _faked(tensor, mode, known)
+        for tensors in held for tensor in tensors.values() if tensor is not None
+    }  # fmt: skip
+    if all(id(fake) == place for place, fake in fakes.items()):
+        return model
+    try:
+        # A copy: what a factory gives, or a part of it, may be the person's own, which stays.
+        return copy.deepcopy(model, {**fakes})
+    except Exception:  # noqa: BLE001 - modules may refuse to be copied
+        for tensors in held:
+            tensors.update({n: fakes[id(t)] for n, t in tensors.items() if t is not None})
+        return model
 
 
 def model_without_values(task: Task) -> nn.Module:

@@ -3,7 +3,7 @@
 An operation needs time for its arithmetic and time for its bytes, and the host needs some
 microseconds to start it. The roofline (Williams, Waterman and Patterson 2009) takes the longer of
 the first two, as if they overlapped perfectly; measured steps are explained better by their sum
-(benchmarks/catalogue_fit.py), since a kernel first waits for data and last for its results. Neither
+(docs/log.md), since a kernel first waits for data and last for its results. Neither
 limit is reached in practice: each kind of operation has its *efficiencies*, the shares of both that
 measured steps showed.
 """
@@ -25,7 +25,7 @@ _FUSED_KINDS = ("pointwise", "normalization", "reduction")
 
 # ---- accelerators. Shares of the peaks in the catalogue that training reaches. Products and
 # attention (its operations counted as torch's counter does, the future of a causal one too) fitted
-# on 139 published runs of language models on A100 (benchmarks/catalogue_fit.py); convolutions on
+# on 139 published runs of language models on A100 (docs/log.md); convolutions on
 # those of residual networks on an RTX 3090, whose clock runs ahead of its data sheet, so no more
 # than nine tenths (benchmarks/vision_fit.py). Recurrent layers: assumed.
 _ACCELERATOR_COMPUTE = {
