@@ -118,7 +118,10 @@ class Pack:
     @property
     def refused(self) -> dict[str, str]:
         """The engines that were not taken and why, and what does not run as the engine does."""
-        return {**(self.choice.refused if self.choice else {}), **self.family.refused}
+        found = {**(self.choice.refused if self.choice else {}), **self.family.refused}
+        if self._plan.graph and self._engine.why_not_recorded is not None:
+            found["graph"] = self._engine.why_not_recorded
+        return found
 
     @property
     def steps(self) -> dict[int, int]:

@@ -63,6 +63,8 @@ def pack_size(
     if free is None or state * size.members < _SMALL * free:
         return size
     member = bytes_of_member(task, plan, device) or 2 * state
+    if device.has_graphs:  # a recorded step keeps its memory beside that of what runs eagerly
+        member += max(0, member - state)
     fit = max(1, int((1.0 - _RESERVE) * free / member))
     if fit >= size.members:
         return size

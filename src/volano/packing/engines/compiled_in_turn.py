@@ -23,12 +23,11 @@ class CompiledInTurn(Engine):
     share a compiled step, which is made once, for one member, and runs for each in turn."""
 
     name: ClassVar[str] = "each"
+    why_not_recorded = "each member's step would hold memory of its own"
 
     def __init__(
         self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device
     ) -> None:
-        if plan.graph:
-            family.refused["graph"] = "each member's step would hold memory of its own"
         plan = plan.pin(graph=False)
         self._engines = [CompiledStack([solo], family, plan, device) for solo in solos]
 

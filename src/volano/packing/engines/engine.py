@@ -18,10 +18,12 @@ class Engine(ABC):
 
     Attributes:
         name: the engine's name.
+        why_not_recorded: why it never records steps; None if it does where the device can.
         solos: the members, in slot order.
     """
 
     name: ClassVar[str]
+    why_not_recorded: ClassVar[str | None] = None
     solos: list[MemberState]  # a property in engines that wrap others
 
     @abstractmethod

@@ -25,9 +25,9 @@ class Sequential(Engine):
     only the feed."""
 
     name: ClassVar[str] = "loop"
+    why_not_recorded = "each member's step would hold memory of its own"
 
     def __init__(self, solos: list[MemberState], plan: Plan, device: Device) -> None:
-        # Recorded, each member's step would hold memory of its own.
         plan = plan.pin(graph=False)
         self.solos, self._plan, self._device = solos, plan, device
         self._steps: list[Step] = []
