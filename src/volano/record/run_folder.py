@@ -71,6 +71,7 @@ class RunFolder:
         self._lock: RunLock | None = None
         self._torn: set[str] = set()  # files of lines that end in the middle of one
         self._begun: set[str] = set()  # that this process has appended to
+        self._home = self.path  # where it is held, whatever becomes of the current folder
         self._held: dict[str, bytes] = {}  # files of JSON as they are written
         self.lost: dict[str, OSError] = {}
 
@@ -104,6 +105,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._lock or RunLock.acquire(self.path)
+            self._home = self.path.absolute()
             if (self.path / self.main).is_file() and not self._is_stillborn():
                 self.release()
                 raise UsageError(
@@ -185,6 +187,7 @@ class RunFolder:
             )
         try:
             self._lock = self._lock or RunLock.acquire(self.path, on_notice)
+            self._home = self.path.absolute()
         except OSError as error:
             raise UsageError(
                 f"A {self.noun}'s folder must be writable",
@@ -209,14 +212,15 @@ class RunFolder:
     def put_back(self) -> bool:
         """Makes a held folder again if it was removed, or renamed, with its files of JSON: hours of
         training are worth more than what it held besides. Returns whether it did."""
-        if self._lock is None or not files.is_gone(self.path / self.main):
+        if self._lock is None or not files.is_gone(self._home / self.main):
             return False
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._home.mkdir(parents=True, exist_ok=True)
             self._lock.release()  # of a file that is gone
-            self._lock = RunLock.acquire(self.path)
-            for name, content in self._held.items():
-                files.write_bytes(self.path / name, content)
+            self._lock = RunLock.acquire(self._home)
+            # The main one last: as long as it is not there, it is tried again.
+            for name in sorted(self._held, key=lambda name: name == self.main):
+                files.write_bytes(self._home / name, self._held[name])
         except OSError:  # the next that is written says so
             return False
         return True

@@ -103,8 +103,9 @@ class TrainingLoop:
             self.folder.check_held()
             if self.folder.put_back():
                 self.observer.on_notice(
-                    f"the run's folder was removed before step {session.step}: it is made again, "
-                    "without the lines and pictures that it held"
+                    f"the run's folder was removed before step {session.step}: it is made again "
+                    "with its descriptions, but without the lines, pictures and other files that "
+                    "it held. What needs those, as a tokenizer, ends and is not resumed"
                 )
             self.policy.look(session.step)
             own = {"log": self.log.state_dict(), "numerics": self.policy.state_dict()}
