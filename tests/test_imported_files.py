@@ -28,7 +28,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "calendar" / "__init__.py").write_text("key = 7\n")
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
     yield tmp_path
-    sys.modules.pop("mine", None)
+    for name in ("mine", "one", "two"):
+        sys.modules.pop(name, None)
 
 
 def test_what_comes_first_anyway_is_not_hidden(folder):
@@ -81,7 +82,19 @@ def test_a_file_takes_what_lies_beside_it_and_others_take_pythons_own(folder):
     assert sys.modules["secrets"] is secrets
     own, behind = sys.path.index(str(folder)), sys.path.index(str(Path(os.__file__).parent))
     assert own > behind
-    assert [entry for entry in sys.path[:own] if "site-packages" in entry] == []
+    assert [entry for entry in sys.path[behind:own] if "site-packages" in entry] == []
+
+
+def test_a_second_file_of_the_folder_takes_what_lies_beside_it_too(folder):
+    (folder / "one.py").write_text("import secrets\nkey = secrets.key\n")
+    (folder / "two.py").write_text("import calendar\nkey = calendar.key\n")
+    with imported_from(folder, [folder / "one.py"]):
+        import one
+    path = [*sys.path]
+    with imported_from(folder, [folder / "two.py"]):
+        import two
+    assert (one.key, two.key) == (7, 7)
+    assert sys.path == path
 
 
 def test_a_folder_that_hides_nothing_stays_first(folder):

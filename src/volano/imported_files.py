@@ -149,17 +149,20 @@ def imported_from(folder: Path, files: Iterable[Path]) -> Iterator[None]:
     inside = {path for path in imported_files(files, folder) if path.is_relative_to(folder)}
     own = {path.relative_to(folder).parts[0].removesuffix(".py") for path in inside}
     modules = _modules_of(entry, hidden & own)
-    is_new = entry not in sys.path
-    if is_new:
+    place = sys.path.index(entry) if entry in sys.path else None
+    is_moved = place is None or bool(place and hidden & own)
+    if is_moved:
+        if place is not None:
+            sys.path.remove(entry)
         sys.path.insert(0, entry)
     modules.exchange()
     try:
         yield
     finally:
         modules.exchange()
-        if is_new and hidden and entry in sys.path:
+        if is_moved and hidden and entry in sys.path:
             sys.path.remove(entry)
-            sys.path.insert(_behind_pythons_own(), entry)
+            sys.path.insert(_behind_pythons_own() if place is None else place, entry)
 
 
 @functools.cache

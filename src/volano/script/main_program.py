@@ -40,7 +40,12 @@ def run_as_main(script: Script) -> None:
         sys.path[0] = str(folder)
         _hidden[:] = [HiddenModules(sys.path[0], names_hidden_by(folder))]
         _hidden[0].exchange()
-    code, spec, file = _module_code(script) if script.is_module else _file_code(script)
+    try:
+        code, spec, file = _module_code(script) if script.is_module else _file_code(script)
+    except UsageError:  # nothing of the person's runs: what says so has Python's own modules
+        while _hidden:
+            _hidden.pop().exchange()
+        raise
     sys.argv = [file if script.is_module else script.target, *script.arguments]
     main = types.ModuleType("__main__")
     main.__file__ = file
