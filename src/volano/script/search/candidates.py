@@ -92,9 +92,9 @@ def _for_loaders(facts: Mapping[str, Any], share: float, device: str) -> _Found:
         # One worker hides at most as much time as the rest of a step takes.
         counts = {min(_MOST_WORKERS, _cores()), max(1, _cores() // 2)}
         for num_workers in sorted(counts, reverse=share > 0.5):
-            threads = None
-            if device == "cpu" and num_workers < _cores():  # arithmetic leaves cores to the workers
-                threads = min(facts.get("threads") or _cores(), _cores() - num_workers)
+            threads, own = None, facts.get("threads") or _cores()
+            if device == "cpu" and num_workers < _cores() < own + num_workers:
+                threads = _cores() - num_workers  # arithmetic leaves cores to the workers
             plan = ScriptPlan(num_workers=num_workers, persistent_workers=True, threads=threads)
             yield PlanToTry(plan, share)
     if loaders and device != "cpu" and share >= _LEAST_SHARE:

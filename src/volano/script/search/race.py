@@ -240,7 +240,8 @@ class ScriptRace:
 
     def _note_plans_for_now(self) -> None:
         for one in self.candidates:
-            if one.status == "measured" and self._is_for_now(one.plan):
+            is_faster = one.status == "measured" and (one.gain or 0.0) >= _LEAST_GAIN
+            if is_faster and self._is_for_now(one.plan):
                 self.notices.append(
                     f"{one.plan.in_words()} is not taken: other processes compute here, and on a "
                     "quiet machine it may be slower"
