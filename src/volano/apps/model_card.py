@@ -44,11 +44,12 @@ def write_card(folder: RunFolder, target: Path, name: str, *, program: str | Non
     ]
     dials = mapping(source.get("dials"))
     said = [] if verdict is None else map(str.strip, verdict.lines())
+    how = "" if dials.get("tune") is None else f" (`tune={dials['tune']}`)"
     lines = [
         "---", f"library_name: {'transformers' if program is None else 'pytorch'}", "---", "",
         f"# {name}", "",
         "Trained from nothing with Volano." if dials.get("from_") is None
-        else f"Fine-tuned from `{dials['from_']}` with Volano (`tune={dials.get('tune')}`).", "",
+        else f"Fine-tuned from `{dials['from_']}` with Volano{how}.", "",
         *([] if program is None else [_USE.format(program), ""]),
         *([f"{_GIVES[str(dials.get('target'))]}", ""] if dials.get("target") in _GIVES else []),
         "## Data", f"{source.get('origin')}; the figures below are of examples that were held out.",

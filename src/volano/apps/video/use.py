@@ -37,7 +37,7 @@ from volano.data.sources import (
     is_clip,
     read_clips_like,
 )
-from volano.errors import DataError, RunError, UsageError
+from volano.errors import DataError, RunError, UsageError, in_words
 from volano.record.files import write_bytes
 from volano.report import (
     MOST_IN_GRID,
@@ -108,9 +108,14 @@ class VideoModel(TrainedModel):
             application, self.module, net, test, self.device, precision="fp32", count=count
         )
         picture = self.path / ("predictions.png" if path is None else f"predictions-{name}.png")
-        draw_predictions(self.module, spec, test, self.device, picture)
-        result = self._evaluated(name, origin, {**result, "picture": str(picture)}, faults)
-        return {**result, **figures_of(result), "notices": [*notices, *more]}
+        said = {"notices": [*notices, *more], "picture": str(picture)}
+        try:
+            draw_predictions(self.module, spec, test, self.device, picture)
+        except (OSError, RunError) as error:  # of another person's run, say: the figures are told
+            said["picture"] = None
+            said["notices"].append(f"not kept: {in_words(error)}")
+        result = self._evaluated(name, origin, {**result, **said}, faults)
+        return {**result, **figures_of(result)}
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         scored = {"model": result, **result["baselines"]}
@@ -128,7 +133,9 @@ class VideoModel(TrainedModel):
             rows=rows,
             right=range(1 + len(scored) + 1),
         )
-        return [table, *distances_in_words(result), f"real above predicted: {result['picture']}"]
+        drawn = result.get("picture")
+        shown = [] if drawn is None else [f"real above predicted: {drawn}"]
+        return [table, *distances_in_words(result), *shown]
 
     @takes_options(VideoGenerationOptions)
     def generate(self, **options: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from volano.apps.export import largest_difference
 from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.model_card import write_card
 from volano.apps.targets.target import Target
-from volano.data.sources import CUT
+from volano.data.sources.fitting import CUT, PAD
+from volano.errors import UsageError
 from volano.pretrained.fine_tuned import FineTuned
 from volano.pretrained.transformers_library import IMAGES_AUTO, load_network, save_network
 from volano.record.files import written_folder
@@ -42,9 +43,16 @@ def export_hf(
         target: the folder to write.
 
     Raises:
+        UsageError: pictures were padded, which no processor would do.
         RunError: what was loaded back predicts something else.
     """
     assert isinstance(model, FineTuned)
+    if spec.fit == PAD:
+        raise UsageError(
+            "Pictures must be cut or squeezed, which a processor of transformers can do",
+            got="a run with fit=pad",
+            remedy="Export to pt2, onnx or safetensors, or train with another `fit`",
+        )
     about = spec.pretrained or {}
     with torch.no_grad():
         expected = spec.answers.finished(model)(images)
