@@ -211,11 +211,7 @@ def test_a_study_goes_on_in_its_precision(tmp_path):
     [
         (digits_mlp, {"trails": 3}, "`trails` is no option of a study. Like it: `trials`"),
         (digits_mlp, {"path": "photos"}, "`path` and `space` are for a new study"),
-        (
-            "text",
-            {"path": ".", "classify": True},
-            "must be of images, language models of Volano's own, or clips",
-        ),
+        ("text", {"path": ".", "classify": True}, "must be of a pretrained encoder"),
         ("image", {"epochs": 3}, "must get `minutes` for the length of its trials; got `epochs`"),
         ("image", {"siez": "thin"}, "`siez` is no option of the image application"),
     ],

@@ -37,6 +37,7 @@ OTHERS = {
     "study_time.py": "shares the machine's cores",
     "text_bits.py": "compares accuracies",
     "text_classification.py": "compares accuracies",
+    "thread_waits.py": "shares the machine's cores",
     "transformer_steps.py": "counts operations of absent devices",
     "two_ranks.py": "shares the machine's cores",
     "video_prediction.py": "compares accuracies",

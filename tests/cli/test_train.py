@@ -64,7 +64,7 @@ def test_the_plan_of_another_run(call):
             "--no-plan, which is plain eager PyTorch, must come without",
         ),
         (["--budget", "much"], "amount of memory"),
-        (["--forbid", "speed=1"], "knobs"),
+        (["--forbid", "speed=1"], "A plan's knob"),
         (["--forbid", "precision"], "KNOB=VALUE|knob=value"),
         (["--budget", "1MiB"], "Give a budget of"),
     ],

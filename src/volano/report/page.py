@@ -35,7 +35,10 @@ from volano.report.text import compression_of, previews_of, text_figures
 from volano.report.verdict import Verdict
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
 
-MODEL_WORDS = {"image": "image classifier", "text": "text model", "video": "video model"}
+MODEL_WORDS = {
+    "image": "image classifier", "text": "text model", "video": "video model",
+    "classify": "text classifier", "causal": "language model", "classify-clips": "clip classifier",
+}  # fmt: skip
 _CLASSIFIERS = {"text": "text classifier", "video": "clip classifier"}
 _MOST_ROWS = 100  # of a list of examples or steps; the rest stands in its file
 # What a piece of a folder that other hands have changed can do to the code that shows it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -49,6 +50,9 @@ def evaluation_name(path: str | Path) -> str:
     the one of the run's own test set."""
     name = Path(os.path.normpath(Path(path).absolute())).stem or "data"
     # A file's name has 255 bytes at most, some of which stand around this one.
-    while len(os.fsencode(name)) > _MOST_BYTES:
-        name = name[:-1]
+    if len(os.fsencode(name)) > _MOST_BYTES:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+        while len(os.fsencode(name)) > _MOST_BYTES - len(digest) - 1:
+            name = name[:-1]
+        name = f"{name}-{digest}"
     return f"other-{name}" if name.lower() == _OWN else name

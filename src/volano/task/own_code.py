@@ -66,8 +66,10 @@ def plain_text(value: Any) -> str:
     except ValueError:
         if isinstance(value, int):
             return hex(value)
-        items = value if isinstance(value, tuple | frozenset) else ()
-        return f"{type(value).__name__}{sorted(map(plain_text, items))}"
+        if not isinstance(value, tuple | frozenset):
+            raise
+        items = [plain_text(item) for item in value]
+        return f"{type(value).__name__}{sorted(items) if isinstance(value, frozenset) else items}"
 
 
 def code_bytes(code: CodeType) -> str:
