@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from volano import thread_waits
+from volano.device import Device, describe_machine
 from volano.thread_waits import SPIN_COUNT, environment_as_given, leaves_waits_open, shorten_waits
 
 
@@ -34,6 +35,12 @@ def test_what_was_set_here_is_no_part_of_what_was_given():
     assert os.environ[SPIN_COUNT] == "10000"
     assert environment_as_given() == given
     assert leaves_waits_open(environment_as_given())
+
+
+def test_a_run_records_how_long_threads_wait(monkeypatch):
+    assert describe_machine(Device("cpu")).spin_count is None
+    monkeypatch.setenv(SPIN_COUNT, "7")
+    assert describe_machine(Device("cpu")).spin_count == "7"
 
 
 def test_the_environment_of_a_child_is_its_own():

@@ -173,5 +173,6 @@ def _modules_of(entry: str, names: frozenset[str]) -> HiddenModules:
 def _behind_pythons_own() -> int:
     """Returns the place on the path behind Python's own modules, before what is installed."""
     paths = sysconfig.get_paths()
-    own = {paths["stdlib"], paths["platstdlib"], os.path.join(paths["platstdlib"], "lib-dynload")}  # noqa: PTH118 - as the path has it
+    compiled = os.path.join(paths["platstdlib"], "lib-dynload")  # noqa: PTH118 - as on the path
+    own = {paths["stdlib"], paths["platstdlib"], compiled}
     return 1 + max((place for place, entry in enumerate(sys.path) if entry in own), default=-1)

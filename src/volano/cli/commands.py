@@ -22,6 +22,7 @@ from volano.record.format import bytes_text, notice_text
 from volano.record.run_folder import RunFolder
 from volano.script.remembered import Script
 from volano.script.run import run_script
+from volano.thread_waits import SPIN_COUNT
 
 RUN_HELP = """Run a PyTorch script as python would, under the plan that was found for it.
 
@@ -241,6 +242,7 @@ def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Deb
         ("precisions", ", ".join(machine["precisions"])),
         ("processor", machine["processor"]),
         ("cores, threads", f"{machine['num_cores']}, {machine['num_threads']}"),
+        *([("waits", f"{SPIN_COUNT}={machine['spin_count']}")] if machine["spin_count"] else []),
         ("host memory", bytes_text(machine["host_memory"])),
         ("system", f"{machine['system']}, Python {machine['python']}"),
         ("matmul fp32", _rate(limits["matmul_fp32"], 1e9, "GFLOP/s")),

@@ -14,6 +14,7 @@ import torch
 
 from volano.device.device import Device
 from volano.device.memory.host_memory import host_memory_bytes
+from volano.thread_waits import SPIN_COUNT
 
 CORE_PACKAGES = (
     "torch", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib",
@@ -32,7 +33,8 @@ OPTIONAL_PACKAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The machine on which a run happens. Sizes in bytes."""
+    """The machine on which a run happens. Sizes in bytes; ``spin_count`` is what the environment
+    says to OpenMP (:mod:`volano.thread_waits`)."""
 
     system: str
     python: str
@@ -45,6 +47,7 @@ class Machine:
     device_memory: int | None
     num_accelerators: int
     precisions: tuple[str, ...]
+    spin_count: str | None = None
 
 
 def describe_machine(device: Device) -> Machine:
@@ -63,6 +66,7 @@ def describe_machine(device: Device) -> Machine:
         precisions=tuple(
             name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)
         ),
+        spin_count=os.environ.get(SPIN_COUNT),
     )
 
 

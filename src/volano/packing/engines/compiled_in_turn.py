@@ -10,7 +10,7 @@ from torch import Tensor
 
 from volano.data import Feed
 from volano.device import Device
-from volano.packing.engines.engine import Engine
+from volano.packing.engines.engine import MEMORY_OF_EACH, Engine
 from volano.packing.engines.stacked import CompiledStack
 from volano.packing.member import MemberState
 from volano.packing.pack_feed import PackBatch
@@ -23,7 +23,7 @@ class CompiledInTurn(Engine):
     share a compiled step, which is made once, for one member, and runs for each in turn."""
 
     name: ClassVar[str] = "each"
-    why_not_recorded = "each member's step would hold memory of its own"
+    why_not_recorded = MEMORY_OF_EACH
 
     def __init__(
         self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device

@@ -12,6 +12,9 @@ from volano.data import Feed
 from volano.packing.member import MemberState
 from volano.packing.pack_feed import PackBatch
 
+# Of engines whose members step one by one.
+MEMORY_OF_EACH = "each member's step would hold memory of its own"
+
 
 class Engine(ABC):
     """An engine that trains the members of a pack, each exactly as it would train alone.

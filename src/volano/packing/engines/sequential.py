@@ -11,7 +11,7 @@ from torch import Tensor
 
 from volano.data import Feed
 from volano.device import Device
-from volano.packing.engines.engine import Engine
+from volano.packing.engines.engine import MEMORY_OF_EACH, Engine
 from volano.packing.member import MemberState
 from volano.packing.pack_feed import PackBatch
 from volano.plan import Plan
@@ -25,7 +25,7 @@ class Sequential(Engine):
     only the feed."""
 
     name: ClassVar[str] = "loop"
-    why_not_recorded = "each member's step would hold memory of its own"
+    why_not_recorded = MEMORY_OF_EACH
 
     def __init__(self, solos: list[MemberState], plan: Plan, device: Device) -> None:
         plan = plan.pin(graph=False)
