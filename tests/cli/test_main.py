@@ -261,3 +261,15 @@ def test_an_empty_word_is_not_the_current_folder(capsys):
     ):  # fmt: skip
         assert run(words) == 2
         assert "A path must have a name" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone_is_no_mistake(monkeypatch, capsys):
+    def gone(_):
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 - as rich does
+
+    monkeypatch.setattr("volano.api.doctor.doctor", gone)
+    assert run(["doctor"]) == 1
+    assert "error" not in capsys.readouterr().err

@@ -111,6 +111,8 @@ def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda:
     except BaseException as error:
         if isinstance(error, Exception) and _is_usage(error):
             return _report_usage(error, arguments)
+        if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+            return 1  # rich's end when the reader of a table has gone, as in `| head`
         if "--debug" in arguments:
             raise
         if has_been_interrupted():
