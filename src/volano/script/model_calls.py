@@ -206,7 +206,9 @@ class _Roots:
         if not trained:
             return None
         name = type(module).__name__
-        if any(p.dtype != torch.float32 for p in trained if p.is_floating_point()):
+        precision = self._settings.precision
+        types = {parameter.dtype for parameter in trained if parameter.is_floating_point()}
+        if precision is not None and types - {torch.float32}:
             self._notes.left(f"{name} has parameters in another type than fp32: left as it is")
             return None
         # Said before it is done: what fails in it is a failure of the plan.
@@ -221,7 +223,7 @@ class _Roots:
                 self._notes.did(f"{name} compiled")
                 load_compiler()
                 compiled = torch.compile(module, mode=self._settings.compile)
-        device, precision = trained[0].device, self._settings.precision
+        device = trained[0].device
         if precision is not None and not Device(str(device)).supports(precision):
             self._notes.left(f"{device} does not compute in {precision}")
             precision = None

@@ -235,6 +235,25 @@ def test_what_float64_explains_is_not_struck_and_a_fault_still_is(tmp_path):
     assert not guard.check(LAST, altered(base, **{name: 1.1 * gradient})).passed
 
 
+@pytest.mark.parametrize(("net", "is_same"), [(Net, True), (ReadsMemory, False)])
+def test_what_computes_the_same_in_float64_may_round_more(net, is_same, tmp_path):
+    base = computed(tmp_path, ScriptPlan(), net=net)
+    with computed_in_float64():
+        reference = computed(tmp_path, ScriptPlan(), net=net)
+        other = computed(tmp_path, LAST, net=net)
+    guard = ScriptGuard(base, base, base)
+    assert guard.refer_to(reference)
+    assert guard.is_same_in_float64(other) == is_same
+    assert not guard.is_same_in_float64(dataclasses.replace(reference, draws="other"))
+    name = "gradient.0.0"
+    careless = altered(base, **{name: 1.005 * base.values[name]})
+    assert not guard.check(LAST, careless).passed
+    passed, reason = guard.check(LAST, careless, is_same_in_float64=True)
+    assert passed, reason
+    wrong = altered(base, **{name: 1.1 * base.values[name]})
+    assert not guard.check(LAST, wrong, is_same_in_float64=True).passed
+
+
 def test_what_draws_otherwise_in_float64_is_no_reference(tmp_path):
     run = computed(tmp_path, ScriptPlan())
     guard = ScriptGuard(run, run, run)

@@ -3,8 +3,11 @@ gradient and the first update.
 
 What rounding explains is measured: the script's own run with another number of threads, which sums
 in another order, and, if a plan would be struck, its first steps in float64, from which the script
-itself is off. A plan of class `exact` must give the same bits. The form and the constants of the
-limits are those of ``planner/parity/check.py``.
+itself is off. Where that is not enough, the plan's own first steps in float64 tell rounding from
+another computation: torch's sums over a batch in channels_last are so much less careful than its
+others that a network with BatchNorm is off by 1e-3 in fp32, and by nothing in float64. A plan of
+class `exact` must give the same bits. The form and the constants of the limits are those of
+``planner/parity/check.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from volano.script.plan import ScriptPlan
 
 _MOST_LOSSES = 8  # steps diverge by themselves later
 _MULTIPLIER, _FLOOR = 2.0, 1e-4
+# In float64 a plan computes the same if it is off by less than so much (what leaves the model is
+# rounded to fp32); its rounding in fp32 may then take so much of the gradient.
+_SAME_IN_FLOAT64, _LARGEST_ROUNDING = 1e-6, 1e-2
 # What a type's rounding explains: so many times fp32's own error, scaled by the unit roundoffs.
 _AMPLIFIED, _AMPLIFIED_FLOOR = 8.0, 0.05
 _ROUNDOFF = {"tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
@@ -121,7 +127,15 @@ class ScriptGuard:
         self._own_losses = max(self._own_losses, excess)
         return True
 
-    def check(self, plan: ScriptPlan, found: FirstResults) -> ScriptVerdict:
+    def is_same_in_float64(self, found: FirstResults) -> bool:
+        """Returns whether a run under a plan, in float64, has computed what the script does there.
+        To be asked after :meth:`refer_to` has taken the script's own."""
+        error = _error(self._reference, found)
+        return found.draws == self._reference.draws and error <= _SAME_IN_FLOAT64
+
+    def check(
+        self, plan: ScriptPlan, found: FirstResults, *, is_same_in_float64: bool = False
+    ) -> ScriptVerdict:
         """Returns whether a run under a plan has computed what the script does."""
         if self.why_not is not None:
             return ScriptVerdict(False, f"not compared: {self.why_not}")
@@ -133,12 +147,15 @@ class ScriptGuard:
             return ScriptVerdict(True, "equal to the last bit")
         if semantics == "exact" and self.is_reproducible:
             return ScriptVerdict(False, self._first_difference(found))
-        return self._within_rounding(plan, "rounding" if semantics == "exact" else semantics, found)
+        limit = _LARGEST_ROUNDING if is_same_in_float64 else self._limit(plan)
+        return self._within_rounding(
+            plan, "rounding" if semantics == "exact" else semantics, found, limit
+        )
 
     def _within_rounding(
-        self, plan: ScriptPlan, semantics: str, found: FirstResults
+        self, plan: ScriptPlan, semantics: str, found: FirstResults, limit: float
     ) -> ScriptVerdict:
-        error, limit = _error(self._reference, found), self._limit(plan)
+        error = _error(self._reference, found)
         explained = f"rounding explains {limit:.1e}"
         if not error <= limit:
             return ScriptVerdict(False, f"the first gradient is off by {error:.1e}; {explained}")

@@ -179,6 +179,9 @@ class ScriptRace:
         verdict = self._guard.check(plan, _computed(seen))
         if not verdict.passed and plan.semantics() != "exact" and self._refer():
             verdict = self._guard.check(plan, _computed(seen))
+            is_faster = self.base_seconds / seen.step_seconds >= _LEAST_GAIN
+            if not verdict.passed and is_faster and self._is_same_in_float64(plan):
+                verdict = self._guard.check(plan, _computed(seen), is_same_in_float64=True)
         startup = min(base.startup_seconds for base in self._base)
         self._note(
             ScriptCandidate(
@@ -206,12 +209,26 @@ class ScriptRace:
             self._has_reference = False
             if not facts.get("autocast") and not facts.get("is_compiled"):
                 with contextlib.suppress(ScriptError):
-                    seen = self._runner.run(
-                        ScriptPlan(), limits={"steps": _STEPS}, seconds=self._longest(),
-                        is_reference=True,
-                    )  # fmt: skip
-                    self._has_reference = self._guard.refer_to(_computed(seen))
+                    self._has_reference = self._guard.refer_to(self._in_float64(ScriptPlan()))
         return bool(self._has_reference)
+
+    def _is_same_in_float64(self, plan: ScriptPlan) -> bool:
+        """Returns whether a plan that keeps fp32 computes in float64 what the script does there.
+        A compiled program is another in float64, and says nothing of the one in fp32."""
+        assert self._guard is not None
+        if plan.precision is not None or plan.compile is not None:
+            return False
+        if not self._has_time(num_children=1):
+            return False
+        with contextlib.suppress(ScriptError):
+            return self._guard.is_same_in_float64(self._in_float64(plan))
+        return False
+
+    def _in_float64(self, plan: ScriptPlan) -> FirstResults:
+        limits = {"steps": _STEPS}
+        return _computed(
+            self._runner.run(plan, limits=limits, seconds=self._longest(), is_reference=True)
+        )
 
     def _note(self, candidate: ScriptCandidate) -> None:
         self.candidates.append(candidate)
