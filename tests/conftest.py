@@ -37,6 +37,10 @@ SEEN = {name: os.environ.get(name) for name in HIDING}
 if any(getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu")):
     os.environ.update(HIDING)
 
+# A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Machines are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
