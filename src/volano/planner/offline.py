@@ -232,12 +232,12 @@ class _Absent:
             and "recompute" not in pins
             and "blocks" not in forbidden.get("recompute", ())
         )
-        for levers in [{}, {"recompute": "blocks"}] if may_recompute else [{}]:
+        for knobs in [{}, {"recompute": "blocks"}] if may_recompute else [{}]:
             sizes = micro_batches(
                 self._task.batch_size, plan, why_whole_batch(self._task, pins), self._guard
             )
             for size in itertools.islice(sizes, 1 + _MOST_HALVINGS):
-                leaner = plan.pin(**levers, micro_batch=size)
+                leaner = plan.pin(**knobs, micro_batch=size)
                 if leaner == plan:
                     continue
                 yield leaner

@@ -52,12 +52,12 @@ def test_one_lever(make_task, verdicts, lever):
     assert len(asked) == len(set(asked)) <= 12
 
 
-def test_two_levers_that_fail_together_only(make_task, verdicts):
+def test_two_knobs_that_fail_together_only(make_task, verdicts):
     verdicts(lambda plan: plan.precision == "bf16" and plan.memory_format == "channels_last")
     assert fault(make_task, MANY) == ("precision", "memory_format")
 
 
-def test_two_levers_that_fail_each_alone(make_task, verdicts):
+def test_two_knobs_that_fail_each_alone(make_task, verdicts):
     verdicts(lambda plan: plan.precision == "bf16" or plan.optimizer == "fused")
     assert fault(make_task, MANY, most=20) == ("precision", "optimizer")
 
@@ -100,7 +100,7 @@ def test_a_real_fault(make_task):
 @pytest.mark.compiles
 # Torch's compiler uses what torch deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_real_fault_of_two_levers(make_task):
+def test_a_real_fault_of_two_knobs(make_task):
     task = make_task(model=functools.partial(faults.WrongGradient, faults.compiled_in_bf16))
     plan = BASELINE.pin(precision="bf16", compile=True, optimizer="fused")
     assert find_fault(task, plan, Reference(task)) == ("compile", "precision")

@@ -47,9 +47,9 @@ class _Inquiry:
         try:
             if not self._set or not self._passes(self._baseline) or self._passes(self._plan):
                 return ()
-            for lever in self._set:
-                if self._passes(self._without(lever)):
-                    return self._alone_or_with_another(lever)
+            for knob in self._set:
+                if self._passes(self._without(knob)):
+                    return self._alone_or_with_another(knob)
             for pair in itertools.combinations(self._set, 2):
                 if self._passes(self._without(*pair)):
                     return pair
@@ -57,24 +57,24 @@ class _Inquiry:
             pass
         return self._set
 
-    def _alone_or_with_another(self, lever: str) -> tuple[str, ...]:
-        others = [name for name in self._set if name != lever]
+    def _alone_or_with_another(self, knob: str) -> tuple[str, ...]:
+        others = [name for name in self._set if name != knob]
         try:
-            if not others or not self._passes(self._only(lever)):
-                return (lever,)
+            if not others or not self._passes(self._only(knob)):
+                return (knob,)
             for other in others:
                 if self._passes(self._without(other)):
-                    return (lever, other)
+                    return (knob, other)
         except _SpentError:
             pass
-        return (lever,)
+        return (knob,)
 
-    def _without(self, *levers: str) -> Plan:
-        return self._plan.pin(**{name: getattr(self._baseline, name) for name in levers})
+    def _without(self, *knobs: str) -> Plan:
+        return self._plan.pin(**{name: getattr(self._baseline, name) for name in knobs})
 
-    def _only(self, lever: str) -> Plan:
-        knobs: dict[str, Any] = {lever: getattr(self._plan, lever)}
-        return self._baseline.pin(**knobs)
+    def _only(self, knob: str) -> Plan:
+        pins: dict[str, Any] = {knob: getattr(self._plan, knob)}
+        return self._baseline.pin(**pins)
 
     def _passes(self, plan: Plan) -> bool:
         if plan not in self._verdicts:

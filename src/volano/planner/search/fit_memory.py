@@ -75,7 +75,7 @@ def fit_memory(
     ways: list[Mapping[str, Any]] = []
     leanest, doubtful, widest = plan, None, 0
     why_whole = why_whole_batch(task, pins)
-    for levers in _levers(plan, cost_model, pins, forbidden, refused):
+    for knobs in _memory_pins(plan, cost_model, pins, forbidden, refused):
         sizes = [
             size
             for size in micro_batches(task.batch_size, plan, why_whole, guard)
@@ -83,7 +83,7 @@ def fit_memory(
             or size == plan.micro_batch
             or size not in forbidden.get("micro_batch", ())
         ]
-        tried = [plan.pin(**levers, micro_batch=size) for size in sizes]
+        tried = [plan.pin(**knobs, micro_batch=size) for size in sizes]
         number = _first_that_fits([lambda one=one: cost_model.verdict(one) for one in tried])
         leanest = tried[-1]
         if number is None:
@@ -91,7 +91,7 @@ def fit_memory(
             continue
         size = sizes[number] or task.batch_size
         if size > widest:  # a leaner step that costs more only pays off with a larger micro-batch
-            ways.append({**levers, "micro_batch": sizes[number]})
+            ways.append({**knobs, "micro_batch": sizes[number]})
             widest = size
         if widest == task.batch_size:
             break
@@ -147,7 +147,7 @@ def _first_that_fits(verdicts: Sequence[Callable[[], str | None]]) -> int | None
     return high
 
 
-def _levers(
+def _memory_pins(
     plan: Plan,
     cost_model: CostModel,
     pins: Mapping[str, Any],
