@@ -219,9 +219,8 @@ def load(
 
     Returns:
         An object with ``module``, the ``nn.Module`` in evaluation mode on the device; ``classes``;
-        ``evaluate(path)``;
-        and what its application can do: ``predict(files, pictures or arrays)``, ``generate(...)``,
-            ``export(format)``.
+        ``evaluate(path)``; and what its application can do: ``predict(files, pictures or arrays)``,
+        ``generate(...)``, ``export(format)``.
 
     Raises:
         UsageError: not a run's folder, or the run of a task of a person's own, whose weights are

@@ -171,9 +171,9 @@ class TrainingLoop:
 def _until_no_more(
     saver: Saver, session: Session, stop: StopRequest
 ) -> Generator[Batch, None, None]:
-    """The batches to the end of the run, anew from where it stands if that has been moved; if
-    there are no more to be had, what was learned so far is saved first. Its steps are whole. A run
-    that was asked to stop has no need of more."""
+    """Yields the batches to the end of the run, again from the current step if that end has been
+    moved. If the data fails, what was learned so far is saved first, in whole steps; a run that was
+    asked to stop needs no more batches."""
     try:
         end = -1
         while end != session.task.num_steps:

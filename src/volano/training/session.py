@@ -237,7 +237,7 @@ class Session:
 
     def set_num_steps(self, num_steps: int) -> None:
         """Gives the run another length from here on, with evaluations in proportion. Batches must
-        be asked for anew; the description stays that of the task with which it began."""
+        be asked for again; the description stays that of the task with which it began."""
         every = -(-self.task.evaluation_interval * num_steps // self.task.num_steps)
         self.task = dataclasses.replace(
             self.task, duration=f"{num_steps}st", evaluate_every=f"{max(1, every)}st"

@@ -219,7 +219,7 @@ class Step:
         try:
             return self._gradients(batch, step)
         except NOT_ALIKE as error:
-            # Nothing of the attempt remains: the step is done anew without what was kept.
+            # Nothing of the attempt remains: the step is done again without what was kept.
             assert self._prefix is not None
             self._prefix.stop(str(error))
             self._before.put_back()
