@@ -76,6 +76,15 @@ def test_links_lead_somewhere(path):
         assert target.startswith("http") or (path.parent / target).exists(), target
 
 
+def test_the_map_of_the_house_has_every_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The house")[2]
+    named = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+    rooms = {
+        f"{one.name}/" if one.is_dir() else one.name for one in (ROOT / "src/volano").iterdir()
+    }
+    assert named == rooms - {"__init__.py", "__main__.py", "__pycache__/", "py.typed"}
+
+
 def test_ci_finds_both_commands():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     function = re.search(r"^readme_command\(\) \{.*?^\}", script, re.DOTALL | re.MULTILINE)
