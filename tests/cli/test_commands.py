@@ -389,9 +389,8 @@ class TestReport:
         code, _, err = volano("report", "nothing")
         assert code == 2
         assert (
-            err
-            == "error: A run's folder must hold run.json; got nothing. Name the folder that train "
-            "printed.\n"
+            err == "error: A run's folder must hold run.json; got nothing, which does not exist. "
+            "Name the folder that train printed.\n"
         )
         assert volano("report")[0] == 2
 

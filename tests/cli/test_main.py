@@ -154,6 +154,12 @@ class TestOptionOfAnother:
         assert run(["train", "text", "--flip", "yes"]) == 2
         assert capsys.readouterr().err.endswith("--flip is an option of: image, video\n")
 
+    def test_an_option_without_its_value_is_its_own(self, capsys):
+        assert run(["train", "image", "--target-columns"]) == 2
+        err = capsys.readouterr().err
+        assert "requires an argument" in err
+        assert "is an option of" not in err
+
     def test_an_option_of_none_has_no_hint(self, capsys):
         assert run(["train", "image", "--nonsense", "3"]) == 2
         assert "is an option of" not in capsys.readouterr().err

@@ -136,7 +136,8 @@ class TestShow:
     def test_what_is_not_there(self, volano, remembered):
         code, _, err = volano("plans", "show", "123")
         assert code == 2
-        assert "Exactly one remembered plan must have a fingerprint that begins so" in err
+        assert "exactly one remembered plan must begin with what is given; got '123', with" in err
+        assert "with which none begins. There are: " in err
         assert "ab12cd34, ff00ee11" in err
 
 

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from volano.cli import commands
-from volano.cli.main import app
+from volano.cli.main import app, run
 
 SHARED = "--json --debug"
 LENGTH = "--minutes --epochs --seed --keep --patience"
@@ -79,6 +79,14 @@ def test_the_flags_of_every_command():
         # A script's output is its own.
         shared = () if name == "run" else SHARED.split()
         assert found[name] - {"--help"} == {*flags.split(), *shared}, name
+
+
+def test_no_help_shows_a_type_for_a_switch(capsys):
+    for name in ("", "plans", *SURFACE):
+        assert run([*name.split(), "--help"]) == 0
+        out = capsys.readouterr().out
+        assert "Usage: volano" in out
+        assert "<bool>" not in out, name
 
 
 @pytest.mark.parametrize("verb", OF_OWN_TASKS)

@@ -3,6 +3,7 @@ read."""
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -144,3 +145,17 @@ def test_the_folder_of_another_kind_is_named(folder):
     assert "got " in said
     assert f"volano train --from '{folder / 'a study'}'" in said
     assert "Nearest there" in str(files.no_folder_of(folder / "a studie", "study.json"))
+
+
+def test_the_newest_run_is_named_where_nothing_has_a_name_like_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = str(files.no_folder_of(Path(), "run.json"))
+    assert said.endswith("got . Name the folder that train printed.")
+    for age, name in enumerate(("image-2", "image-1", "study-1")):
+        file = Path("runs", name, "study.json" if name == "study-1" else "run.json")
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+        os.utime(file, (1000 - age, 1000 - age))
+    said = str(files.no_folder_of(Path("zzz"), "run.json"))
+    newest = Path("runs", "image-2")
+    assert f"got zzz, which does not exist. The newest here: {newest}. Name the folder" in said

@@ -200,7 +200,8 @@ def _report_usage(error: Any, arguments: list[str]) -> int:
     """Says what is wrong with a command line. Returns the exit code."""
     with contextlib.suppress(OSError, ValueError):
         error.show()
-    owners = _owners(getattr(error, "option_name", ""))
+    is_unknown = type(error).__name__ == "NoSuchOption"
+    owners = _owners(error.option_name) if is_unknown else []
     if owners and set(owners).isdisjoint(arguments):
         output.warn(f"{error.option_name} is an option of: {', '.join(owners)}")
     elif owners:

@@ -10,6 +10,7 @@ import typer
 from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.explain import show_explanation
+from volano.cli.generated import PlainCommand, PlainGroup
 from volano.cli.show.explanation import print_table
 from volano.record.format import count_text, milliseconds
 from volano.record.json_values import number
@@ -24,11 +25,12 @@ _DIGITS = 8  # of a fingerprint, enough to tell plans apart
 def register(app: typer.Typer) -> None:
     """Adds ``plans`` and its commands to the application."""
     plans = typer.Typer(
-        help="Plans that were found before and are used again.", no_args_is_help=True
+        cls=PlainGroup,
+        help="Plans that were found before and are used again.",
+        no_args_is_help=True,
     )
-    plans.command("list")(list_plans)
-    plans.command("show")(show_plan)
-    plans.command("clear")(clear_plans)
+    for name, command in (("list", list_plans), ("show", show_plan), ("clear", clear_plans)):
+        plans.command(name, cls=PlainCommand)(command)
     app.add_typer(plans, name="plans")
 
 

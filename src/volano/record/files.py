@@ -25,6 +25,7 @@ from volano.record.shell import quoted
 PARTIAL = ".partial-"
 # The largest file that is read whole: which of a few million examples is in which split.
 MOST_READ_BYTES = 2**29
+RUNS = Path("runs")  # where folders of runs and studies are made, below the current one
 # Flags that Windows lacks; there the kinds of files that they guard against are lacking too.
 _NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -213,7 +214,8 @@ def no_folder_of(path: Path, main: str) -> UsageError:
     """Returns the refusal of a folder that is not a run's (or a study's), for want of ``main``."""
     noun, verb = _FOLDERS[main]
     others = [kind for file, (kind, _) in _FOLDERS.items() if (path / file).is_file()]
-    helps = [nearest_there(path, holding=main), f"Name the folder that {verb} printed"]
+    near = nearest_there(path, holding=main) or _newest(main)
+    helps = [near, f"Name the folder that {verb} printed"]
     if others == ["study"]:
         study = quoted(str(path))
         helps = [
@@ -222,9 +224,20 @@ def no_folder_of(path: Path, main: str) -> UsageError:
         ]
     return UsageError(
         f"A {noun}'s folder must hold {main}",
-        got=f"{path}, the folder of a {others[0]}" if others else str(path),
+        got=f"{path}, the folder of a {others[0]}"
+        if others
+        else f"{path}{'' if is_there(path) else ', which does not exist'}",
         remedy=". ".join(filter(None, helps)),
     )
+
+
+def _newest(main: str) -> str | None:
+    """Returns in words the newest folder of ``runs``, where folders are made if none is asked for,
+    that holds ``main``."""
+    with contextlib.suppress(OSError):
+        found = [(file.stat().st_mtime, str(file.parent)) for file in RUNS.glob(f"*/{main}")]
+        return f"The newest here: {quoted(max(found)[1])}" if found else None
+    return None
 
 
 def another_programs(path: Path, main: str) -> UsageError:

@@ -85,7 +85,7 @@ class RunFolder:
                 that failed before its first checkpoint, or was killed before it had begun, does not
                 count.
         """
-        folder = cls(Path(out) if out is not None else _fresh(Path("runs"), name))
+        folder = cls(Path(out) if out is not None else _fresh(files.RUNS, name))
         path = folder.path
         folder._check_can_be_made()
         if (

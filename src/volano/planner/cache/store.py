@@ -71,9 +71,9 @@ def find_remembered(start: str) -> Remembered:
     if len(found) != 1 or not start:
         names = [plan.fingerprint[:8] for plan in (found or list_remembered())[:6]]
         raise UsageError(
-            "Exactly one remembered plan must have a fingerprint that begins so",
-            got=f"{start!r} and {len(found)} such plans",
-            remedy=f"There are: {', '.join(names) or 'none'}",
+            "The fingerprint of exactly one remembered plan must begin with what is given",
+            got=f"{start!r}, with which {len(found) or 'none'} begin{'' if found else 's'}",
+            remedy=f"There are: {', '.join(names)}" if names else "No plan is remembered yet",
         )
     return found[0]
 
