@@ -31,10 +31,10 @@ _DARK = TerminalTheme(
 _FONTS = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace'
 
 
-def draw(explanation: dict, sections: list[str], title: str) -> str:
-    """The picture."""
+def draw(explanation: dict, sections: list[str], title: str, width: int = 84) -> str:
+    """Returns the picture, ``width`` columns wide: 84 can be read where a page scales it down."""
     console = Console(
-        file=io.StringIO(), record=True, width=100, force_terminal=True, color_system="truecolor",
+        file=io.StringIO(), record=True, width=width, force_terminal=True, color_system="truecolor",
         highlight=False, markup=False, emoji=False,
     )  # fmt: skip
     print_parts(render(Explanation.from_json(explanation), console, sections=sections), console)
