@@ -23,6 +23,12 @@ class TestExplain:
         assert found.verdict == "NO"
         assert "nothing was measured" in found.notices[-1]
 
+    def test_what_has_no_plan(self):
+        with pytest.raises(UsageError, match="in seconds, without a plan. Train it, or name"):
+            volano.explain("text", "texts.csv", classify=True)
+        with pytest.raises(UsageError, match="with many devices in `on`; got none"):
+            volano.explain("text", nodes=2)
+
     def test_an_application_under_a_budget_that_is_too_small(self):
         found = volano.explain(
             "image", minutes=0.2, budget=1000, forbid={"compile": True}, device="cpu"

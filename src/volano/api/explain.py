@@ -93,8 +93,8 @@ def explain(
     if application is application_class(CLASSIFY) and chosen.from_ is None:
         raise UsageError(
             "Only a training that is planned can be explained",
-            got="`classify`, whose trainings take seconds and are not",
-            remedy="Leave it out",
+            got="a classifier of texts without `from_`, which trains in seconds, without a plan",
+            remedy="Train it, or name an encoder with `from_`",
         )
     with task_to_plan(application, chosen, planning) as (task, request, said):
         found = _explained(task, request, on, nodes, analyze)
@@ -123,7 +123,7 @@ def _check_on(
     if nodes is not None and not (on is not None and names_cluster(on)):
         raise UsageError(
             "`nodes` must come with many devices in `on`",
-            got=f"`on` {on}",
+            got="none" if on is None else f"`on` {on}",
             remedy="Write on='H100 x 64'",
         )
     if on is None:
