@@ -40,21 +40,36 @@ def test_it_is_scikit_learns_solution(data):
     assert "15 folds of 60 training examples" in probe.in_words()
 
 
-def test_trained_on_it_stays_where_it_is(data):
+def moved(data, num_steps, share, rate):
+    """By how much of itself the solved head's weight moves, in steps of a share of the examples, at
+    so many times the rate that all examples allow."""
     features, labels, num_classes = data
     probe = solve_probe(features, labels, SoftmaxHead(num_classes=num_classes), seed=0)
     head = StandardizedLinear(12, num_classes, probe)
     optimizer = torch.optim.SGD(
         [{"params": [head.linear.weight], "weight_decay": probe.weight_decay},
-         {"params": [head.linear.bias]}], lr=probe.learning_rate, momentum=0.9, nesterov=True,
+         {"params": [head.linear.bias]}],
+        lr=rate * probe.learning_rate, momentum=0.9, nesterov=True,
     )  # fmt: skip
     before = head.linear.weight.detach().clone()
-    for _ in range(50):
+    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    batches = rows.split(round(share * len(rows)))
+    for step in range(num_steps):
+        batch = batches[step % len(batches)]
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(head(features), labels).backward()
+        torch.nn.functional.cross_entropy(head(features[batch]), labels[batch]).backward()
         optimizer.step()
-    moved = (head.linear.weight - before).norm() / before.norm()
-    assert moved < 0.05
+    return float((head.linear.weight.detach() - before).norm() / before.norm())
+
+
+def test_trained_on_it_stays_where_it_is(data):
+    assert moved(data, num_steps=50, share=1.0, rate=1.0) < 0.05
+
+
+def test_steps_of_a_few_examples_move_it_little_at_their_share_of_the_rate(data):
+    found = moved(data, num_steps=1, share=1 / 15, rate=1 / 15)
+    assert found < 0.2
+    assert moved(data, num_steps=1, share=1 / 15, rate=1.0) > 1.0  # by more than it was
 
 
 def test_a_class_of_one_example_has_no_figure():

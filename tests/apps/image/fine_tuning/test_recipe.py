@@ -14,6 +14,7 @@ def test_the_head_is_trained_for_what_it_was_solved_for():
     assert (head.label_smoothing, head.translate) == (0.0, 0)
     assert (every.label_smoothing, every.translate) == (0.1, 7)
     assert every.head_lr > every.trunk_lr
+    assert head.head_lr == head.batch_size / 320  # an epoch is one step of all examples
 
 
 def test_batches_suit_few_examples():

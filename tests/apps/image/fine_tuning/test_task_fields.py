@@ -36,7 +36,7 @@ def test_all_layers_are_trained_on_moved_pictures(application):
 
 def test_a_study_tries_its_rates(application):
     recipe = application.recipe_of(10)
-    twice = dataclasses.replace(recipe, head_lr=2.0)
+    twice = dataclasses.replace(recipe, head_lr=2 * recipe.head_lr)
     one, other = (application.task(10, r) for r in (recipe, twice))
     rates = [task.parameter_groups(task.model())[0]["lr"] for task in (one, other)]
     assert rates[1] == pytest.approx(2 * rates[0])

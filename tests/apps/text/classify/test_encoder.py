@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 import volano
-from volano.apps.text.classify.encoder import encoder_batch
+from volano.apps.text.classify.encoder import choose_recipe, encoder_batch
 from volano.errors import CheckpointError, DataError
+from volano.pretrained.linear_probe import LinearProbe
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -71,3 +73,12 @@ def test_another_tokenizer_in_the_folder_is_refused(encoder_run, tmp_path):
 
 def test_the_texts_of_a_step():
     assert (encoder_batch(1000), encoder_batch(40), encoder_batch(3)) == (32, 5, 1)
+
+
+def test_an_epoch_of_the_head_is_one_step_of_all_texts():
+    one = torch.ones(1)
+    probe = LinearProbe(
+        center=one, scale=one, weight=one[None], bias=one, c=0.1, num_examples=88, curvature=1.0
+    )
+    assert choose_recipe("head", probe, 11).head_lr == 1 / 8
+    assert choose_recipe("head", probe, 100).head_lr == 1.0

@@ -20,7 +20,7 @@ class FineTuningRecipe:
         epochs: passes over the training set.
         trunk_lr: the learning rate of the trunk's last layers; 0 if it is frozen.
         head_lr: the learning rate of the head; with a frozen trunk, a multiple of the rate that its
-            curvature allows.
+            curvature allows: the share of the examples that a step sees.
         label_smoothing: see ``Classification``.
         translate: largest shift in training, in pixels.
         num_evaluations: the number of times that the validation set is evaluated.
@@ -44,17 +44,19 @@ def choose_fine_tuning(
       the head, clipped at 1, cosine with a tenth of warm-up (AutoGluon: 1e-4 and a layer decay of
       0.9; fastai: from lr/100 to lr); label smoothing 0.1, shifts of a thirty-second of the side.
     - The head alone: the objective that it was solved for, so neither smoothing nor augmentation,
-      before which frozen features could not be kept.
+      before which frozen features could not be kept. It was solved where the gradients of all
+      examples are zero together; those of a step's few push it away, so an epoch is one step of the
+      rate that all of them allow.
     - Batch: 16 steps an epoch, within 8 and 32 (head: 256), as memory and few examples want it.
     """
     most = 256 if tune == HEAD else 32
     wanted = batch_size or max(8, min(most, num_train // 16))
-    is_head = tune == HEAD
+    batch, is_head = min(wanted, num_train), tune == HEAD
     return FineTuningRecipe(
-        batch_size=min(wanted, num_train),
+        batch_size=batch,
         epochs=epochs,
         trunk_lr=0.0 if is_head else 3e-4,
-        head_lr=1.0 if is_head else 1e-3,
+        head_lr=batch / num_train if is_head else 1e-3,
         label_smoothing=0.0 if is_head else 0.1,
         translate=0 if is_head else max(1, round(resolution / 32)),
         num_evaluations=max(1, min(10, round(epochs))),
