@@ -47,15 +47,15 @@ def test_a_beginning_must_be_that_of_one_plan(monkeypatch):
         monkeypatch.setattr(store.time, "time", lambda number=number: 1000.0 + number)
         remember(name, make_explanation())
     assert find_remembered("abd").fingerprint == "abd2"
-    with pytest.raises(UsageError, match="'ab' and 2 such plans") as caught:
+    with pytest.raises(UsageError, match="'ab', with which 2 begin") as caught:
         find_remembered("ab")
     assert "There are: abd2, abc1" in caught.value.remedy
-    with pytest.raises(UsageError, match="'x' and 0 such plans"):
+    with pytest.raises(UsageError, match="'x', with which none begins"):
         find_remembered("x")
     with pytest.raises(UsageError):
         find_remembered("")
 
 
 def test_none_is_said_if_none_is_remembered():
-    with pytest.raises(UsageError, match="There are: none"):
+    with pytest.raises(UsageError, match="No plan is remembered yet"):
         find_remembered("ab")
