@@ -225,7 +225,7 @@ class ScriptRace:
         return False
 
     def _in_float64(self, plan: ScriptPlan) -> FirstResults:
-        limits = {"steps": _STEPS}
+        limits: dict[str, float] = {"steps": _STEPS}
         return _computed(
             self._runner.run(plan, limits=limits, seconds=self._longest(), is_reference=True)
         )
