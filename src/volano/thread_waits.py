@@ -14,7 +14,7 @@ from collections.abc import Mapping, MutableMapping
 
 SPIN_COUNT = "GOMP_SPINCOUNT"
 # Some 0.2 ms: longer than from one operation to the next, shorter than a scheduler's turn.
-# Measured on two cores (docs/log.md, 2026-11-30), on no machine of many.
+# Measured on two cores (docs/log.md, 2026-11-30 and 2026-12-01), on no machine of many.
 SHORT_SPIN_COUNT = 10_000
 _NAMES = (SPIN_COUNT, "OMP_WAIT_POLICY")
 _set_here: set[str] = set()  # the variables of this process that it was not started with
