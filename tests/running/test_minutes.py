@@ -7,6 +7,7 @@ import pytest
 import volano
 from volano.errors import CheckpointError, TaskError
 from volano.planner import PlanRequest
+from volano.record.run_folder import revisions_of
 from volano.running import minutes
 from volano.running.minutes import fit_minutes, is_in_minutes, with_probe_steps, with_steps_of
 from volano.training import RunFolder
@@ -60,7 +61,8 @@ def test_a_run_keeps_the_steps_and_is_resumed_with_them(make_task, tmp_path, qui
     )  # fmt: skip
     folder = RunFolder.open(run.path)
     record = folder.read_json("run.json")
-    num_steps = (record.get("revision") or {}).get("begun_with", record["num_steps"])
+    revisions = revisions_of(record)
+    num_steps = revisions[0]["begun_with"] if revisions else record["num_steps"]
     assert record["step"] == record["num_steps"]
     assert folder.read_json("task.json")["duration"] == f"{num_steps}st"
     assert with_steps_of(task, folder).num_steps == num_steps

@@ -7,13 +7,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from volano.running.time_schedule import (
+    LEAST_LOOK_SECONDS,
     LEAST_STEPS,
+    LOOK_SHARE,
     NetworkCosts,
     RunCosts,
     make_schedule,
     minutes_that_do,
+    reserve_seconds,
     revised_steps,
     revision_point,
+    shortened_steps,
 )
 
 MINUTES = st.floats(0.1, 600.0)
@@ -196,3 +200,44 @@ def test_a_timing_that_was_right_is_not_revised():
     assert revised_steps(**{**facts, "left": 1.0}, measured=9.0) == 11
     # The timing was right, but there is no time for so many: they were only to begin with.
     assert revised_steps(**{**facts, "left": 8.0}, measured=1.0) == 13
+
+
+@given(
+    seconds=st.floats(30.0, 600.0),
+    step=logarithmic(1e-3, 0.3),
+    slower=st.floats(1.0, 4.0),
+    place=st.floats(0.1, 0.9),
+    lasting=st.floats(0.0, 1.0),
+    kept_share=st.floats(0.0, 0.1),
+)
+def test_a_machine_that_becomes_slower_in_mid_run_keeps_the_minutes(
+    seconds, step, slower, place, lasting, kept_share
+):
+    """Slower by a factor from a place of the training on, for a share of its seconds."""
+    reserve = reserve_seconds(seconds)
+    kept = kept_share * seconds
+    training = seconds - reserve - kept
+    num_steps = begun_with = int(training / step)
+    window = max(LEAST_LOOK_SECONDS, LOOK_SHARE * training)
+    clock = since = 0.0
+    made = made_since = seen = 0
+    seen_seconds = 0.0
+    while made < num_steps:
+        is_slow = place <= clock / training < place + lasting
+        now = step * slower if is_slow else step
+        made, made_since, clock, since = made + 1, made_since + 1, clock + now, since + now
+        if since >= window and made < num_steps:
+            seen, seen_seconds = seen + made_since, seen_seconds + since
+            pace = (seen_seconds / seen + since / made_since) / 2
+            before, num_steps = num_steps, shortened_steps(
+                step=made, num_steps=num_steps, expected=step, measured=pace,
+                left=seconds - reserve - clock, kept=kept, reserve=reserve,
+            )  # fmt: skip
+            assert made < num_steps <= before
+            made_since, since = 0, 0.0
+    end = clock + kept * (slower if place + lasting > 1.0 else 1.0)
+    assert end <= 1.02 * seconds + kept_share * seconds * (slower - 1.0)
+    if slower == 1.0 or lasting == 0.0:
+        assert num_steps == begun_with
+    if place + lasting > 1.0:  # the steps that fit are made
+        assert end >= 0.9 * seconds

@@ -27,7 +27,15 @@ from typing import Any, ClassVar, Self
 from volano.bounded_json import parse_json
 from volano.errors import CheckpointError, RunError, UsageError, VolanoError, reason_of
 from volano.record import files
-from volano.record.json_values import Kinds, finite, number, of_other_kinds, parse_line
+from volano.record.json_values import (
+    Kinds,
+    finite,
+    mapping,
+    number,
+    of_other_kinds,
+    parse_line,
+    sequence,
+)
 from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
 from volano.record.shell import quoted
 
@@ -63,7 +71,7 @@ class RunFolder:
         **dict.fromkeys(("metrics", "seconds", "safety", "accepted"), dict),
         **dict.fromkeys(("notices", "accept"), list), "status": str, "num_steps": int,
         "source": {"kind": str, "reference": str},
-        "revision": dict.fromkeys(("step", "num_steps", "begun_with"), int),
+        "revision": dict.fromkeys(("step", "num_steps", "begun_with"), int), "revisions": list,
     }  # fmt: skip
 
     def __init__(self, path: Path) -> None:
@@ -417,6 +425,13 @@ class ReadFolder(RunFolder):
     def put_back(self) -> bool:
         """Writes nothing."""
         return False
+
+
+def revisions_of(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the revisions of a run's number of steps that its ``run.json`` holds, in their order:
+    each with ``step``, ``num_steps`` from then on, and ``begun_with``, those before it."""
+    found = run.get("revisions", [run["revision"]] if run.get("revision") else [])  # until 0.2: one
+    return [mapping(revision) for revision in sequence(found)]
 
 
 def _fresh(parent: Path, name: str) -> Path:

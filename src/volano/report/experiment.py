@@ -13,6 +13,7 @@ from volano.plan.network import NetworkPart
 from volano.record.format import NOTHING, bytes_text, count_text, seconds_text, short
 from volano.record.json_values import mapping, number, sequence
 from volano.record.read_run import RunRecord
+from volano.record.run_folder import revisions_of
 from volano.report.figures import device_name
 from volano.report.planning import network_rows
 
@@ -205,8 +206,9 @@ def notices_of(record: RunRecord) -> list[str]:
 
 
 def _duration(record: RunRecord) -> str:
-    task, revision = record.task, mapping(record.run.get("revision"))
-    steps = count_text(revision.get("num_steps", task.get("num_steps")), "step")
+    revisions = revisions_of(record.run)
+    task, last = record.task, revisions[-1] if revisions else {}
+    steps = count_text(last.get("num_steps", task.get("num_steps")), "step")
     match = re.fullmatch(r"([\d.]+)ep", str(task.get("duration", "")))
     return f"{count_text(float(match[1]), 'epoch')}, {steps}" if match else steps
 

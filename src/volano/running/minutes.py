@@ -6,7 +6,7 @@ import dataclasses
 
 from volano.planner import PlanRequest, PlanResult
 from volano.record.format import count_text
-from volano.record.run_folder import RunFolder
+from volano.record.run_folder import RunFolder, revisions_of
 from volano.running.busy_cores import beside_others
 from volano.running.fit_time import TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
@@ -66,5 +66,6 @@ def with_steps_of(task: Task, folder: RunFolder) -> Task:
         return task
     record = folder.read_json("run.json")
     with folder.as_written():
-        num_steps = (record.get("revision") or {}).get("begun_with") or record["num_steps"]
+        revisions = revisions_of(record)
+        num_steps = revisions[0]["begun_with"] if revisions else record["num_steps"]
         return dataclasses.replace(task, duration=f"{num_steps}st")

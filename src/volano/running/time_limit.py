@@ -11,6 +11,8 @@ from volano.plan import Plan
 from volano.planner import PlanRequest, PlanResult, absent_step, share_of_rank
 from volano.running.plan_run import choose_plan
 from volano.running.time_schedule import (
+    LEAST_LOOK_SECONDS,
+    LOOK_SHARE,
     PLANNING_SHARE,
     WRITING_SECONDS,
     NetworkCosts,
@@ -18,6 +20,7 @@ from volano.running.time_schedule import (
     reserve_seconds,
     revised_steps,
     revision_point,
+    shortened_steps,
 )
 from volano.task import Task
 from volano.training import LengthRule, StepTime, measure_step_time
@@ -100,18 +103,33 @@ class TimeLimit:
         )
 
     def length_rule(self, schedule: TimeSchedule, network: NetworkCosts) -> LengthRule | None:
-        """The rule by which the run looks at its number of steps again, early and once; None if
-        several ranks train, each with a clock of its own."""
+        """The rule by which the run looks at its number of steps again, early, and shortens it
+        later where the machine becomes slower; None if several ranks train, each with a clock of
+        its own."""
         if self.world_size > 1:
             return None
         after_steps, after_seconds = revision_point(schedule.num_steps, schedule.training)
+        kept = schedule.kept + schedule.evaluation
 
         def num_steps(step: int, measured: float) -> int:
             return revised_steps(
                 step=step, num_steps=schedule.num_steps, expected=network.pace,
                 measured=measured * network.pace / network.step,
                 left=self.left() - reserve_seconds(self.seconds),
-                kept=schedule.kept + schedule.evaluation, most_steps=network.most_steps,
+                kept=kept, most_steps=network.most_steps,
             )  # fmt: skip
 
-        return LengthRule(after_steps=after_steps, after_seconds=after_seconds, num_steps=num_steps)
+        def shortened(step: int, before: int, measured: float) -> int:
+            reserve = reserve_seconds(self.seconds)
+            return shortened_steps(
+                step=step, num_steps=before, expected=network.pace,
+                measured=measured * network.pace / network.step,
+                left=self.left() - reserve, reserve=reserve,
+                kept=schedule.kept + schedule.evaluation * (1.0 - step / before),
+            )  # fmt: skip
+
+        return LengthRule(
+            after_steps=after_steps, after_seconds=after_seconds, num_steps=num_steps,
+            again_seconds=max(LEAST_LOOK_SECONDS, LOOK_SHARE * schedule.training),
+            shortened=shortened,
+        )  # fmt: skip

@@ -28,6 +28,8 @@ _REVISION_SHARE, _LARGEST_REVISION_SHARE, _REVISION_SECONDS = 0.1, 0.3, 1.0
 _STEPS_TO_REVISE = 5
 # A run is lengthened as if its steps took up to so many times what they took at first.
 _MARGIN = 1.1
+# Later a run looks at its time after each such share of its training, of so many seconds at least.
+LOOK_SHARE, LEAST_LOOK_SECONDS = 0.05, 1.0
 # Timings that differ by less are one.
 _SAME = 0.05
 
@@ -234,6 +236,32 @@ def revised_steps(
     if abs(measured / expected - 1.0) < _SAME and step + more >= (1.0 - _SAME) * num_steps:
         return num_steps
     return max(step + 1, min(most_steps, step + more))
+
+
+def shortened_steps(
+    *,
+    step: int,
+    num_steps: int,
+    expected: float,
+    measured: float,
+    left: float,
+    kept: float,
+    reserve: float,
+) -> int:
+    """Returns the number of steps of a run that has made ``step`` of ``num_steps`` and looks at its
+    time again: as it was, or fewer, if it would need more than half of its reserve.
+
+    Args:
+        expected: seconds of a step by the first timing.
+        measured: seconds of a step as the run makes them now.
+        left: seconds left of the whole time, the reserve not among them.
+        kept: seconds of what is still to be done besides training, by the first timing.
+        reserve: seconds kept in reserve.
+    """
+    for_steps = left - max(1.0, measured / expected) * kept
+    if (num_steps - step) * measured <= for_steps + reserve / 2:
+        return num_steps
+    return min(num_steps, max(step + 1, step + int(for_steps / measured)))
 
 
 def _affordable(network: NetworkCosts, costs: RunCosts, seconds: float) -> int:

@@ -15,7 +15,13 @@ from volano.device import Device, Ranks, describe_machine, random_state_kept, ve
 from volano.device.memory_limit import memory_limited
 from volano.errors import RunError, in_words
 from volano.plan import Plan
-from volano.record.run_folder import PREPARED, QUARANTINE, ReadFolder, RunFolder
+from volano.record.run_folder import (
+    PREPARED,
+    QUARANTINE,
+    ReadFolder,
+    RunFolder,
+    revisions_of,
+)
 from volano.task import Task
 from volano.training.checkpoints.checkpoint import digest_of
 from volano.training.checkpoints.weights import load_weights, save_weights
@@ -208,7 +214,7 @@ class _Training:
         )  # fmt: skip
         folder, everyone = self._folder, self._everyone
         log = TrainingLog(self._task.num_steps)
-        recorded = folder.read_json("run.json").get("revision") if self._given.resume else None
+        recorded = folder.read_json("run.json") if self._given.resume else {}
         policy = NumericsPolicy(session, folder, everyone, self._safety.skip_bad_steps)
         loop = TrainingLoop(
             session=session, folder=folder, observer=everyone, log=log, policy=policy,
@@ -223,7 +229,8 @@ class _Training:
             facts = _facts(self._task, self._given.source, self._device, self._safety)
             folder.write_json("task.json", session.description)
         self._has_begun = True
-        facts["num_steps"] = (recorded or {}).get("num_steps", self._task.num_steps)
+        revisions = revisions_of(recorded)
+        facts["num_steps"] = revisions[-1]["num_steps"] if revisions else self._task.num_steps
         self._begin(session, facts, notices)
         with StopRequest() as stop:
             status = loop.run(stop)

@@ -1,4 +1,4 @@
-"""A run whose number of steps is revised, once, and resumed as the same experiment."""
+"""A run whose number of steps is revised, and resumed as the same experiment."""
 
 import pytest
 
@@ -7,6 +7,7 @@ from conftest import Quiet, StopAt, assert_same_runs
 from training.tasks import full_task
 from volano import Plan
 from volano.errors import CheckpointError
+from volano.record.run_folder import revisions_of
 from volano.training import LengthRule, RunFolder, run_task
 from volano.training.health.length_revision import LengthRevision
 
@@ -19,13 +20,14 @@ def run(task, path, length, observer=None):
                     source=source)  # fmt: skip
 
 
-def rule(num_steps, asked=None, after_seconds=1e9):
+def rule(num_steps, asked=None, after_seconds=1e9, **later):
     def decide(step, seconds):
         if asked is not None:
             asked.append((step, seconds))
         return num_steps
 
-    return LengthRule(after_steps=5, after_seconds=after_seconds, num_steps=decide)
+    return LengthRule(after_steps=5, after_seconds=after_seconds, num_steps=decide,
+                      **later)  # fmt: skip
 
 
 @pytest.mark.parametrize("num_steps", [9, 32, 70])
@@ -39,10 +41,10 @@ def test_it_is_decided_once_and_recorded(make_task, tmp_path, num_steps):
     assert asked[-1][1] > 0.0
     assert (record["step"], record["num_steps"]) == (num_steps, num_steps)
     if num_steps == task.num_steps:
-        assert "revision" not in record
+        assert "revisions" not in record
     else:
-        assert record["revision"]["step"] == 5
-        assert record["revision"]["begun_with"] == task.num_steps == 32
+        (revision,) = record["revisions"]
+        assert (revision["step"], revision["begun_with"]) == (5, task.num_steps)
         assert any(f"{num_steps} steps instead of 32" in notice for notice in ended.notices)
     rates = [
         line["lr"] for line in RunFolder(ended.path).read_lines("metrics.jsonl") if "lr" in line
@@ -58,8 +60,8 @@ def test_a_resumed_run_is_the_same_experiment(make_task, quiet, tmp_path, num_st
     parts = run(task, tmp_path / "parts", rule(num_steps), StopAt(stop_at))
     assert parts.status == "stopped"
     if stop_at < 5:  # killed after it was recorded, its last checkpoint lies before
-        revision = RunFolder(whole.path).read_json("run.json")["revision"]
-        RunFolder(parts.path).update_run(revision=revision)
+        revisions = RunFolder(whole.path).read_json("run.json")["revisions"]
+        RunFolder(parts.path).update_run(revisions=revisions)
     resumed = volano.resume(parts.path, task=task, observer=quiet)
     assert resumed.status == "finished"
     record = RunFolder(resumed.path).read_json("run.json")
@@ -73,11 +75,44 @@ def test_a_run_that_has_no_time_ends_before_its_look(make_task, tmp_path):
     asked = []
     ended = run(full_task(make_task), tmp_path / "run", rule(3, asked, after_seconds=1e-9))
     record = RunFolder(ended.path).read_json("run.json")
-    assert (record["step"], record["revision"]["step"]) == (3, 2)
+    assert (record["step"], record["revisions"][0]["step"]) == (3, 2)
     assert [step for step, _ in asked][-1] == 2
 
 
 def test_a_recorded_revision_says_its_step_and_length(tmp_path):
     folder = RunFolder(tmp_path)
     with pytest.raises(CheckpointError, match="must be as Volano wrote them; got .*'num_steps'"):
-        LengthRevision(None, folder, Quiet(), None, {"step": 4})
+        LengthRevision(None, folder, Quiet(), None, {"revisions": [{"step": 4}]})
+
+
+def shortens_at(*steps):
+    """Shortens by two steps at each of these."""
+    return lambda step, before, _: before - 2 if step in steps else before
+
+
+def test_it_is_shortened_at_later_looks_and_resumed_so(make_task, quiet, tmp_path):
+    task = full_task(make_task)
+    given = rule(30, again_seconds=0.0, shortened=shortens_at(9, 10, 28))
+    whole = run(task, tmp_path / "whole", given)
+    record = RunFolder(whole.path).read_json("run.json")
+    taken = [tuple(each[key] for key in ("step", "num_steps")) for each in record["revisions"]]
+    # The last one would be over before the step that has been made.
+    assert taken == [(5, 30), (9, 28), (10, 26)]
+    assert record["step"] == record["num_steps"] == 26
+    assert whole.status == "finished"
+    parts = run(task, tmp_path / "parts", given, StopAt(12))
+    assert parts.status == "stopped"
+    resumed = volano.resume(parts.path, task=task, observer=quiet)
+    assert_same_runs(resumed.path, whole.path)
+
+
+def test_it_is_not_looked_at_again_before_its_seconds(make_task, tmp_path):
+    given = rule(32, again_seconds=1e9, shortened=shortens_at(*range(32)))
+    ended = run(full_task(make_task), tmp_path / "run", given)
+    assert "revisions" not in RunFolder(ended.path).read_json("run.json")
+
+
+def test_the_one_revision_of_an_earlier_version_is_read():
+    earlier = {"step": 4, "num_steps": 9, "begun_with": 20}
+    assert revisions_of({"revision": earlier}) == [earlier]
+    assert revisions_of({}) == revisions_of({"revision": None}) == []

@@ -1,18 +1,20 @@
-"""Revises the number of steps of a run once, early, if its steps take another time than thought.
+"""Revises the number of steps of a run early, if its steps take another time than thought, and
+shortens it later, if the machine becomes slower.
 
 The schedule is by progress, so that a run of another length from a stated step on is an experiment
-like any other: ``run.json`` holds the step and the new length, and a resumed run takes both from
+like any other: ``run.json`` holds the steps and the new lengths, and a resumed run takes both from
 there. What the run began with (``task.json``) stays as it was.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from volano.record.run_folder import RunFolder
+from volano.record.run_folder import RunFolder, revisions_of
 from volano.training.observe import Observer
 from volano.training.session import Session
 
@@ -29,22 +31,27 @@ class LengthRule:
             which it is looked at, after three steps if seconds decide; before both, but not before
             half of the seconds, if the time is not enough for so many steps.
         num_steps: ``(step, seconds of a step) -> number of steps`` of the whole run.
+        again_seconds: the seconds of steps after which it is looked at again, from then on.
+        shortened: ``(step, number of steps, seconds of a step) -> number of steps`` of the whole
+            run, at each later look: as it was, or fewer.
     """
 
     after_steps: int
     after_seconds: float
     num_steps: Callable[[int, float], int]
+    again_seconds: float = math.inf
+    shortened: Callable[[int, int, float], int] = lambda step, num_steps, seconds: num_steps  # noqa: ARG005
 
 
 class LengthRevision:
-    """The one revision of a run's length: decided by a rule, or taken from the run's folder.
+    """The revisions of a run's length: decided by a rule, or taken from the run's folder.
 
     Args:
         session: the session of the run.
         folder: the folder of the run; what it has recorded goes before the rule.
         observer: the observer that hears of a revision.
         rule: the rule; None only repeats what is recorded.
-        recorded: the revision of a resumed run, as ``run.json`` holds it.
+        recorded: ``run.json`` of a resumed run.
     """
 
     def __init__(
@@ -57,10 +64,12 @@ class LengthRevision:
     ) -> None:
         self._session, self._folder, self._observer = session, folder, observer
         with folder.as_written():
-            taken = None if recorded is None else (recorded["step"], recorded["num_steps"])
-        self._recorded = taken
-        self._rule = rule if recorded is None else None
+            self._revisions = revisions_of(recorded or {})
+            self._recorded = [(taken["step"], taken["num_steps"]) for taken in self._revisions]
+        self._rule = None if self._recorded else rule
+        self._is_first = True
         self._num_made, self._seconds = 0, 0.0
+        self._num_before, self._seconds_before = 0, 0.0  # timed since the first look
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -68,18 +77,21 @@ class LengthRevision:
         self._mark = time.perf_counter()
 
     def take_up(self) -> None:
-        """Repeats a recorded revision that lies behind the session's step, or at it."""
-        if self._recorded is not None and self._session.step >= self._recorded[0]:
-            self._session.set_num_steps(self._recorded[1])
-            self._recorded = None
+        """Repeats the recorded revisions that lie behind the session's step, or at it."""
+        while self._recorded and self._session.step >= self._recorded[0][0]:
+            self._session.set_num_steps(self._recorded.pop(0)[1])
 
     def look(self) -> None:
         """Revises the session's number of steps after a step, if the time for it has come."""
         self.take_up()
-        if self._rule is not None:
-            self._time(self._rule)
+        if self._rule is None:
+            return
+        if self._is_first:
+            self._look_first(self._rule)
+        else:
+            self._look_again(self._rule)
 
-    def _time(self, rule: LengthRule) -> None:
+    def _look_first(self, rule: LengthRule) -> None:
         self._num_made += 1
         now = time.perf_counter()
         if self._num_made > _NUM_WARM_UP_STEPS:
@@ -87,7 +99,7 @@ class LengthRevision:
         self._mark = now
         num_timed = self._num_made - _NUM_WARM_UP_STEPS
         is_long = self._num_made >= _LEAST_STEPS and self._seconds >= rule.after_seconds
-        step, before = self._session.step, self._session.task.num_steps
+        step, before = self._session.step, self._session.num_steps
         if num_timed < 1 or step >= before:
             return
         is_due = is_long or self._num_made >= rule.after_steps
@@ -96,19 +108,41 @@ class LengthRevision:
             or rule.num_steps(step, self._seconds / num_timed) > rule.after_steps
         ):
             return
-        self._rule = None
+        self._is_first = False
         self._session.device.synchronize()
-        self._seconds += time.perf_counter() - now
-        num_steps = max(step + 1, rule.num_steps(step, self._seconds / num_timed))
+        self._mark = time.perf_counter()
+        self._seconds += self._mark - now
+        seconds = self._seconds / num_timed
+        num_steps = max(step + 1, rule.num_steps(step, seconds))
+        self._num_made, self._seconds = 0, 0.0
         if num_steps != before:
-            self._revise(step, num_steps, self._seconds / num_timed)
+            self._revise(step, num_steps, seconds)
+
+    def _look_again(self, rule: LengthRule) -> None:
+        now = time.perf_counter()
+        self._num_made += 1
+        self._seconds += now - self._mark
+        self._mark = now
+        if self._seconds < rule.again_seconds:
+            return
+        self._num_before += self._num_made
+        self._seconds_before += self._seconds
+        # Half of it the last steps, half all since the first look: a slow second is not the pace
+        # of what is left, and what has become slow for good shows at each look.
+        pace = self._seconds_before / self._num_before
+        pace = (pace + self._seconds / self._num_made) / 2
+        self._num_made, self._seconds = 0, 0.0
+        step, before = self._session.step, self._session.num_steps
+        if step < before and (num_steps := rule.shortened(step, before, pace)) < before:
+            self._revise(step, max(step + 1, num_steps), pace)
 
     def _revise(self, step: int, num_steps: int, seconds: float) -> None:
-        before = self._session.task.num_steps
+        before = self._session.num_steps
         # Before the next step: a run that is killed after it goes on in the same way.
         record: dict[str, float] = {"step": step, "num_steps": num_steps, "begun_with": before}
         record["seconds_a_step"] = round(seconds, 6)
-        self._folder.update_run(num_steps=num_steps, revision=record)
+        self._revisions.append(record)
+        self._folder.update_run(num_steps=num_steps, revisions=self._revisions)
         self._session.set_num_steps(num_steps)
         self._observer.on_length(num_steps)
         self._observer.on_notice(
