@@ -49,7 +49,11 @@ PLANS = {
     "jpeg_folder": ScriptPlan(num_workers=2, persistent_workers=True),
     "reads_loss": ScriptPlan(fused=True),
 }
-ARGUMENTS = {"jpeg_folder": ("--epochs", "3"), "lightning_digits": ("--epochs", "2")}
+# Half a minute each by python: a script that trains for two seconds measures how long torch loads.
+EPOCHS = {
+    "tutorial_loop": 2, "lightning_digits": 4, "trainer_gpt2": 1, "accelerate_loop": 20,
+    "jpeg_folder": 8, "reads_loss": 12,
+}  # fmt: skip
 _LOSS = re.compile(r"loss'?:? '?([\d.]+)")
 _SHORT, _LONG = 1, 150  # epochs of 16 steps
 
@@ -67,7 +71,8 @@ class Pairs:
     def run_once(self, folder: Path, extra: list[str]) -> None:
         """Runs both sides, in an order that turns."""
         self.plan.save(folder / f"{self.name}.json")
-        script = [str(SCRIPTS / f"{self.name}.py"), *ARGUMENTS.get(self.name, ()), *extra]
+        epochs = [] if "--small" in extra else ["--epochs", str(EPOCHS[self.name])]
+        script = [str(SCRIPTS / f"{self.name}.py"), *epochs, *extra]
         planned = ["-m", "volano", "run", "--plan", str(folder / f"{self.name}.json"), *script]
         if self.name == "jpeg_folder" and not self.python:  # it makes its pictures first
             timed([*script[:1], *extra], folder)

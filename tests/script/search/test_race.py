@@ -103,10 +103,12 @@ def test_what_would_be_struck_is_asked_of_float64_once(tmp_path):
     assert statuses(found)[LAST] == statuses(found)[FUSED] == "struck"
 
 
-@pytest.mark.parametrize(("seconds", "status", "runs"), [(0.05, "measured", 2), (0.1, "struck", 1)])
+@pytest.mark.parametrize(("seconds", "status", "runs"), [(0.05, "measured", 2), (0.1, "slower", 1)])
 def test_what_is_faster_and_the_same_in_float64_is_sound(tmp_path, seconds, status, runs):
-    found, _, runner, _ = race(tmp_path, {LAST: seconds}, [LAST], careless=[LAST])
+    found, _, runner, lines = race(tmp_path, {LAST: seconds}, [LAST], careless=[LAST])
     assert statuses(found)[LAST] == status
+    assert any("no faster, and so not looked into" in line for line in lines) == (runs == 1)
+    assert not any("rejected" in line for line in lines)
     assert runner.ran.count("float64") == runs  # what is not faster is not worth one
 
 

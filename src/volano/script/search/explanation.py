@@ -77,7 +77,8 @@ class ScriptCandidate:
 
     Attributes:
         plan: what was done otherwise than the script does it.
-        status: "measured", "chosen", "struck" or "failed".
+        status: "measured", "chosen", "slower" (than needed for it to be proved right), "struck" or
+            "failed".
         seconds: seconds a step; None if it was not measured.
         gain: how many times as fast as the script as it is.
         startup_seconds: seconds before the first measured step, more than those of the script.
@@ -302,7 +303,7 @@ def candidate_line(candidate: ScriptCandidate) -> list[str]:
     lines = [f"  {words:<40}{figures}".rstrip()]
     if len(words) > 39 and figures:
         lines = [f"  {words}", f"  {'':<40}{figures}"]
-    is_measured = it.status in ("measured", "chosen")
+    is_measured = it.status in ("measured", "chosen", "slower")
     reason = it.reason if is_measured else f"{status_text(it.status)}: {it.reason}"
     if it.startup_seconds > _LEAST_STARTUP_SECONDS:
         reason += f"; begins {it.startup_seconds:.0f} s later"

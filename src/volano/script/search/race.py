@@ -175,24 +175,33 @@ class ScriptRace:
         self._judge(plan, seen)
 
     def _judge(self, plan: ScriptPlan, seen: WatchedRun) -> None:
-        assert self._guard is not None
-        verdict = self._guard.check(plan, _computed(seen))
-        if not verdict.passed and plan.semantics() != "exact" and self._refer():
-            verdict = self._guard.check(plan, _computed(seen))
-            is_faster = self.base_seconds / seen.step_seconds >= _LEAST_GAIN
-            if not verdict.passed and is_faster and self._is_same_in_float64(plan):
-                verdict = self._guard.check(plan, _computed(seen), is_same_in_float64=True)
+        status, reason = self._checked(plan, seen)
         startup = min(base.startup_seconds for base in self._base)
         self._note(
             ScriptCandidate(
                 plan=plan,
-                status="measured" if verdict.passed else "struck",
+                status=status,
                 seconds=seen.step_seconds,
                 gain=self.base_seconds / seen.step_seconds,
                 startup_seconds=seen.startup_seconds - startup,
-                reason=verdict.reason + self._larger_peak(seen),
+                reason=reason + self._larger_peak(seen),
             )
         )
+
+    def _checked(self, plan: ScriptPlan, seen: WatchedRun) -> tuple[str, str]:
+        """Returns what has become of a plan that has run, and why."""
+        assert self._guard is not None
+        found = _computed(seen)
+        verdict = self._guard.check(plan, found)
+        if not verdict.passed and plan.semantics() != "exact" and self._refer():
+            verdict = self._guard.check(plan, found)
+            if not verdict.passed and _can_be_proved(plan):
+                proved = self._guard.check(plan, found, is_same_in_float64=True)
+                if proved.passed and self.base_seconds / seen.step_seconds < _LEAST_GAIN:
+                    return "slower", f"no faster, and so not looked into: {verdict.reason}"
+                if proved.passed and self._is_same_in_float64(plan):
+                    verdict = proved
+        return "measured" if verdict.passed else "struck", verdict.reason
 
     def _larger_peak(self, seen: WatchedRun) -> str:
         """Returns what is to be said of a plan that takes more memory than the script."""
@@ -213,11 +222,8 @@ class ScriptRace:
         return bool(self._has_reference)
 
     def _is_same_in_float64(self, plan: ScriptPlan) -> bool:
-        """Returns whether a plan that keeps fp32 computes in float64 what the script does there.
-        A compiled program is another in float64, and says nothing of the one in fp32."""
+        """Returns whether a plan computes in float64 what the script does there."""
         assert self._guard is not None
-        if plan.precision is not None or plan.compile is not None:
-            return False
         if not self._has_time(num_children=1):
             return False
         with contextlib.suppress(ScriptError):
@@ -334,6 +340,12 @@ class ScriptRace:
         if self._is_bound:
             return max(1.0, min(most, left))
         return most if is_compiled else max(2 * usual, min(most, left))
+
+
+def _can_be_proved(plan: ScriptPlan) -> bool:
+    """Returns whether float64 says something of a plan: not of one in half precision, nor of a
+    compiled program, which is another there."""
+    return plan.precision is None and plan.compile is None
 
 
 def _computed(seen: WatchedRun) -> FirstResults:
