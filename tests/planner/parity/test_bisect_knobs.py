@@ -44,11 +44,11 @@ def fault(make_task, plan, **options):
 
 
 @pytest.mark.parametrize(
-    "lever", ["precision", "memory_format", "optimizer", "micro_batch", "recompute"]
+    "knob", ["precision", "memory_format", "optimizer", "micro_batch", "recompute"]
 )
-def test_one_lever(make_task, verdicts, lever):
-    asked = verdicts(lambda plan: getattr(plan, lever) != getattr(BASELINE, lever))
-    assert fault(make_task, MANY) == (lever,)
+def test_one_knob(make_task, verdicts, knob):
+    asked = verdicts(lambda plan: getattr(plan, knob) != getattr(BASELINE, knob))
+    assert fault(make_task, MANY) == (knob,)
     assert len(asked) == len(set(asked)) <= 12
 
 

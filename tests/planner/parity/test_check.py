@@ -182,6 +182,34 @@ def test_what_is_bitwise_eager_passes_however_far_rounding_goes(make_task):
     assert not check_parity(task, BASELINE.pin(precision="bf16"), reference=reference).passed
 
 
+class RoundsInChannelsLast(nn.Module):
+    """A network whose first layer's gradient is off by ``off`` of itself in channels_last."""
+
+    def __init__(self, off, *, everywhere=False):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(128, 10)
+        self.off, self.everywhere = off, everywhere
+
+    def forward(self, x):
+        x = torch.relu(self.first(x.view(-1, 1, 8, 8)))
+        if not self.second.weight.is_contiguous() and (self.everywhere or x.dtype == torch.float32):
+            x = x + (x - x.detach()) * self.off
+        return self.head(self.second(x).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("off", "everywhere", "passes"), [(4e-3, False, True), (4e-3, True, False), (0.1, False, False)]
+)
+def test_more_rounding_in_channels_last_passes_if_float64_says_that_it_is_rounding(
+    make_task, off, everywhere, passes
+):
+    task = make_task(model=functools.partial(RoundsInChannelsLast, off, everywhere=everywhere))
+    found = check_parity(task, BASELINE.pin(memory_format="channels_last"))
+    assert found.passed == passes, found
+    assert ("the same in float64" in found.reason) == passes
+
+
 class TestStruck:
     def test_a_split_batch_of_batchnorm(self, make_task):
         found = check_parity(make_task(model=conv_net), BASELINE.pin(micro_batch=16))

@@ -133,6 +133,7 @@ def gradient_of(
     mode: AbstractContextManager[Any],
     *,
     dtype: torch.dtype | None = None,
+    is_channels_last: bool = False,
     dropout: bool = True,
     nudged: bool = False,
 ) -> Gradient:
@@ -146,11 +147,14 @@ def gradient_of(
         parts: the batch, or its micro-batches.
         mode: a context entered for forward and backward pass, not for making the model.
         dtype: the type of weights and floating inputs; None leaves them.
+        is_channels_last: whether the model lies in channels_last.
         dropout: whether layers drop.
         nudged: whether the weights are moved a little first, always by the same numbers.
     """
     task = probe_batch.task
     model = Session.make_model(task).to(device.torch_device, dtype)
+    if is_channels_last:
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     before: dict[str, Tensor] = {}
     if nudged:
         _nudge(model)

@@ -186,20 +186,26 @@ class Reference:
                 self._divisible = divisible(self._whole, self.device)
         return self._divisible
 
-    def exact(self, micro_batch: int | None = None, *, dropout: bool = True) -> Gradient:
+    def exact(
+        self,
+        micro_batch: int | None = None,
+        *,
+        dropout: bool = True,
+        is_channels_last: bool = False,
+    ) -> Gradient:
         """Returns the gradient in float64; in fp32 if that fails, as ``why_not_float64`` says.
 
         ``micro_batch`` matters if a step draws: each micro-batch has draws of its own.
         """
         if not self.draws(dropout):
             micro_batch = None
-        key = (micro_batch, dropout)
+        key = (micro_batch, dropout, is_channels_last)
         if key not in self._exact:
             with self.kept(self.baseline):
-                self._exact[key] = self._compute(micro_batch, dropout)
+                self._exact[key] = self._compute(*key)
         return self._exact[key]
 
-    def _compute(self, micro_batch: int | None, dropout: bool) -> Gradient:
+    def _compute(self, micro_batch: int | None, dropout: bool, is_channels_last: bool) -> Gradient:
         probe_batch = self.probe_batch
         parts = (
             [probe_batch.batch] if micro_batch is None else split(probe_batch.batch, micro_batch)
@@ -207,10 +213,13 @@ class Reference:
         if self.why_not_float64 is None:
             return gradient_of(
                 probe_batch, self.device, parts, Float64(plain_attention=self.plain_attention),
-                dtype=torch.float64, dropout=dropout,
+                dtype=torch.float64, is_channels_last=is_channels_last, dropout=dropout,
             )  # fmt: skip
         mode = SameDraws(plain_attention=self.plain_attention)
-        return gradient_of(probe_batch, self.device, parts, mode, dropout=dropout)
+        return gradient_of(
+            probe_batch, self.device, parts, mode, is_channels_last=is_channels_last,
+            dropout=dropout,
+        )  # fmt: skip
 
     def eager(self, precision: str, *, dropout: bool = True) -> StepOutcome:
         """Returns the outcome of plain eager PyTorch in a precision."""
