@@ -24,6 +24,7 @@ from volano.data.sources import SPLITS_NAME, SplitRecord
 from volano.device import Device
 from volano.errors import CheckpointError, RunError, UsageError
 from volano.planner import PlanResult
+from volano.pretrained.frozen_features import FineTuningStart
 from volano.record.format import brief_value, count_text
 from volano.report.verdict import Score
 from volano.running.checks import check_data_is_there
@@ -109,6 +110,8 @@ class Application(ABC):
         faults: the examples that could not be read.
         notices: texts about the data that a person should read.
         is_held_out: whether Volano split the test data off; may be left out.
+        start: the head of a pretrained network, solved before the first step; None if there is no
+            such network, or it is solved when it is needed.
     """
 
     kind: ClassVar[str]
@@ -128,6 +131,7 @@ class Application(ABC):
     origin: Any
     faults: tuple[Fault, ...]
     notices: tuple[str, ...]
+    start: FineTuningStart | None = None
 
     # ---- what every application gives
 
@@ -228,6 +232,10 @@ class Application(ABC):
     def for_study(self) -> Self:
         """Returns the same for the trials of a study: its Tasks have a validation set by which they
         are compared, and what is open of its options is settled."""
+        return self
+
+    def solved_on(self, device: Device) -> Self:  # noqa: ARG002 - for those that need it
+        """Returns the same with its :attr:`start`, solved on a device if it was not yet."""
         return self
 
     def with_options(self, **changes: Any) -> Self:

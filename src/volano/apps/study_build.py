@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from volano.apps.options import Setting
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
+from volano.pretrained.frozen_features import FineTuningStart
 from volano.record.json_values import mapping
 from volano.record.run_folder import RunFolder
 from volano.running.checks import check_data_is_there
@@ -68,6 +70,7 @@ class ApplicationBuild:
         self.__name__ = f"{application_type.kind}-study"
         self._application: Any = None
         self._base: Task | None = None
+        self._start: FineTuningStart | None = None  # goes to the workers: it is solved once
 
     def __call__(self, trial: Any) -> Task:
         """The task of a trial."""
@@ -96,14 +99,21 @@ class ApplicationBuild:
             # What is mapped stays readable.
             weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
         options = application_type.options_type.from_json(self.options)
-        return application_type.read(options, scratch).for_study()
+        found: Any = application_type.read(options, scratch).for_study()
+        return found if self._start is None else dataclasses.replace(found, start=self._start)
 
     def resolved(
-        self, seconds: float, device: Device, space: SearchSpace | None
+        self, seconds: float, num_trials: float, device: Device, space: SearchSpace | None
     ) -> ApplicationBuild:
-        """The same with a length that fits into seconds a trial, from steps timed here, and with
-        the application's own space if none is given."""
-        application, step = self._read().fit_trial(
+        """The same with a length of which so many whole trials fit into the seconds, from steps
+        timed here, and with the application's own space if none is given. A pretrained network's
+        head is solved first, at the expense of the trials."""
+        read, mark = self._read(), time.perf_counter()
+        solved = read.solved_on(device)
+        self._start = solved.start
+        spent = 0.0 if solved is read else time.perf_counter() - mark
+        seconds = max(_LEAST_SECONDS, (seconds - spent) / num_trials)
+        application, step = solved.fit_trial(
             seconds, functools.partial(_step_seconds, device), device
         )
         self.num_steps = max(1, min(application.steps_in(_MOST_EPOCHS), int(seconds / step)))
@@ -177,8 +187,8 @@ def application_build(
         for rung, (before, share) in enumerate(zip((0.0, *shares), shares, strict=False))
     )
     budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
-    seconds = ((1.0 - _RESERVE_SHARE) * budget - _RESERVE_SECONDS) / whole
-    if seconds < _LEAST_SECONDS:
+    seconds = (1.0 - _RESERVE_SHARE) * budget - _RESERVE_SECONDS
+    if seconds < _LEAST_SECONDS * whole:
         least = (_LEAST_SECONDS * whole + _RESERVE_SECONDS) / (1.0 - _RESERVE_SHARE) / 60
         raise UsageError(
             f"The minutes of a study must leave each whole trial {_LEAST_SECONDS:g} s at least",
@@ -191,7 +201,7 @@ def application_build(
     )
     unknown = SearchSpace(parameters={"?": (0,)})
     return ApplicationBuild(kind, given.to_json(), unknown, 1).resolved(
-        seconds, Device(device), chosen
+        seconds, whole, Device(device), chosen
     )
 
 

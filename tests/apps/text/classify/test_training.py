@@ -1,3 +1,5 @@
+import pickle
+
 import optuna
 import pytest
 import torch
@@ -7,6 +9,7 @@ from data.sources.text.test_labelled_texts import read_classes, write_table
 from volano.api.train import train_trial
 from volano.apps.study_build import application_build
 from volano.apps.text.classify.model_spec import BAG, ClassesSpec, predict_texts
+from volano.apps.text.classify.training import ClassifyTraining
 from volano.device import Device
 from volano.plan import Plan
 from volano.study.observe import StudyObserver
@@ -45,7 +48,7 @@ def build(encoder_table, encoder_folder, monkeypatch):
 def test_trials_of_an_encoder_are_compared_by_texts_that_none_is_trained_on(build):
     assert (build.kind, build.metric, build.direction) == ("classify", "accuracy", "maximize")
     assert build.options["tune"] == "head"
-    probe = build._application.solved
+    probe = build._application.begun.probe
     assert set(build.space.parameters) == {"head_lr", "weight_decay"}
     decay = build.space.parameters["weight_decay"]
     assert decay.low < probe.weight_decay < decay.high
@@ -56,6 +59,29 @@ def test_trials_of_an_encoder_are_compared_by_texts_that_none_is_trained_on(buil
     assert set(task.valid.tree[2].tolist()) == {0, 1}
     decays = [one.parameter_groups(one.model())[0]["weight_decay"] for one in (task, other)]
     assert decays[0] != decays[1]
+
+
+def test_the_head_of_an_encoder_is_solved_once_for_all_workers(build, monkeypatch):
+    again = pickle.loads(pickle.dumps(build))
+    monkeypatch.setattr(ClassifyTraining, "begin", lambda *_: pytest.fail("it is solved again"))
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    head = again(trial).model().head
+    assert torch.equal(head.center, build._application.begun.probe.center)
+
+
+def test_solving_a_head_is_taken_from_the_time_of_the_trials(build, monkeypatch):
+    given = []
+
+    def fit_trial(application, seconds, seconds_per_step, device):
+        given.append((seconds, application.start is not None))
+        return application, 1.0
+
+    monkeypatch.setattr(ClassifyTraining, "fit_trial", fit_trial)
+    build._start = None
+    build.resolved(1000.0, 4.0, Device("cpu"), build.space)
+    ((seconds, is_solved),) = given
+    assert is_solved
+    assert 200.0 < seconds < 250.0
 
 
 def test_the_best_trial_of_an_encoder_becomes_a_run(build, tmp_path):

@@ -51,7 +51,7 @@ class ClassifyApplication(ClassifyTraining):
         scores = target.scores(logits, torch.from_numpy(self.test.labels))
         choice = {"candidates": spec.candidates, "kept": spec.kept}
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores, **choice})
-        expected = {} if self.encoder is None else self.solved.figures
+        expected = {} if self.encoder is None else self.begun.probe.figures
         metrics = {**target.final_figures(scores), **expected, **choice}
         is_solved = self.encoder is not None and self.tune == HEAD
         score = dataclasses.replace(target.score(scores), is_solved=is_solved)

@@ -130,7 +130,7 @@ def fit_encoder(
         pass_seconds=start.example_seconds * num_texts,
         seconds=limit.left() if epochs is None else None, epochs=epochs,
     )  # fmt: skip
-    application = dataclasses.replace(application.with_options(tune=found.tune), probe=start.probe)
+    application = dataclasses.replace(application.with_options(tune=found.tune), start=start)
     num_steps = application.steps_in(epochs or MOST_FINE_TUNING_EPOCHS[found.tune])
     task = application.task(num_steps)
     chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)

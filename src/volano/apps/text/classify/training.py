@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -72,7 +72,7 @@ from volano.data.sources import (
 from volano.device import Device
 from volano.errors import UsageError
 from volano.pretrained.frozen_features import FineTuningStart
-from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe
+from volano.pretrained.linear_probe import PROBE, solve_probe
 from volano.pretrained.network_references import HEAD
 from volano.pretrained.text_encoders import TOKENIZER, TextEncoder, TokenTexts, TokenTextsDataset
 from volano.pretrained.tuning import tuning_fields
@@ -95,7 +95,7 @@ class ClassifyTraining(Application):
             other; None before the choice.
         head: the decoder that has read the texts, if it is kept.
         encoder: the pretrained encoder that ``options.from_`` names, instead of the two.
-        probe: the solved head of its features; None: solved when it is needed.
+        start: the solved head of its features; None: solved when it is needed.
         is_compared: whether it is for the trials of a study, which ``choice`` compares.
     """
 
@@ -116,7 +116,7 @@ class ClassifyTraining(Application):
     kept: ClassesSpec | None = None
     head: ReadHead | None = None
     encoder: TextEncoder | None = None
-    probe: LinearProbe | None = None
+    start: FineTuningStart | None = field(default=None, repr=False)
     is_compared: bool = False
 
     @classmethod
@@ -185,9 +185,15 @@ class ClassifyTraining(Application):
         return self.encoder.tokenizer.encode(self.train.texts)
 
     @functools.cached_property
-    def solved(self) -> LinearProbe:
-        """The solved head of the encoder's features, solved now if it was not yet."""
-        return self.probe or self.begin(Device("cpu")).probe
+    def begun(self) -> FineTuningStart:
+        """The solved head of the encoder's features, found now if it was not yet."""
+        return self.start or self.begin(Device("cpu"))
+
+    def solved_on(self, device: Device) -> Self:
+        """Implements :meth:`Application.solved_on`."""
+        if self.encoder is None or self.start is not None:
+            return self
+        return dataclasses.replace(self, start=self.begin(device))
 
     def begin(self, device: Device) -> FineTuningStart:
         """Solves a head of the frozen features of :attr:`encoder_rows`, of some if they are
@@ -213,7 +219,7 @@ class ClassifyTraining(Application):
             valid=self._dataset(self.choice) if self.holds_back else None,
             collate=None if isinstance(data, Arrays) else TokenTextsDataset.collate,
             **tuning_fields(
-                self.encoder, self.tune, self.solved, len(self.train.classes), recipe.rates
+                self.encoder, self.tune, self.begun.probe, len(self.train.classes), recipe.rates
             ),
             batch_size=min(len(data), recipe.batch_size),
             duration=f"{num_steps}st",
@@ -322,7 +328,7 @@ class ClassifyTraining(Application):
 
     def recipe_of(self, num_steps: int) -> EncoderRecipe:  # noqa: ARG002 - the same for all lengths
         """The recipe of a run of so many steps, of an encoder."""
-        return choose_recipe(self.tune, self.solved, self.batch_size)
+        return choose_recipe(self.tune, self.begun.probe, self.batch_size)
 
     def task(self, num_steps: int, recipe: EncoderRecipe | None = None) -> Task:
         """Builds the Task that trains what is kept on all training texts."""
@@ -344,7 +350,7 @@ class ClassifyTraining(Application):
         """The description of what is kept, of an encoder if nothing was chosen."""
         if self.kept is not None:
             return self.kept
-        expected = self.solved.accuracy
+        expected = self.begun.probe.accuracy
         return self.spec_of({} if expected is None else {ENCODER: round(expected, 4)}, None)
 
     def spec_of(self, candidates: dict[str, float], head: ReadHead | None) -> ClassesSpec:
@@ -383,7 +389,7 @@ class ClassifyTraining(Application):
         folder.write_json(self.spec.file, self.spec.to_json())
         if self.encoder is not None:
             write_bytes(folder.path / TOKENIZER, self.encoder.tokenizer.content)
-            self.solved.save(folder.path / PROBE, save_tensors)
+            self.begun.probe.save(folder.path / PROBE, save_tensors)
         if self.head is not None:
             self.head.save(folder)
 
@@ -401,8 +407,8 @@ class ClassifyTraining(Application):
         found = dataclasses.replace(found, kept=spec, head=ReadHead.load(folder, spec))
         if spec.encoder is None:
             return found
-        probe = LinearProbe.load(folder.path / PROBE)
-        return dataclasses.replace(found, encoder=encoder_of(options.from_), probe=probe)
+        start = FineTuningStart.of_run(folder.path)
+        return dataclasses.replace(found, encoder=encoder_of(options.from_), start=start)
 
     @classmethod
     def _recorded(cls, options: ClassifyOptions, spec: ClassesSpec, record: SplitRecord) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 from volano.apps.application import Fitted
@@ -65,7 +64,7 @@ def begun_on(
     network nothing is done."""
     if application.network is None:
         return application, ()
-    begun = dataclasses.replace(application, start=application.begin(place))
+    begun = application.solved_on(place)
     trainable = trainable_in_words(begun.task(1), Plan.baseline(place.name))
     return begun, (trainable, begun.begun.probe.in_words())
 

@@ -169,6 +169,12 @@ class ClipClassifyTraining(Application):
         """The solved head of the pretrained network, found now if it was not yet."""
         return self.start or self.begin(Device("cpu"))
 
+    def solved_on(self, device: Device) -> Self:
+        """Implements :meth:`Application.solved_on`."""
+        if self.network is None or self.start is not None:
+            return self
+        return dataclasses.replace(self, start=self.begin(device))
+
     def begin(self, device: Device) -> FineTuningStart:
         """Solves a head of the pretrained network; see ``begin.py``."""
         assert self.network is not None
