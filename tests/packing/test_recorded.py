@@ -54,11 +54,14 @@ def test_what_cannot_be_recorded_is_said(recording, monkeypatch):  # noqa: F811
     def refuse(*_):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(recording, "recording", refuse)
     tasks = STRUCTURES["mlp"].tasks()
-    pack = advanced(pack_of(tasks), 4)
+    with monkeypatch.context() as patched:
+        patched.setattr(recording, "recording", refuse)
+        pack = advanced(pack_of(tasks), 4)
     assert "cannot be recorded: RuntimeError: operation not permitted" in pack.refused["graph"]
     assert_same_bits(pack, advanced(pack_of(tasks, graph=False), 4))
+    pack.keep([0, 1])
+    assert "graph" not in advanced(pack, 8).refused  # other memory, and it is recorded
 
 
 def test_members_one_by_one_are_not_recorded(recording):  # noqa: F811

@@ -248,6 +248,9 @@ class Stacked(Engine):
         # recorded works on their memory.
         is_recorded = self._plan.graph
         self._recorded = RecordedCall(self._device) if is_recorded else None
+        if is_recorded:  # why a pack of others, for a trial, was not says nothing of this one
+            for name in ("graph", "augmentation"):
+                self._family.refused.pop(name, None)
         self._augmentation = None
         if solos[0].task.augment is not None:
             self._augmentation = PackAugmentation(
