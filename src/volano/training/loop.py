@@ -65,7 +65,7 @@ class TrainingLoop:
         stalls = DataStalls(session.task, session.plan, session.device, session.step, on_notice)
         self.revision.take_up()
         self._end_if_waited()  # of a resumed run, which may have been killed right after it
-        self.log.num_steps = session.task.num_steps
+        self.log.num_steps = session.num_steps
         session.feed.is_stopping = lambda: stop.requested
         batches = _until_no_more(saver, session, stop)
         with (
@@ -82,7 +82,7 @@ class TrainingLoop:
                     stalls.look(record)
                 self._evaluate_if_due()
                 # After the last step the run ends and saves below, once.
-                if session.step < session.task.num_steps:
+                if session.step < session.num_steps:
                     must_stop, is_late = agree(stop.requested, saver.is_late())
                     if must_stop:
                         break
@@ -91,7 +91,7 @@ class TrainingLoop:
                             saver.save()
             agree.finish()
             stalls.finish()
-            is_finished = session.step == session.task.num_steps
+            is_finished = session.step == session.num_steps
             with session.phase("checkpoint"):
                 saver.finish(must=not is_finished)
         return "finished" if is_finished else "stopped"
@@ -129,11 +129,12 @@ class TrainingLoop:
         else:
             self.log.add(result)
         self.revision.look()
-        self.log.num_steps = session.task.num_steps
+        self.log.num_steps = session.num_steps
 
     def _evaluate_if_due(self) -> None:
         session, task = self.session, self.session.task
-        is_due = session.step % task.evaluation_interval == 0 or session.step == task.num_steps
+        at_end = session.step == session.num_steps
+        is_due = session.step % session.evaluation_interval == 0 or at_end
         if session.valid_feed is None or not is_due:
             return
         with self._aside("evaluate"):
@@ -150,9 +151,9 @@ class TrainingLoop:
         session, best = self.session, self.session.best
         if best is None or not best.has_waited:
             return
-        if session.step < session.task.num_steps:
+        if session.step < session.num_steps:
             self.observer.on_notice(
-                f"ended at step {session.step:,} of {session.task.num_steps:,}: no smaller valid "
+                f"ended at step {session.step:,} of {session.num_steps:,}: no smaller valid "
                 f"loss since step {best.step:,}"
             )
             session.set_num_steps(session.step)
@@ -176,12 +177,12 @@ def _until_no_more(
     asked to stop needs no more batches."""
     try:
         end = -1
-        while end != session.task.num_steps:
-            end = session.task.num_steps
+        while end != session.num_steps:
+            end = session.num_steps
             with contextlib.closing(session.feed.batches(session.keys())) as batches:
                 for batch in announced(batches, session.prefix, session.device):
                     yield batch
-                    if session.task.num_steps != end:
+                    if session.num_steps != end:
                         break
     except DataError:
         # Other ranks do not know of the error, and cannot save with this one.
@@ -210,7 +211,9 @@ class TrainingLog:
 
     def add(self, result: StepResult) -> None:
         """Notes a step's scalars without reading them."""
-        self._names = list(dict.fromkeys([*self._names, *result.metrics]))
+        for name in result.metrics:
+            if name not in self._names:
+                self._names.append(name)
         # A step without a metric does not count in its mean.
         self._pending.append([result.loss, *(result.metrics.get(name) for name in self._names[1:])])
         self._num_timed += 1
@@ -258,7 +261,7 @@ class TrainingLog:
     def state_dict(self) -> dict[str, Any]:
         """Returns the records not yet read, and the losses against which spikes are measured."""
         return {
-            "names": self._names,
+            "names": [*self._names],
             "pending": read_scalars(self._pending),
             "spikes": self._spikes.state_dict(),
         }

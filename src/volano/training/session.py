@@ -82,6 +82,8 @@ class Session:
         check_ranks(task, plan, self.ranks.world_size)
         check_own_device(device, self.ranks)
         self.step = 0
+        # Asked for at each step; a task works them out from its data each time.
+        self.num_steps, self.evaluation_interval = task.num_steps, task.evaluation_interval
         self.seconds: dict[str, float] = {}
         self._phases: list[str] = []
         self._charged_until = time.perf_counter()
@@ -184,7 +186,7 @@ class Session:
         each global batch, or all of it if ``augment`` needs the whole batch."""
         ranks = Ranks() if takes_whole_batch(self.task) else self.ranks
         return self.order.keys(
-            self.step, self.task.num_steps, rank=ranks.rank, world_size=ranks.world_size
+            self.step, self.num_steps, rank=ranks.rank, world_size=ranks.world_size
         )
 
     def gathered(self) -> nn.Module:
@@ -238,10 +240,11 @@ class Session:
     def set_num_steps(self, num_steps: int) -> None:
         """Gives the run another length from here on, with evaluations in proportion. Batches must
         be asked for again; the description stays that of the task with which it began."""
-        every = -(-self.task.evaluation_interval * num_steps // self.task.num_steps)
+        every = max(1, -(-self.evaluation_interval * num_steps // self.num_steps))
         self.task = dataclasses.replace(
-            self.task, duration=f"{num_steps}st", evaluate_every=f"{max(1, every)}st"
+            self.task, duration=f"{num_steps}st", evaluate_every=f"{every}st"
         )
+        self.num_steps, self.evaluation_interval = num_steps, every
         self.step_once.num_steps = num_steps
 
     def take_up_features(self) -> None:
