@@ -153,7 +153,7 @@ def serve(kind: str, name: str, budget: int) -> None:
         plan = found.plan
         explanation = found.explanation
         answer({
-            "plan": explanation.candidates[0].levers(Plan.baseline()),
+            "plan": explanation.candidates[0].changes_text(Plan.baseline()),
             "verdict": explanation.verdict, "planning": explanation.planning_seconds,
             "peak": None if explanation.memory is None else explanation.memory.peak,
         })  # fmt: skip

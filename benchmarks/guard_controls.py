@@ -143,7 +143,7 @@ def honest(folder: Path, *, compiled: bool) -> list[bool]:
 
 
 def dishonest(*, compiled: bool) -> list[bool]:
-    """What must be struck, with the levers that are found to be at fault."""
+    """What must be struck, with the knobs that are found to be at fault."""
     wrong = functools.partial
     controls: list[tuple[str, Any, dict[str, Any]]] = [
         ("gradient", wrong(faults.WrongGradient, faults.in_bf16), {**NARROW, "micro_batch": 16}),

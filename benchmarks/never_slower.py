@@ -13,7 +13,8 @@ side is ``volano.train`` from its call to its return: planning, compiling, train
 report.
 
 ``blocks``: planning for a run of that length is done for real; then both sides make blocks of steps
-in turn, and the whole run follows from the planning, the start-up and the medians of the blocks.
+in turn, and the whole run follows from the planning, the start-up of either side (the model, the
+optimizer, what torch imports for it, the first two steps) and the medians of the blocks.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from volano.training import Session, settings_of
 from volano.training.step import seed_of_augmentation
 
 ROUNDS, BLOCK_SECONDS = 8, 1.5
+STARTING = 2  # steps that count as start-up
 
 
 class PlainLoop:
@@ -114,7 +116,7 @@ class PlannedLoop:
         start = time.perf_counter()
         self.session = Session(task, plan, on_notice=lambda _: None)
         self.batches = self._endless()
-        self.run(2)
+        self.run(STARTING)
         self.startup = time.perf_counter() - start
 
     def _endless(self) -> Iterator[Any]:
@@ -141,12 +143,13 @@ def serve(kind: str, name: str, steps: int, tolerance: str) -> None:
     task = make_task(name, steps, tolerance)
     loop: PlainLoop | PlannedLoop
     if kind == "plain":
+        start = time.perf_counter()
         loop = PlainLoop(task)
-        loop.run(2)
-        answer({"startup": 0.0})
+        loop.run(STARTING)
+        answer({"startup": time.perf_counter() - start})
     else:
         loop = PlannedLoop(task)
-        text = loop.found.explanation.candidates[0].levers(baseline())
+        text = loop.found.explanation.candidates[0].changes_text(baseline())
         chosen = {
             "plan": text,
             "planning": loop.planning,
@@ -187,7 +190,7 @@ def whole(kind: str, name: str, steps: int, tolerance: str) -> None:
         seconds = time.perf_counter() - start
         record = json.loads((run.path / "explanation.json").read_text())
     explanation = volano.Explanation.from_json(record)
-    text = explanation.candidates[0].levers(baseline())
+    text = explanation.candidates[0].changes_text(baseline())
     answer(
         {
             "seconds": seconds,
@@ -291,14 +294,15 @@ def compare_blocks(name: str, seconds: float, tolerance: str) -> float:
         planned.close()
     facts = planned.first
     slow, fast = statistics.median(blocks[plain]), statistics.median(blocks[planned])
-    total = facts["planning"] + facts["startup"] + steps * fast
-    ratio = total / (steps * slow)
+    whole_plain = plain.first["startup"] + (steps - STARTING) * slow
+    total = facts["planning"] + facts["startup"] + (steps - STARTING) * fast
+    ratio = total / whole_plain
     print(
         f"{name:7s} {steps:,} steps: plain {slow * 1e3:.2f} ms, planned {fast * 1e3:.2f} ms a "
         "step; planning "
-        f"{facts['planning']:.1f} s ({facts['planning'] / (steps * slow):.1%}), start-up "
-        f"{facts['startup']:.1f} s; "
-        f"{steps * slow:.0f} and {total:.0f} s, ratio {ratio:.3f}, {1 / ratio:.2f} times as fast; "
+        f"{facts['planning']:.1f} s ({facts['planning'] / whole_plain:.1%}), start-up "
+        f"{plain.first['startup']:.1f} and {facts['startup']:.1f} s; "
+        f"{whole_plain:.0f} and {total:.0f} s, ratio {ratio:.3f}, {1 / ratio:.2f} times as fast; "
         f"{facts['plan']}; "
         f"planned again in {facts['again']:.2f} s ({facts['again_origin']})",
         flush=True,

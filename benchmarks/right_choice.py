@@ -48,7 +48,7 @@ def compare(name: str, seconds: float) -> float:
             if lap.step is None
             else f"{lap.step * 1e3:.2f} ms, start-up {lap.startup:.1f} s"
         )
-        print(f"  {levers(plan, base):60s} {took}", flush=True)
+        print(f"  {changes_text(plan, base):60s} {took}", flush=True)
     ran = sorted(
         (lap for lap in timing_runs.timings.values() if lap.step is not None),
         key=lambda one: one.step or 0.0,
@@ -59,14 +59,17 @@ def compare(name: str, seconds: float) -> float:
     verdicts = {plan: plan == base or judge.parity(plan).passed for plan in finalists}
     for plan in sorted(finalists, key=lambda plan: steps[plan]):
         word = "passes the guard" if verdicts[plan] else "rejected by the guard"
-        print(f"  again: {levers(plan, base):53s} {steps[plan] * 1e3:.2f} ms, {word}", flush=True)
+        print(
+            f"  again: {changes_text(plan, base):53s} {steps[plan] * 1e3:.2f} ms, {word}",
+            flush=True,
+        )
     best = min((plan for plan in finalists if verdicts[plan]), key=lambda plan: steps[plan])
     ratio = steps[found.plan] / steps[best]
     print(
         f"{name}: {len(plans)} candidates; planning for {seconds:g} s took {planning:.1f} s and "
         "chose "
-        f"{levers(found.plan, base)}: {ratio:.3f} of the best admissible step "
-        f"({levers(best, base)}); wanted {WANTED}",
+        f"{changes_text(found.plan, base)}: {ratio:.3f} of the best admissible step "
+        f"({changes_text(best, base)}); wanted {WANTED}",
         flush=True,
     )
     return ratio
@@ -85,8 +88,8 @@ def in_turn(task: Any, batches: Any, plans: list[Plan]) -> dict[Plan, float]:
     return {heat.plan: heat.step for heat in heats}
 
 
-def levers(plan: Plan, base: Plan) -> str:
-    return Candidate(plan=plan, status="slower", reason="").levers(base)
+def changes_text(plan: Plan, base: Plan) -> str:
+    return Candidate(plan=plan, status="slower", reason="").changes_text(base)
 
 
 def main() -> None:

@@ -126,8 +126,8 @@ def test_of_another_kind(value):
 
 def test_levers_in_words():
     candidate = make_explanation().candidates[0]
-    assert candidate.levers(candidate.plan) == "plain eager"
-    assert "bf16" in candidate.levers(Plan.baseline("cpu"))
+    assert candidate.changes_text(candidate.plan) == "plain eager"
+    assert "bf16" in candidate.changes_text(Plan.baseline("cpu"))
 
 
 def test_a_notebook_shows_the_plan_and_its_candidates():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volano.errors import PlanError, UsageError
-from volano.plan import Plan, lever, parse_bytes, parse_setting, status_text
+from volano.plan import Plan, knob_text, parse_bytes, parse_setting, status_text
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_every_knob_has_words_that_differ_from_value_to_value():
     values |= {"activation_budget": (0.5, 1.0), "device": ("cpu", "xpu:0")}
     for knob in dataclasses.fields(Plan):
         choices = knob.metadata["choices"] or values[knob.name]
-        assert len({lever(knob.name, value) for value in choices}) == len(choices)
-    assert lever("micro_batch", 32) == "micro-batch 32"
-    assert lever("threads", 4) == "4 threads"
-    assert lever("knob_of_later", ["odd"]) == "knob of later ['odd']"
+        assert len({knob_text(knob.name, value) for value in choices}) == len(choices)
+    assert knob_text("micro_batch", 32) == "micro-batch 32"
+    assert knob_text("threads", 4) == "4 threads"
+    assert knob_text("knob_of_later", ["odd"]) == "knob of later ['odd']"
 
 
 def test_what_became_of_a_plan_is_said_in_the_fields_words():

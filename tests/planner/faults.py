@@ -89,7 +89,7 @@ class GlobalMaximum(nn.Module):
 
 
 class OtherDropout(Session):
-    """A lever with a fault: under ``recompute="blocks"`` dropout is recomputed with other draws."""
+    """A knob with a fault: under ``recompute="blocks"`` dropout is recomputed with other draws."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -57,6 +57,7 @@ def race_of(steps, *, left=1e9, fits=None, verdict=None, predicted=None, **optio
     race._device = Device("cpu")
     race._fits, race._way, race.why_not_compiled = fits or {}, {}, None
     race.share, race.has_ended_early = 1.0, False
+    race._seconds_each = 0.0
     race._cost_model = SimpleNamespace(
         time=predicted or (lambda _: None),
         expected=lambda plan: getattr((predicted or (lambda _: None))(plan), "step", None),

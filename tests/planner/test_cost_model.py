@@ -169,14 +169,16 @@ def test_why_nothing_is_predicted_is_said_once(profile, monkeypatch):
 
 def test_one_timed_step_corrects_all_predictions_of_the_task(profile, captured):
     found = model_of(profile, budget=100 * MIB)
-    found.correct(PLAIN, 1.0)  # before anything was asked for
+    found.correct({PLAIN: 1.0})  # before anything was asked for
     kept, narrow = PLAIN.pin(allocator="keep"), PLAIN.pin(precision="bf16")
     raw = model_of(profile, budget=100 * MIB)
     assert found.time(PLAIN).step == found.time(kept).step == pytest.approx(1.0)
     assert (found.time(PLAIN).origin, found.time(kept).origin) == ("timed", "calibrated")
-    found.correct(kept, 2.0)  # a second one counts from the first
+    found.correct({kept: 2.0})  # a second one counts from the first
     assert found.time(PLAIN).step == found.time(kept).step == pytest.approx(2.0)
-    found.correct(kept, 1.0)
+    found.correct({PLAIN: 3.0, kept: 1.0})  # the last one's error is that of the others
+    assert found.time(PLAIN).step == pytest.approx(3.0)
+    assert found.time(PLAIN).origin == found.time(kept).origin == "timed"
     ratio = raw.time(narrow).step / raw.time(PLAIN).step
     assert found.time(narrow).step == pytest.approx(ratio)
     assert found.startup(PLAIN.pin(compile=True)) == raw.startup(PLAIN.pin(compile=True))
@@ -185,7 +187,7 @@ def test_one_timed_step_corrects_all_predictions_of_the_task(profile, captured):
 def test_what_cannot_be_predicted_is_not_corrected(profile, captured, monkeypatch):
     monkeypatch.setattr(Device, "free_bytes", lambda _: 2**34)
     found = model_of(profile)
-    found.correct(PLAIN, 1.0)
+    found.correct({PLAIN: 1.0})
     assert found.time(PLAIN) is None
 
 

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from volano.errors import PlanError
-from volano.plan.format import levers, status_text
+from volano.plan.format import changes_text, status_text
 from volano.plan.network import NetworkFigures
 from volano.plan.plan import Plan, Semantics, semantics_of
 from volano.plan.prediction import MemoryPrediction, TimePrediction
@@ -84,9 +84,9 @@ class Candidate:
         """The widest class among its knobs."""
         return self.plan.semantics()
 
-    def levers(self, base: Plan) -> str:
+    def changes_text(self, base: Plan) -> str:
         """Returns in a few words how it differs from ``base``; ``"plain eager"`` if it does not."""
-        return levers(self.plan, base)
+        return changes_text(self.plan, base)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all fields; times in seconds."""
@@ -176,7 +176,7 @@ class Explanation:
         return "\n".join([*lines, *(f"note: {notice}" for notice in self.notices)])
 
     def _name(self, plan: Plan) -> str:
-        return levers(plan, Plan.baseline(self.plan.device))
+        return changes_text(plan, Plan.baseline(self.plan.device))
 
     @property
     def prediction_error(self) -> dict[str, float] | None:

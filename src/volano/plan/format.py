@@ -20,7 +20,7 @@ _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
 _SWITCH = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
-def lever(knob: str, value: Any) -> str:
+def knob_text(knob: str, value: Any) -> str:
     """Returns a knob's value in a word or two that name the knob as well: ``"bf16"``,
     ``"micro-batch 32"``."""
     phrase = None
@@ -33,9 +33,9 @@ def lever(knob: str, value: Any) -> str:
     return (phrase or f"{knob.replace('_', ' ')} {{}}").format(value)
 
 
-def levers(plan: Plan, base: Plan) -> str:
+def changes_text(plan: Plan, base: Plan) -> str:
     """Returns in a few words how a plan differs from ``base``; ``"plain eager"`` if it does not."""
-    words = [lever(knob, getattr(plan, knob)) for knob in base.changes(plan)]
+    words = [knob_text(knob, getattr(plan, knob)) for knob in base.changes(plan)]
     return " + ".join(words) or "plain eager"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -194,16 +194,20 @@ class CostModel:
         whole, later = self.time(plan.pin(prefix="computed")), self.time(plan)
         return 0.0 if whole is None or later is None else max(0.0, whole.step - later.step)
 
-    def correct(self, plan: Plan, measured: float) -> None:
-        """Corrects all predictions of this task by the measured seconds of one plan's step, before
-        any is told: what errs in one of its plans errs in most. That plan's own is the measurement.
-        """
-        predicted = self.time(plan)
-        if predicted is None or not 0.0 < predicted.step < math.inf:
-            return
-        factor = measured / predicted.step
-        self._correction *= factor
-        self._times = {plan: dataclasses.replace(predicted.scaled(factor), origin="timed")}
+    def correct(self, timed: Mapping[Plan, float]) -> None:
+        """Corrects all predictions of this task by the measured seconds of a step of some plans,
+        before any is told. Theirs are the measurements, and the last one's error is that of all
+        others: what errs in one of a task's plans errs in most."""
+        known: dict[Plan, TimePrediction | None] = {}
+        factor = 1.0
+        for plan, measured in timed.items():
+            predicted = self.time(plan)
+            if predicted is not None and 0.0 < predicted.step < math.inf:
+                factor = measured / predicted.step
+                known[plan] = dataclasses.replace(predicted.scaled(factor), origin="timed")
+        if known:
+            self._correction *= factor
+            self._times = known
 
     def learn(self, plan: Plan, measured: float) -> None:
         """Corrects later predictions by the measured seconds of one step of a plan."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from volano.plan import SEMANTICS, Plan, lever, semantics_of, status_text
+from volano.plan import SEMANTICS, Plan, knob_text, semantics_of, status_text
 from volano.plan.explanation import Candidate, Explanation
 from volano.plan.network import NetworkFigures, NetworkPart
 from volano.plan.prediction import MemoryPrediction, TimePrediction
@@ -161,7 +161,7 @@ def read_planning(found: Explanation) -> PlanningFigures:
         bounds=() if time is None else _bars(time.bounds, ms_text),
         bounds_origin="" if time is None else _FIGURES[time.origin],
         bounds_facts=tuple(_step_facts(time, found.measured)),
-        common=", ".join(lever(name, value) for name, value in common.items()),
+        common=", ".join(knob_text(name, value) for name, value in common.items()),
         candidates=tuple(_row(candidate, common) for candidate in found.candidates),
         accuracy=_accuracy(found),
         refused=_refused(found),
@@ -249,7 +249,7 @@ def _counts_planning(found: Explanation) -> bool:
 
 
 def _net(found: Explanation) -> str:
-    return ", planning counted" if _counts_planning(found) else ""
+    return ", planning counted" if _counts_planning(found) else ", planning not counted"
 
 
 # ---- knobs
@@ -261,7 +261,7 @@ def _changed(plan: Plan) -> dict[str, Any]:
 
 
 def _in_words(changed: Mapping[str, Any], otherwise: str) -> str:
-    return " + ".join(lever(name, value) for name, value in changed.items()) or otherwise
+    return " + ".join(knob_text(name, value) for name, value in changed.items()) or otherwise
 
 
 def _by_class(changed: Mapping[str, Any]) -> dict[str, str]:

@@ -106,7 +106,7 @@ def fit_time(
     limit: TimeLimit,
     sizes: Sequence[TrainingSize],
     evaluation_costs: Callable[[int, Plan], EvaluationCosts] | None = None,
-    **wishes: Any,
+    **testing: Any,
 ) -> FittedSize:
     """Finds the size, its plan and its number of steps.
 
@@ -118,10 +118,10 @@ def fit_time(
         sizes: the sizes among which it decides, the largest first.
         evaluation_costs: measures the costs of evaluations of a size under a plan; None guesses
             them from the time of its steps, as is done for a device that is not here.
-        wishes: fields of :class:`RunCosts` about evaluations and the final test.
+        testing: fields of :class:`RunCosts` about evaluations and the final test.
     """
     with threads_of(limit.planning):
-        return _TimeFitting(limit, sizes, evaluation_costs, wishes).found()
+        return _TimeFitting(limit, sizes, evaluation_costs, testing).found()
 
 
 class _TimeFitting:
@@ -132,9 +132,9 @@ class _TimeFitting:
         limit: TimeLimit,
         sizes: Sequence[TrainingSize],
         evaluation_costs: Callable[[int, Plan], EvaluationCosts] | None,
-        wishes: dict[str, Any],
+        testing: dict[str, Any],
     ) -> None:
-        self._limit, self._sizes, self._wishes = limit, sizes, wishes
+        self._limit, self._sizes, self._testing = limit, sizes, testing
         is_here = limit.planning.on is None
         self._evaluation_costs = (evaluation_costs if is_here else None) or self._guessed
         self._begun = limit.left()
@@ -208,7 +208,7 @@ class _TimeFitting:
             writing=self._limit.writing,
             networks=[self._network(number) for number in numbers],
             is_revised=self._limit.world_size == 1,
-            **self._wishes,
+            **self._testing,
         )
 
     def _network(self, number: int) -> NetworkCosts:

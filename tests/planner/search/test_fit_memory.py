@@ -1,4 +1,4 @@
-"""Plans that do not fit are made to, or refused with what is needed and which lever is missing."""
+"""Plans that do not fit are made to, or refused with what is needed and which knob is missing."""
 
 import pytest
 import torch

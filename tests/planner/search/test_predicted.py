@@ -9,6 +9,7 @@ from planner.searching import PLAIN, cache, make_task
 from volano.plan.explanation import Candidate
 from volano.plan.prediction import TimePrediction
 from volano.planner import PlanRequest, find_plan
+from volano.planner.search import search as planner_search
 from volano.planner.search import timing
 from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.predicted import possible_gain, predicted_candidates
@@ -109,18 +110,19 @@ def test_a_race_that_does_not_pay_is_left_out_and_that_is_said(monkeypatch):
     monkeypatch.setattr(timing, "TimingRun", lambda *args: ran.append(args[1]) or run(*args))
     found, _ = explain(make_task(duration="100st"), is_raced=None)
     assert found.origin == "predicted"
-    # Some steps of plain eager, which sleeps for 4 ms, correct the predictions.
+    # Some steps of plain eager, which sleeps for 4 ms, and of the safe choices correct the others.
     base = PLAIN.pin(feed="resident")
-    assert ran == [base]
-    (plain,) = [c for c in found.candidates if c.plan == base]
-    assert plain.predicted.origin == "timed"
-    assert plain.predicted.step > 0.004
+    assert ran == [base, base.pin(allocator="keep", optimizer="fused")]
+    told = {c.plan: c.predicted for c in found.candidates if c.predicted}
+    assert [told[plan].origin for plan in ran] == ["timed", "timed"]
+    assert told[base].step > 0.004
     assert found.prediction_error is None
     assert re.match(r"no race: it would take about \d s, and could save 0 s", found.notices[-1])
 
 
 @pytest.mark.parametrize(("is_raced", "steps"), [(None, 10**7), (True, 100)])
-def test_predictions_come_first_and_each_candidate_as_it_ran(is_raced, steps):
+def test_predictions_come_first_and_each_candidate_as_it_ran(is_raced, steps, monkeypatch):
+    monkeypatch.setattr(planner_search, "possible_gain", lambda *_: 1e6)
     found, notes = explain(make_task(duration=f"{steps}st"), is_raced=is_raced)
     (first,) = notes.of("explanation")
     kinds = [kind for kind, _ in notes.heard]
@@ -130,8 +132,8 @@ def test_predictions_come_first_and_each_candidate_as_it_ran(is_raced, steps):
     raced = [c for c in found.candidates if c.measured is not None and c.plan in before]
     assert len(raced) >= 3
     assert all(before[c.plan] == c.predicted for c in raced)
-    # That of plain eager was corrected by its own steps.
-    assert found.prediction_error["num_candidates"] == len(raced) - 1
+    # Those of plain eager and of the safe choices were corrected by their own steps.
+    assert found.prediction_error["num_candidates"] == len(raced) - 2
     assert len(notes.of("candidate")) == sum(c.measured is not None for c in found.candidates)
     assert " ms a step, " in notes.of("candidate")[0]
     (said,) = [text for text in notes.of("phase") if text.startswith("racing")]

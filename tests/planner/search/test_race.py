@@ -12,9 +12,9 @@ from training.graphs.recording_graph import recording
 from volano.plan.explanation import Refusal
 from volano.planner import PlanRequest, find_plan
 from volano.planner.cost_model import CostModel
+from volano.planner.search import timed_candidates
 from volano.planner.search.batch_share import share_to_time
 from volano.planner.search.fit_memory import Fit
-from volano.planner.search.race import CandidateRace
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache", "recording"]
@@ -89,18 +89,30 @@ def test_a_narrow_type_that_is_slower_is_left():
     assert search(make_task(model=SlowIfNarrow)).plan.precision == "fp32"
 
 
-def test_what_is_spent_is_spent(monkeypatch):
+@pytest.mark.parametrize(("narrow", "is_safe_run"), [(0.005, False), (0.02, True)])
+def test_what_is_spent_is_spent(narrow, is_safe_run):
     # Nothing is left after the first candidate: only those without which there is no answer are
-    # run.
-    monkeypatch.setattr(CandidateRace, "seconds_left", -1.0)
-    found = search()
-    assert [c.plan.precision for c in found.explanation.candidates if c.measured is not None] == [
-        "fp32",
-        "fp32",
-    ]
-    (left,) = by_plan(found, precision="bf16")
-    assert left.status == "untried"
-    assert "that planning may cost this run were spent" in left.reason
+    # run, the safe choices among them where the narrow type is no faster.
+    race = race_of(
+        lambda plan: narrow if plan.precision == "bf16" else 0.01, left=-1.0,
+        precision=("fp32", "bf16"), memory_format=("contiguous", "channels_last"),
+        allocator=("system", "keep"),
+    )  # fmt: skip
+    race.run()
+    first = PLAIN.pin(precision="bf16", memory_format="channels_last", allocator="keep")
+    assert [*race.timings] == [PLAIN, first, *[PLAIN.pin(allocator="keep")] * is_safe_run]
+
+
+@pytest.mark.parametrize(("left", "num_timed"), [(1.5, 4), (1.2, 2)])
+def test_no_candidate_is_begun_that_leaves_the_guard_no_time(left, num_timed, monkeypatch):
+    clock = iter(range(10**6))  # each candidate takes a second
+    monkeypatch.setattr(timed_candidates.time, "perf_counter", lambda: float(next(clock)))
+    race = race_of(
+        lambda plan: 0.01, left=left, precision=("fp32", "bf16"),
+        memory_format=("contiguous", "channels_last"),
+    )  # fmt: skip
+    race.run()  # three tenths are the guard's
+    assert len(race.timings) == num_timed
 
 
 @pytest.mark.parametrize(

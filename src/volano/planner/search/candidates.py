@@ -53,6 +53,11 @@ class CandidateSpace:
         torch's own implementations of the same update: there is nothing to check."""
         return set(self.base.changes(plan)) <= {"allocator", "optimizer"}
 
+    def is_predicted(self, plan: Plan) -> bool:
+        """Checks whether predictions speak of a plan: they know nothing of fewer threads than the
+        others have."""
+        return plan.threads == self.base.threads
+
     def plans(self) -> Iterator[Plan]:
         """Returns every combination, ``base`` first."""
         for values in itertools.product(*(self.options[knob] for knob in RACED)):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from volano.device import describe_machine
-from volano.plan import Plan, levers
+from volano.plan import Plan, changes_text
 from volano.plan.explanation import Candidate, Explanation, Status
 from volano.planner.cost_model import CostModel
 from volano.planner.request import PlanRequest, PlanResult
@@ -105,7 +105,7 @@ def answer(findings: Findings) -> PlanResult:
 def headline(explanation: Explanation) -> str:
     """Describes the decision in one line."""
     chosen, base = explanation.candidates[0], explanation.plan.plain
-    text = f"plan: {chosen.levers(Plan.baseline(base.device))}"
+    text = f"plan: {chosen.changes_text(Plan.baseline(base.device))}"
     if chosen.measured is None:
         return text
     text += f", {chosen.measured * 1e3:.3g} ms a step"
@@ -140,7 +140,7 @@ def _said_of_memory(explanation: Explanation) -> list[str]:
 def _said_of_struck(findings: Findings) -> list[str]:
     base = findings.space.base
     return [
-        f"rejected by the guard: {levers(plan, base)}: {reason}"
+        f"rejected by the guard: {changes_text(plan, base)}: {reason}"
         for plan, (reason, figures) in findings.struck.items()
         if figures
     ]
@@ -180,7 +180,8 @@ def _unseen(space: CandidateSpace, looked_at: list[Plan]) -> list[Plan]:
 
 def _candidate(plan: Plan, findings: Findings) -> Candidate:
     cost_model, timing = findings.cost_model, findings.timings.get(plan)
-    predicted, memory = cost_model.time(plan), cost_model.memory(plan)
+    predicted = cost_model.time(plan) if findings.space.is_predicted(plan) else None
+    memory = cost_model.memory(plan)
     step = None if timing is None else timing.step
     startup = (
         timing.startup if timing is not None else None if predicted is None else predicted.startup

@@ -9,12 +9,15 @@ from volano.device.work_rate import warm_clock
 from volano.plan import Plan
 from volano.planner.search.batch_share import PARTS_SHARE
 from volano.planner.search.race_knobs import KnobRaces
-from volano.planner.search.timed_candidates import GUARD_STEPS, MOST_TIMING_SECONDS
+from volano.planner.search.timed_candidates import (
+    GUARD_SECONDS,
+    GUARD_STEPS,
+    MOST_TIMING_SECONDS,
+)
 from volano.planner.search.timing import Timing
 
-# Seconds of what the guard needs however short a step is, and of a session: building the model,
-# loading kernels.
-GUARD_SECONDS, _SESSION_SECONDS = 1.0, 0.2
+# Seconds of a session: building the model, loading kernels.
+_SESSION_SECONDS = 0.2
 # The steps of a candidate that warm up and time.
 _FEWEST_STEPS = 3
 
@@ -51,16 +54,20 @@ class CandidateRace(KnobRaces):
                 seconds += MOST_TIMING_SECONDS
         return seconds
 
-    def probe(self, most_seconds: float) -> Timing | None:
-        """Times some steps of plain eager before anything is predicted aloud, if they are expected
-        to take no longer and it surely fits; the race does not run it again."""
+    def probe(self, most_seconds: float) -> list[Timing]:
+        """Times some steps of plain eager, and then of the safe choices without a kept prefix,
+        before anything is predicted aloud, if each is expected to take no longer and surely fits;
+        the race does not run them again. Memory that is given back is faulted in again by each
+        step, which no prediction knows: so plain eager says less of the others than the safe
+        choices do."""
         expected = self._cost_model.time(self.space.base)
         steps = 0.0 if expected is None else _FEWEST_STEPS * expected.step
         if expected is None or self._fits or _SESSION_SECONDS + steps > most_seconds:
-            return None
+            return []
         seconds = min(MOST_TIMING_SECONDS, most_seconds - steps)
         warm_clock(self._device)
-        return self._timing_runs.run(self.space.base, seconds=seconds)
+        plans = (self.space.base, self.space.safe.pin(prefix=self.space.base.prefix))
+        return [self._timing_runs.run(plan, seconds=seconds) for plan in dict.fromkeys(plans)]
 
     def close(self) -> None:
         """Restores what a probe has set; :meth:`run` does that itself."""
@@ -86,7 +93,15 @@ class CandidateRace(KnobRaces):
     def _run(self) -> None:
         if self._fitted(self.space.base) == self.space.base:  # plain eager itself, if that fits
             self._enter(self.space.base)
-        self._enter_safe()
+        narrow = self._most_promising()
+        if narrow is None:
+            self._enter_safe()
+        else:
+            # A short run has time for two timings, and pays for more by what the second one gains:
+            # the safe choices are part of it, and alone gain less. They come last below.
+            timing = self._enter(narrow)
+            if timing != self.leader:
+                self._enter(self.space.safe)
         for plan in self.eager_plans():
             self._try(plan)
         self._try_computed()
@@ -100,6 +115,14 @@ class CandidateRace(KnobRaces):
         # choices that need no measuring.
         if not self._fits and not self.has_ended_early:
             self._timing_runs.final(self.cost)
+
+    def _most_promising(self) -> Plan | None:
+        """Returns the likeliest candidate to be fast, if that is one in a narrower type, which a
+        device is known to compute faster; None where memory decides which plans fit."""
+        first = next(iter(self.eager_plans()), None)
+        if first is None or self._fits or first.precision == self.space.base.precision:
+            return None
+        return first
 
     def _enter_safe(self) -> None:
         """Runs the safe choices in every way in which they fit; the other candidates use the

@@ -22,7 +22,7 @@ from typing import Any
 
 from volano.device import Device, repeatable_products
 from volano.errors import PlanError
-from volano.plan import Plan, levers
+from volano.plan import Plan, changes_text
 from volano.planner.cache.fingerprint import fingerprint
 from volano.planner.cache.store import remember
 from volano.planner.cost_model import CostModel
@@ -208,15 +208,15 @@ class _Search:
         return self._begin(most if is_raced else min(most, gain), expected)
 
     def _correct_predictions(self, race: CandidateRace) -> None:
-        """Corrects predictions by steps that were timed already, or by some of plain eager that
-        take no more than a moment, unless nothing is to be run."""
-        plan, measured = self._request.timed or (self._space.base, None)
-        if measured is None and self._request.is_raced is not False:
+        """Corrects predictions by steps that were timed already, or by some of plain eager and of
+        the safe choices, on which the others stand, that take no more than a moment, unless nothing
+        is to be run."""
+        timed = dict([self._request.timed]) if self._request.timed else {}
+        if not timed and self._request.is_raced is not False:
             with contextlib.closing(race):
-                probe = race.probe(_MOST_PROBE_SECONDS)
-            measured = None if probe is None else probe.step
-        if measured is not None:
-            self._cost_model.correct(plan, measured)
+                probes = race.probe(_MOST_PROBE_SECONDS)
+            timed = {probe.plan: probe.step for probe in probes if probe.step is not None}
+        self._cost_model.correct(timed)
 
     def _begin(self, most_seconds: float, expected: float | None = None) -> None:
         """Says how long the race will take, and lets it take no longer."""
@@ -339,7 +339,7 @@ class _Search:
                 unchecked.append(plan)
                 continue
             self._request.observer.on_phase(
-                f"checking that {levers(plan, self._space.base)} computes the same"
+                f"checking that {changes_text(plan, self._space.base)} computes the same"
             )
             parity = self._guard.parity(plan)
             if parity.passed:

@@ -3,9 +3,10 @@ the time, what a run would cost, which candidate runs next."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
-from volano.plan import Plan, levers
+from volano.plan import Plan, changes_text
 from volano.planner.cost_model import COMPILE_SECONDS, CostModel
 from volano.planner.request import PlanRequest
 from volano.planner.search.batch_share import first_part
@@ -17,8 +18,9 @@ from volano.planner.search.timing import Timing, TimingRuns
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
-# The guard's work, in plain steps: a reference in float64, and some steps of the candidate.
-GUARD_STEPS = 12
+# The guard's work: seconds however short a step is, and plain steps for a reference in float64 and
+# some steps of the candidate.
+GUARD_SECONDS, GUARD_STEPS = 1.0, 12
 MOST_TIMING_SECONDS = 0.5
 # Share of the run, before its length is known: the first share of the time budget is 0.015.
 _FIRST_TIMING_SHARE = 0.01
@@ -65,6 +67,7 @@ class TimedCandidates:
         batches = [profile.device.move(first_part(batch, share)) for batch in profile.batches]
         self._timing_runs = TimingRuns(task, batches, lambda: self.seconds_left, share)
         self._way: dict[str, int] = {}
+        self._seconds_each = 0.0  # that the last eager candidate took: its session, and its steps
         self.why_not_compiled: str | None = None
 
     @property
@@ -128,7 +131,7 @@ class TimedCandidates:
         """Returns the seconds left for racing. The guard must be paid afterwards, with a smaller
         batch if time is short."""
         return self._time_budget.left - min(
-            GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._time_budget.total
+            GUARD_SECONDS + GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._time_budget.total
         )
 
     def eager_plans(self) -> list[Plan]:
@@ -164,13 +167,16 @@ class TimedCandidates:
 
     def _enter(self, plan: Plan) -> Timing:
         is_known = self._time_budget.run_seconds is not None or self._request.is_free
+        begun = time.perf_counter()
         timing = self._timing_runs.run(
             plan,
             seconds=min(MOST_TIMING_SECONDS, max(0.02, 0.05 * self._time_budget.total)),
             most_share=1.0 if is_known else _FIRST_TIMING_SHARE,
         )
+        if not plan.compile:
+            self._seconds_each = time.perf_counter() - begun
         self._tell(timing)
-        if timing.step is not None and self.share == 1.0:
+        if timing.step is not None and self.share == 1.0 and self.space.is_predicted(plan):
             self._cost_model.learn(plan, timing.step)
             if plan.compile and plan.compile_mode != "max-autotune":
                 self._cost_model.learn_startup(plan, timing.startup)
@@ -203,11 +209,12 @@ class TimedCandidates:
         return True in options["compile"] and self._is_worth_compiling(seconds, COMPILE_SECONDS)
 
     def _tell(self, timing: Timing) -> None:
-        name = levers(timing.plan, self.space.base)
+        name = changes_text(timing.plan, self.space.base)
         if timing.step is None:
             self._request.observer.on_candidate(f"{name}: {timing.failure}")
             return
-        predicted = self._cost_model.time(timing.plan)
+        is_predicted = self.space.is_predicted(timing.plan)
+        predicted = self._cost_model.time(timing.plan) if is_predicted else None
         beside = "" if predicted is None else f", {1e3 * predicted.step:.3g} ms predicted"
         self._request.observer.on_candidate(f"{name}: {1e3 * timing.step:.3g} ms a step{beside}")
 
@@ -222,10 +229,13 @@ class TimedCandidates:
         left = self.seconds_left
         if plan.compile:  # what the run reuses of an earlier one is spent all the same
             left = min(left, self._time_budget.left_in_all)
-        if self._is_too_large(plan) or left < 2 * self.share * step + startup:
+        needed = 2 * self.share * step + startup
+        # Candidates that leave the guard no time are timed for nothing.
+        needed = needed if plan.compile else max(needed, self._seconds_each)
+        if self._is_too_large(plan) or left < needed:
             return None
         if plan.compile:
-            self._request.observer.on_phase(f"compiling {levers(plan, self.space.base)}")
+            self._request.observer.on_phase(f"compiling {changes_text(plan, self.space.base)}")
         return self._enter(plan)
 
     def _is_too_large(self, plan: Plan) -> bool:
