@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from volano.errors import ScriptError
+from volano.record.format import ms_text
 from volano.script.plan import ScriptPlan
 from volano.script.search.candidates import PlanToTry
 from volano.script.search.race import ScriptRace
@@ -112,10 +113,46 @@ def test_what_is_faster_and_the_same_in_float64_is_sound(tmp_path, seconds, stat
     assert runner.ran.count("float64") == runs  # what is not faster is not worth one
 
 
+def test_what_was_proved_alone_is_not_run_in_float64_again_together(tmp_path):
+    both = dataclasses.replace(LAST, allocator="keep")
+    keep = ScriptPlan(allocator="keep")
+    seconds = {LAST: 0.07, keep: 0.08, both: 0.05}
+    _, best, runner, _ = race(tmp_path, seconds, [LAST, keep], careless=[LAST, both])
+    assert best.plan == both
+    assert runner.ran.count("float64") == 2  # of the script, and of channels_last
+
+
 def test_noise_is_no_gain(tmp_path):
     _, best, runner, _ = race(tmp_path, {LAST: 0.099}, [LAST])
     assert best is None
     assert runner.ran.count(ScriptPlan()) == 3  # before, between and after
+
+
+@pytest.mark.parametrize(("again", "gain"), [(0.06, 0.1 / 0.06), (0.11, None)])
+def test_the_best_is_run_again_and_the_slower_run_counts(tmp_path, again, gain):
+    found, best, runner, lines = race(tmp_path, {WORKERS: [0.05, again]}, [WORKERS])
+    assert (best and best.gain) == (gain and pytest.approx(gain))
+    assert best is None or best in found.candidates
+    assert runner.ran[-2:] == [WORKERS, ScriptPlan()]
+    assert f"      again {ms_text(again)}, the script {ms_text(0.1)}" in lines
+
+
+def test_without_time_for_another_run_only_much_is_believed(tmp_path, monkeypatch):
+    for seconds, plan in ((0.07, WORKERS), (0.09, None)):
+        found, best, runner, _ = race(tmp_path, {WORKERS: seconds}, [])
+        monkeypatch.setattr(found, "_has_time", lambda num_children: num_children != 2)
+        found._prepare_guard()
+        found._try(WORKERS)
+        best = found._confirmed(1.03)
+        assert (best and best.plan) == plan
+        assert runner.ran.count(WORKERS) == 1
+
+
+def test_what_does_not_last_makes_way_for_the_next(tmp_path):
+    seconds = {WORKERS: [0.05, 0.2], LAST: 0.06, TOGETHER: 0.2}
+    found, best, _, _ = race(tmp_path, seconds, [WORKERS, LAST])
+    assert best.plan == LAST
+    assert any(notice.startswith("num_workers=2 took 200 ms") for notice in found.notices)
 
 
 def test_a_plan_that_takes_more_memory_says_so(tmp_path):
