@@ -289,7 +289,7 @@ class Contest:
     def print_finals(self, count: int) -> None:
         """What members have come to in a pack and alone, and the memory that a pack took."""
         alone: dict[int, dict[str, float]] = {}
-        for label, side in self.packs.items():
+        for label, side in self.packs.items() if count else ():
             answer = side.ask("finals 0")
             finals = {int(number): figures for number, figures in answer["finals"].items()}
             numbers = list(finals)[:: max(1, len(finals) // count)][:count]

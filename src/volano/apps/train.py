@@ -129,7 +129,7 @@ def task_to_plan(
         fitted, said = _fitted_to_plan(application, limits)
         chosen = fitted.chosen
         if chosen.step is not None and planning.on is None:
-            planning = dataclasses.replace(planning, timed=(chosen.plan, chosen.step))
+            planning = dataclasses.replace(planning, timed={chosen.plan: chosen.step})
         yield fitted.application.task(fitted.num_steps), planning, said
 
 

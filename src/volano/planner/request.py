@@ -34,8 +34,8 @@ class PlanRequest:
             ``task.num_steps`` is given.
         planning_seconds: the seconds that planning may take at most; None leaves that to the run's
             length.
-        timed: a plan of which steps were timed already, and the seconds of one: predictions are
-            corrected by it before they are told.
+        timed: plans of which steps were timed already -> the seconds of one: predictions are
+            corrected by them before they are told.
         world_size: ranks that will train together.
         is_raced: whether candidates may be measured; otherwise the planner takes the choices that
             need no measuring. None, of a free search, measures them if that takes less than it can
@@ -54,7 +54,7 @@ class PlanRequest:
     plan: Plan | str | Path | None = None
     seconds: float | None = None
     planning_seconds: float | None = None
-    timed: tuple[Plan, float] | None = None
+    timed: Mapping[Plan, float] = field(default_factory=dict)
     world_size: int = 1
     is_raced: bool | None = True
     is_free: bool = False

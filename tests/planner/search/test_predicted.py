@@ -98,7 +98,7 @@ def test_without_a_race_nothing_runs(monkeypatch):
 @pytest.mark.parametrize("is_raced", [False, None])
 def test_steps_that_were_timed_already_correct_what_is_predicted(is_raced, monkeypatch):
     monkeypatch.setattr(timing, "TimingRun", None)  # would fail
-    timed = (SAFE.pin(feed="resident"), 7.0)
+    timed = {SAFE.pin(feed="resident"): 7.0}
     found, _ = explain(make_task(duration="100st"), is_raced=is_raced, timed=timed)
     steps = {c.plan: c.predicted.step for c in found.candidates if c.predicted}
     assert steps[PLAIN.pin(feed="resident")] == pytest.approx(7.0)

@@ -211,7 +211,7 @@ class _Search:
         """Corrects predictions by steps that were timed already, or by some of plain eager and of
         the safe choices, on which the others stand, that take no more than a moment, unless nothing
         is to be run."""
-        timed = dict([self._request.timed]) if self._request.timed else {}
+        timed = self._request.timed
         if not timed and self._request.is_raced is not False:
             with contextlib.closing(race):
                 probes = race.probe(_MOST_PROBE_SECONDS)
