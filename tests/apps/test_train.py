@@ -78,7 +78,7 @@ def test_a_task_to_plan_is_what_would_be_trained():
     given = options(minutes=1.0)
     with task_to_plan(Dots, given, PlanRequest()) as (task, request, said):
         assert task == "60 steps"
-        assert request.timed == (Plan.baseline("cpu"), 0.5)
+        assert request.timed == {Plan.baseline("cpu"): 0.5}
         assert said == ()
     assert given.scratch is None
 
@@ -94,7 +94,7 @@ class TestDeviceThatIsNotHere:
         request = PlanRequest(on="H100")
         with task_to_plan(self.There, options(minutes=1.0), request) as (task, request, said):
             assert task == "60 steps"
-            assert request.timed is None
+            assert not request.timed
         assert said == (
             "Chosen for H100, by steps as they are predicted there: 40 steps: 1 min; small",
         )
