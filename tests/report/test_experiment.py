@@ -26,6 +26,13 @@ def test_the_task_is_a_sentence(tmp_path):
     )
 
 
+def test_the_length_is_the_last_that_was_revised(tmp_path):
+    revisions = [{"num_steps": 500, "step": 9}, {"num_steps": 320, "step": 200}]
+    assert "for 320 steps" in task_sentence(record_of(tmp_path / "run", revisions=revisions))
+    odd = [{"num_steps": "many"}]
+    assert "for 400 steps" in task_sentence(record_of(tmp_path / "odd", revisions=odd))
+
+
 def test_the_network_is_shown_by_part_with_what_keeping_saved(tmp_path):
     parts = [
         {"name": "trunk", "module": "Trunk", "parameters": 1200, "trained": 0},

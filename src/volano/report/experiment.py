@@ -208,7 +208,9 @@ def notices_of(record: RunRecord) -> list[str]:
 def _duration(record: RunRecord) -> str:
     revisions = revisions_of(record.run)
     task, last = record.task, revisions[-1] if revisions else {}
-    steps = count_text(last.get("num_steps", task.get("num_steps")), "step")
+    # A list's values are not looked at when a folder is read.
+    revised = number(last.get("num_steps"))
+    steps = count_text(task.get("num_steps") if revised is None else int(revised), "step")
     match = re.fullmatch(r"([\d.]+)ep", str(task.get("duration", "")))
     return f"{count_text(float(match[1]), 'epoch')}, {steps}" if match else steps
 

@@ -65,7 +65,9 @@ class LengthRevision:
         self._session, self._folder, self._observer = session, folder, observer
         with folder.as_written():
             self._revisions = revisions_of(recorded or {})
-            self._recorded = [(taken["step"], taken["num_steps"]) for taken in self._revisions]
+            self._recorded = [
+                (int(taken["step"]), int(taken["num_steps"])) for taken in self._revisions
+            ]
         self._rule = None if self._recorded else rule
         self._is_first = True
         self._num_made, self._seconds = 0, 0.0
