@@ -461,7 +461,8 @@ def study(stage: Stage) -> None:
 
     def build(trial: Any) -> Task:
         rate = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
-        return stage.tasks.perceptron(steps=20 if stage.tasks.small else 300, lr=rate)
+        steps = 20 if stage.tasks.small else 300
+        return stage.tasks.perceptron(steps=steps, lr=rate, is_evaluated=True)
 
     with stage.results.check("study", 90):
         start = time.perf_counter()

@@ -145,15 +145,20 @@ class GpuTasks:
         return Task(**{**base, **fields})
 
     def perceptron(
-        self, *, steps: int = 400, dropout: float = 0.0, lr: float = 1e-3, **fields: Any
-    ) -> Task:
-        pixels, labels = load_digits(return_X_y=True)
-        inputs = torch.tensor(pixels, dtype=torch.float32) / 16
-        rows = torch.utils.data.TensorDataset(inputs[:1536], torch.tensor(labels)[:1536])
+        self, *, steps: int = 400, dropout: float = 0.0, lr: float = 1e-3,
+        is_evaluated: bool = False, **fields: Any,
+    ) -> Task:  # fmt: skip
+        pixels, classes = load_digits(return_X_y=True)
+        inputs, labels = torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(classes)
+        rows, others = (
+            torch.utils.data.TensorDataset(inputs[part], labels[part])
+            for part in (slice(1536), slice(1536, None))
+        )
         base: dict[str, Any] = {
             "model": functools.partial(perceptron, dropout),
             "objective": cross_entropy,
             "data": rows,
+            "valid": others if is_evaluated else None,
             "optimizer": functools.partial(torch.optim.AdamW, lr=lr),
             "batch_size": 64,
             "duration": f"{steps}st",

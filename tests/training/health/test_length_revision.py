@@ -106,6 +106,19 @@ def test_it_is_shortened_at_later_looks_and_resumed_so(make_task, quiet, tmp_pat
     assert_same_runs(resumed.path, whole.path)
 
 
+@pytest.mark.parametrize(("num_steps", "first"), [(32, 6), (60, 8), (200, 10)])
+def test_one_slow_step_is_no_reason_to_look_again(make_task, tmp_path, num_steps, first):
+    looked_at = []
+
+    def shortened(step, before, _):
+        looked_at.append(step)
+        return min(before, 32)
+
+    given = rule(num_steps, again_seconds=0.0, shortened=shortened)
+    run(full_task(make_task), tmp_path / "run", given)
+    assert looked_at[0] == first
+
+
 def test_it_is_not_looked_at_again_before_its_seconds(make_task, tmp_path):
     given = rule(32, again_seconds=1e9, shortened=shortens_at(*range(32)))
     ended = run(full_task(make_task), tmp_path / "run", given)

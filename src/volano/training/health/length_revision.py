@@ -20,6 +20,8 @@ from volano.training.session import Session
 
 # The first step allocates and loads; if seconds decide, two more are timed at least.
 _NUM_WARM_UP_STEPS, _LEAST_STEPS = 1, 3
+# A later look is taken after so many steps at least, or, of a run of few, so many times in it.
+_LEAST_STEPS_AGAIN, _LOOKS = 5, 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,8 @@ class LengthRule:
             which it is looked at, after three steps if seconds decide; before both, but not before
             half of the seconds, if the time is not enough for so many steps.
         num_steps: ``(step, seconds of a step) -> number of steps`` of the whole run.
-        again_seconds: the seconds of steps after which it is looked at again, from then on.
+        again_seconds: the seconds of steps after which it is looked at again, from then on; after
+            five steps at least, a twentieth of a run of fewer than a hundred.
         shortened: ``(step, number of steps, seconds of a step) -> number of steps`` of the whole
             run, at each later look: as it was, or fewer.
     """
@@ -125,7 +128,8 @@ class LengthRevision:
         self._num_made += 1
         self._seconds += now - self._mark
         self._mark = now
-        if self._seconds < rule.again_seconds:
+        least = min(_LEAST_STEPS_AGAIN, self._session.num_steps // _LOOKS)
+        if self._seconds < rule.again_seconds or self._num_made < least:
             return
         self._num_before += self._num_made
         self._seconds_before += self._seconds
