@@ -91,7 +91,9 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     assert state() == before
     if threads_since(threads):
-        gc.collect()  # an executor's threads end with it
+        gc.collect()  # an executor's threads end with it, when they have heard of it
+        for one in set(threading.enumerate()) - threads:
+            one.join(timeout=0.0 if one.daemon else 5.0)
     assert not threads_since(threads)
     assert not multiprocessing.active_children()
 

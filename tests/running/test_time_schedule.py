@@ -75,7 +75,8 @@ def test_most_of_the_minutes_are_training(costs, minutes):
     assume(network.step <= seconds / 100)
     others = costs.spent - costs.planning + network.startup + costs.writing
     assume(costs.planning <= 0.05 * seconds)
-    assume(others <= 0.1 * seconds)
+    # What is kept in reserve of a run of seconds is a larger share of it.
+    assume(others + reserve_seconds(seconds) <= 0.15 * seconds)
     assume(0.1 * network.test <= 0.08 * seconds)
     assume(0.1 * network.evaluation <= 0.06 * seconds)
     assert found.training >= 0.65 * seconds
