@@ -24,6 +24,10 @@ _NUM_WARM_UP_STEPS, _LEAST_STEPS = 1, 3
 _LEAST_STEPS_AGAIN, _LOOKS = 5, 20
 
 
+def _as_it_was(_step: int, num_steps: int, _seconds: float) -> int:
+    return num_steps
+
+
 @dataclass(frozen=True, kw_only=True)
 class LengthRule:
     """The rule by which the length of a run is revised.
@@ -43,7 +47,7 @@ class LengthRule:
     after_seconds: float
     num_steps: Callable[[int, float], int]
     again_seconds: float = math.inf
-    shortened: Callable[[int, int, float], int] = lambda step, num_steps, seconds: num_steps  # noqa: ARG005
+    shortened: Callable[[int, int, float], int] = _as_it_was
 
 
 class LengthRevision:
