@@ -71,3 +71,6 @@ def test_one_process_looks_at_its_steps_again_by_the_time_that_is_left(monkeypat
     assert (rule.after_steps, rule.after_seconds) == (10, 5.0)
     # Of the 45 s, 3 are kept in reserve and 10 for what takes twice the time as well.
     assert rule.num_steps(10, 1.0) == 10 + 45 - 3 - 10
+    # At half of them, half of the evaluations are left to do, in 1 s at this pace.
+    assert rule.later(50, 100, 0.5) == 50 + int((45 - 3 - 4.5) / 0.5)
+    assert rule.later(60, 100, 0.5) == 100

@@ -17,7 +17,7 @@ from volano.running.time_schedule import (
     reserve_seconds,
     revised_steps,
     revision_point,
-    shortened_steps,
+    steps_at_later_look,
 )
 
 MINUTES = st.floats(0.1, 600.0)
@@ -203,6 +203,30 @@ def test_a_timing_that_was_right_is_not_revised():
     assert revised_steps(**{**facts, "left": 8.0}, measured=1.0) == 13
 
 
+def simulated(seconds, step, kept, begun_with, slowdown, most_steps=10**9):
+    """Returns the steps of a run on a machine whose steps take ``slowdown(share)`` times ``step``,
+    by the share of the training's time that has passed, and the seconds when the last is made."""
+    reserve = reserve_seconds(seconds)
+    training = seconds - reserve - kept
+    num_steps, window = begun_with, max(LEAST_LOOK_SECONDS, LOOK_SHARE * training)
+    clock = since = seen_seconds = 0.0
+    made = made_since = seen = 0
+    while made < num_steps:
+        now = step * slowdown(clock / training)
+        made, made_since, clock, since = made + 1, made_since + 1, clock + now, since + now
+        if since >= window and made < num_steps:
+            seen, seen_seconds = seen + made_since, seen_seconds + since
+            pace = (seen_seconds / seen + since / made_since) / 2
+            before, num_steps = num_steps, steps_at_later_look(
+                step=made, num_steps=num_steps, expected=step, measured=pace,
+                left=seconds - reserve - clock, kept=kept, reserve=reserve, most_steps=most_steps,
+            )  # fmt: skip
+            assert made < num_steps
+            assert num_steps <= before or (made <= before / 2 and num_steps <= most_steps)
+            made_since, since = 0, 0.0
+    return num_steps, clock
+
+
 @given(
     seconds=st.floats(30.0, 600.0),
     step=logarithmic(1e-3, 0.3),
@@ -215,30 +239,50 @@ def test_a_machine_that_becomes_slower_in_mid_run_keeps_the_minutes(
     seconds, step, slower, place, lasting, kept_share
 ):
     """Slower by a factor from a place of the training on, for a share of its seconds."""
-    reserve = reserve_seconds(seconds)
     kept = kept_share * seconds
-    training = seconds - reserve - kept
-    num_steps = begun_with = int(training / step)
-    window = max(LEAST_LOOK_SECONDS, LOOK_SHARE * training)
-    clock = since = 0.0
-    made = made_since = seen = 0
-    seen_seconds = 0.0
-    while made < num_steps:
-        is_slow = place <= clock / training < place + lasting
-        now = step * slower if is_slow else step
-        made, made_since, clock, since = made + 1, made_since + 1, clock + now, since + now
-        if since >= window and made < num_steps:
-            seen, seen_seconds = seen + made_since, seen_seconds + since
-            pace = (seen_seconds / seen + since / made_since) / 2
-            before, num_steps = num_steps, shortened_steps(
-                step=made, num_steps=num_steps, expected=step, measured=pace,
-                left=seconds - reserve - clock, kept=kept, reserve=reserve,
-            )  # fmt: skip
-            assert made < num_steps <= before
-            made_since, since = 0, 0.0
+    begun_with = int((seconds - reserve_seconds(seconds) - kept) / step)
+
+    def slowdown(share):
+        return slower if place <= share < place + lasting else 1.0
+
+    num_steps, clock = simulated(seconds, step, kept, begun_with, slowdown)
+    assert num_steps <= begun_with
     end = clock + kept * (slower if place + lasting > 1.0 else 1.0)
     assert end <= 1.02 * seconds + kept_share * seconds * (slower - 1.0)
     if slower == 1.0 or lasting == 0.0:
         assert num_steps == begun_with
     if place + lasting > 1.0:  # the steps that fit are made
         assert end >= 0.9 * seconds
+
+
+@given(
+    seconds=st.floats(30.0, 600.0),
+    step=logarithmic(1e-3, 0.3),
+    share=st.floats(0.2, 1.0),
+    kept_share=st.floats(0.0, 0.1),
+)
+def test_time_that_is_left_over_is_trained(seconds, step, share, kept_share):
+    """A run that begins with a share of the steps that fit."""
+    kept = kept_share * seconds
+    fit = int((seconds - reserve_seconds(seconds) - kept) / step)
+    begun_with = max(20, int(share * fit))
+    assume(begun_with <= fit)
+    num_steps, clock = simulated(seconds, step, kept, begun_with, lambda _: 1.0)
+    assert begun_with <= num_steps <= fit + 1
+    assert clock + kept <= seconds
+    # Less than a look's worth of time, or a twentieth of the steps, is no reason for others.
+    assert num_steps >= fit / 1.06 - 1
+    most = fit // 2
+    if begun_with <= most:
+        assert simulated(seconds, step, kept, begun_with, lambda _: 1.0, most)[0] <= most
+
+
+def test_a_run_is_not_stretched_in_its_second_half():
+    facts = {"num_steps": 100, "expected": 1.0, "measured": 1.0, "kept": 5.0, "reserve": 5.0}
+    facts |= {"most_steps": 10**9}
+    assert steps_at_later_look(**facts, step=50, left=105.0) == 150
+    assert steps_at_later_look(**facts, step=51, left=105.0) == 100
+    assert steps_at_later_look(**facts, step=50, left=59.0) == 100  # four steps more
+    assert steps_at_later_look(**{**facts, "most_steps": 120}, step=50, left=105.0) == 120
+    assert steps_at_later_look(**facts, step=90, left=13.0) == 100  # half of the reserve
+    assert steps_at_later_look(**facts, step=90, left=10.0) == 95

@@ -20,7 +20,7 @@ from volano.running.time_schedule import (
     reserve_seconds,
     revised_steps,
     revision_point,
-    shortened_steps,
+    steps_at_later_look,
 )
 from volano.task import Task
 from volano.training import LengthRule, StepTime, measure_step_time
@@ -103,8 +103,8 @@ class TimeLimit:
         )
 
     def length_rule(self, schedule: TimeSchedule, network: NetworkCosts) -> LengthRule | None:
-        """The rule by which the run looks at its number of steps again, early, and shortens it
-        later where the machine becomes slower; None if several ranks train, each with a clock of
+        """The rule by which the run looks at its number of steps again, early, and again
+        later; None if several ranks train, each with a clock of
         its own."""
         if self.world_size > 1:
             return None
@@ -119,17 +119,17 @@ class TimeLimit:
                 kept=kept, most_steps=network.most_steps,
             )  # fmt: skip
 
-        def shortened(step: int, before: int, measured: float) -> int:
+        def later(step: int, before: int, measured: float) -> int:
             reserve = reserve_seconds(self.seconds)
-            return shortened_steps(
+            return steps_at_later_look(
                 step=step, num_steps=before, expected=network.pace,
                 measured=measured * network.pace / network.step,
-                left=self.left() - reserve, reserve=reserve,
+                left=self.left() - reserve, reserve=reserve, most_steps=network.most_steps,
                 kept=schedule.kept + schedule.evaluation * (1.0 - step / before),
             )  # fmt: skip
 
         return LengthRule(
             after_steps=after_steps, after_seconds=after_seconds, num_steps=num_steps,
             again_seconds=max(LEAST_LOOK_SECONDS, LOOK_SHARE * schedule.training),
-            shortened=shortened,
+            later=later,
         )  # fmt: skip

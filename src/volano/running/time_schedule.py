@@ -238,7 +238,7 @@ def revised_steps(
     return max(step + 1, min(most_steps, step + more))
 
 
-def shortened_steps(
+def steps_at_later_look(
     *,
     step: int,
     num_steps: int,
@@ -247,9 +247,11 @@ def shortened_steps(
     left: float,
     kept: float,
     reserve: float,
+    most_steps: int,
 ) -> int:
     """Returns the number of steps of a run that has made ``step`` of ``num_steps`` and looks at its
-    time again: as it was, or fewer, if it would need more than half of its reserve.
+    time again: fewer, if it would need more than half of its reserve; more, if the time left is
+    enough for them and it has not made half; else as it was.
 
     Args:
         expected: seconds of a step by the first timing.
@@ -257,11 +259,16 @@ def shortened_steps(
         left: seconds left of the whole time, the reserve not among them.
         kept: seconds of what is still to be done besides training, by the first timing.
         reserve: seconds kept in reserve.
+        most_steps: the number of steps after which more are of no use.
     """
     for_steps = left - max(1.0, measured / expected) * kept
-    if (num_steps - step) * measured <= for_steps + reserve / 2:
-        return num_steps
-    return min(num_steps, max(step + 1, step + int(for_steps / measured)))
+    enough_for = step + int(for_steps / measured)
+    if (num_steps - step) * measured > for_steps + reserve / 2:
+        return min(num_steps, max(step + 1, enough_for))
+    # The second half of a schedule has begun to settle: it is not stretched.
+    if step <= num_steps / 2 and enough_for >= (1.0 + _SAME) * num_steps:
+        return max(num_steps, min(most_steps, enough_for))
+    return num_steps
 
 
 def _affordable(network: NetworkCosts, costs: RunCosts, seconds: float) -> int:

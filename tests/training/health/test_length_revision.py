@@ -92,7 +92,7 @@ def shortens_at(*steps):
 
 def test_it_is_shortened_at_later_looks_and_resumed_so(make_task, quiet, tmp_path):
     task = full_task(make_task)
-    given = rule(30, again_seconds=0.0, shortened=shortens_at(9, 10, 28))
+    given = rule(30, again_seconds=0.0, later=shortens_at(9, 10, 28))
     whole = run(task, tmp_path / "whole", given)
     record = RunFolder(whole.path).read_json("run.json")
     taken = [tuple(each[key] for key in ("step", "num_steps")) for each in record["revisions"]]
@@ -110,17 +110,17 @@ def test_it_is_shortened_at_later_looks_and_resumed_so(make_task, quiet, tmp_pat
 def test_one_slow_step_is_no_reason_to_look_again(make_task, tmp_path, num_steps, first):
     looked_at = []
 
-    def shortened(step, before, _):
+    def later(step, before, _):
         looked_at.append(step)
         return min(before, 32)
 
-    given = rule(num_steps, again_seconds=0.0, shortened=shortened)
+    given = rule(num_steps, again_seconds=0.0, later=later)
     run(full_task(make_task), tmp_path / "run", given)
     assert looked_at[0] == first
 
 
 def test_it_is_not_looked_at_again_before_its_seconds(make_task, tmp_path):
-    given = rule(32, again_seconds=1e9, shortened=shortens_at(*range(32)))
+    given = rule(32, again_seconds=1e9, later=shortens_at(*range(32)))
     ended = run(full_task(make_task), tmp_path / "run", given)
     assert "revisions" not in RunFolder(ended.path).read_json("run.json")
 

@@ -1,5 +1,5 @@
 """Revises the number of steps of a run early, if its steps take another time than thought, and
-shortens it later, if the machine becomes slower.
+later, if the machine becomes slower or time is left over.
 
 The schedule is by progress, so that a run of another length from a stated step on is an experiment
 like any other: ``run.json`` holds the steps and the new lengths, and a resumed run takes both from
@@ -39,15 +39,15 @@ class LengthRule:
         num_steps: ``(step, seconds of a step) -> number of steps`` of the whole run.
         again_seconds: the seconds of steps after which it is looked at again, from then on; after
             five steps at least, a twentieth of a run of fewer than a hundred.
-        shortened: ``(step, number of steps, seconds of a step) -> number of steps`` of the whole
-            run, at each later look: as it was, or fewer.
+        later: ``(step, number of steps, seconds of a step) -> number of steps`` of the whole run,
+            at each later look.
     """
 
     after_steps: int
     after_seconds: float
     num_steps: Callable[[int, float], int]
     again_seconds: float = math.inf
-    shortened: Callable[[int, int, float], int] = _as_it_was
+    later: Callable[[int, int, float], int] = _as_it_was
 
 
 class LengthRevision:
@@ -143,7 +143,7 @@ class LengthRevision:
         pace = (pace + self._seconds / self._num_made) / 2
         self._num_made, self._seconds = 0, 0.0
         step, before = self._session.step, self._session.num_steps
-        if step < before and (num_steps := rule.shortened(step, before, pace)) < before:
+        if step < before and (num_steps := rule.later(step, before, pace)) != before:
             self._revise(step, max(step + 1, num_steps), pace)
 
     def _revise(self, step: int, num_steps: int, seconds: float) -> None:
