@@ -126,6 +126,18 @@ def test_the_share_of_a_batch_that_tells(num_steps, batch_size, is_cpu, share):
     assert share_to_time(num_steps, batch_size, is_cpu=is_cpu) == share
 
 
+@pytest.mark.parametrize(
+    ("num_steps", "batch_size", "speed", "share"),
+    [
+        (248, 8, 1.0, None), (248, 8, 2.0, 1.0), (199, 8, 2.0, None), (101, 4, 7.0, 1.0),
+        (99, 8, 7.0, None), (40, 64, 2.0, 0.125), (60, 64, 0.2, 0.125),
+    ],
+)  # fmt: skip
+def test_a_fast_narrow_type_is_worth_timing_in_shorter_runs(num_steps, batch_size, speed, share):
+    found = share_to_time(num_steps, batch_size, is_cpu=True, narrow_speed=speed)
+    assert found == share
+
+
 def test_a_model_that_does_not_compile(monkeypatch):
     def fails(*_):
         raise RuntimeError("cannot be compiled\nas more lines say")

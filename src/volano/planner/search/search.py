@@ -285,9 +285,11 @@ class _Search:
         is_fitted = self._fits or self._request.world_size > 1
         if self._request.is_free or self._request.seconds is not None:
             return 1.0
+        is_open = len(self._space.options["precision"]) > 1
         return share_to_time(
             self._task.num_steps, self._task.batch_size,
             is_cpu=self._profile.device.is_cpu and not is_fitted,
+            narrow_speed=self._profile.bf16_speed if is_open else 1.0,
         )  # fmt: skip
 
     def _without_race(self, origin: str, *more: str) -> PlanResult:
