@@ -91,6 +91,49 @@ def test_the_winners_are_tried_together(tmp_path):
     assert max(map(len, lines)) <= 80
 
 
+def plan_of(*plans):
+    return ScriptPlan(**{name: value for one in plans for name, value in one.settings().items()})
+
+
+BF16, KEEP = ScriptPlan(precision="bf16"), ScriptPlan(allocator="keep")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "plans"),
+    [
+        # All that is no slower alone gains beside the workers.
+        ({LAST: 0.105, plan_of(WORKERS, BF16, LAST, KEEP): 0.03}, (WORKERS, BF16, LAST, KEEP)),
+        # Not all of it, but one of them.
+        ({LAST: 0.105, plan_of(WORKERS, BF16): 0.04}, (WORKERS, BF16)),
+        # Two, one after the other.
+        ({plan_of(WORKERS, BF16): 0.04, plan_of(WORKERS, BF16, KEEP): 0.03},
+         (WORKERS, BF16, KEEP)),
+        # What is slower alone is not tried.
+        ({BF16: 0.12, plan_of(WORKERS, BF16): 0.01}, (WORKERS,)),
+        # Nothing gains beside them.
+        ({}, (WORKERS,)),
+    ],
+)  # fmt: skip
+def test_what_gains_nothing_alone_is_tried_beside_the_fastest(tmp_path, seconds, plans):
+    tried = [WORKERS, BF16, LAST, KEEP]
+    found, best, runner, _ = race(tmp_path, {WORKERS: 0.05, **seconds}, tried)
+    assert best.plan == plan_of(*plans)
+    once = [plan for plan in runner.ran if plan not in (ScriptPlan(), best.plan)]
+    assert len(once) == len(set(once))
+    assert all(one.plan.threads is None or one.plan.settings().keys() == {"threads"}
+               for one in found.candidates)  # fmt: skip
+
+
+def test_without_time_nothing_is_tried_beside_the_fastest(tmp_path, monkeypatch):
+    found, _, runner, _ = race(tmp_path, {WORKERS: 0.05}, [])
+    found._prepare_guard()
+    for plan in (WORKERS, BF16):
+        found._try(plan)
+    monkeypatch.setattr(found, "_has_time", lambda num_children: num_children < 3)
+    assert found._choose().plan == WORKERS
+    assert plan_of(WORKERS, BF16) not in runner.ran
+
+
 def test_what_computes_something_else_is_not_chosen_however_fast(tmp_path):
     found, best, _, lines = race(tmp_path, {WORKERS: 0.01}, [WORKERS], wrong=[WORKERS])
     assert best is None

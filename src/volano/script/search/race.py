@@ -32,6 +32,9 @@ _LARGER_PEAK = 1.1  # of the script's own: said
 _GAIN_OF_FEWER = 2.0
 # So many are confirmed by a second run.
 _MOST_CONFIRMED = 2
+# What is as fast as this alone may still gain beside the fastest: bf16 does nothing for a script
+# that waits for its data, and much for one whose data come in time.
+_LEAST_BESIDE = 0.9
 # A candidate is timed for so long, or so many steps if they take longer.
 _SECONDS, _STEPS = 2.0, 4
 # As it is twice more, with other threads, two plans alone and together; the best and the script
@@ -249,17 +252,38 @@ class ScriptRace:
 
     def _choose(self) -> ScriptCandidate | None:
         least = max(_LEAST_GAIN, self._spread(), self._chance())
-        winners: list[ScriptCandidate] = []
-        for candidate in sorted(self._sound(), key=lambda one: one.seconds or 0.0):
-            is_new = not any(_own_settings(candidate) & _own_settings(other) for other in winners)
-            if is_new and (candidate.gain or 0.0) >= least:
-                winners.append(candidate)
-        together = _together(winners)
-        is_tried = any(one.plan == together for one in self.candidates)
-        if len(winners) > 1 and not is_tried and self._has_time(num_children=1):
-            self._try(together)
+        winners = _compatible([], self._fastest_first(least))
+        if len(winners) > 1 and self._has_time(num_children=1):
+            self._try_once(_together(winners))
+        self._try_beside_the_fastest(least)
         self._note_plans_for_now()
         return self._confirmed(least)
+
+    def _fastest_first(self, least_gain: float) -> list[ScriptCandidate]:
+        """Returns what computes the same and is so many times as fast at least, in order."""
+        found = [one for one in self._sound() if (one.gain or 0.0) >= least_gain]
+        return sorted(found, key=lambda one: one.seconds or 0.0)
+
+    def _try_beside_the_fastest(self, least: float) -> None:
+        """Tries the fastest with what gains nothing alone: with all of it, then with one after the
+        other. What is faster by that is the fastest from then on."""
+        fastest = next(iter(self._fastest_first(least)), None)
+        if fastest is None:
+            return
+        others = [
+            one for one in self._fastest_first(_LEAST_BESIDE)
+            if one.plan.settings().keys() != {"threads"}
+        ]  # fmt: skip
+        added = [[], *([one] for one in others)]  # no one: all
+        for some in added:
+            found = _compatible([fastest], some or others)
+            if len(found) > 1 and self._has_time(num_children=3):
+                self._try_once(_together(found))
+                fastest = self._fastest_first(least)[0]
+
+    def _try_once(self, plan: ScriptPlan) -> None:
+        if not any(one.plan == plan for one in self.candidates):
+            self._try(plan)
 
     def _confirmed(self, least: float) -> ScriptCandidate | None:
         """Runs the fastest once more, and then the script beside it: the same process may take a
@@ -389,6 +413,18 @@ def _own_settings(candidate: ScriptCandidate) -> set[str]:
     """Returns the settings that a candidate does not share with all others."""
     found = set(candidate.plan.settings())
     return found - {"spin_count"} or found
+
+
+def _compatible(
+    taken: Sequence[ScriptCandidate], others: Sequence[ScriptCandidate]
+) -> list[ScriptCandidate]:
+    """Returns the candidates that are taken, and those of the others that share no setting with
+    one before."""
+    found = list(taken)
+    for candidate in others:
+        if not any(_own_settings(candidate) & _own_settings(other) for other in found):
+            found.append(candidate)
+    return found
 
 
 def _together(winners: Sequence[ScriptCandidate]) -> ScriptPlan:
