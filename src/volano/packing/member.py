@@ -50,12 +50,14 @@ class MemberState:
 
     Attributes:
         number, task: the member's number and task.
+        num_steps: optimizer steps of its whole run.
         step: optimizer steps that it has made.
         model, optimizer, ema: the objects of a training alone; ``ema`` is None without an average.
     """
 
     def __init__(self, member: Member, plan: Plan, device: Device) -> None:
         self.number, self.task = member.number, member.task
+        self.num_steps = member.task.num_steps  # worked out of the data each time it is asked for
         self.model: nn.Module = Session.make_model(member.task).to(device.torch_device)
         self.optimizer = make_optimizer(self.task, self.model)
         choose_implementation(self.optimizer, self.model, plan, device)

@@ -73,4 +73,4 @@ class StockOptimizer:
 
 def multiplier_at(solo: MemberState, step: int) -> float:
     """Returns the multiplier of a member's learning rates at a step."""
-    return solo.task.schedule(progress_at(step, solo.task.num_steps))
+    return solo.task.schedule(progress_at(step, solo.num_steps))

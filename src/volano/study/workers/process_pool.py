@@ -36,6 +36,7 @@ from volano.device.start_processes import (
     pickled,
     start_method,
 )
+from volano.device.torch_private import load_dynamo
 from volano.errors import RunError, UsageError, VolanoError
 from volano.study.workers.executor import Executor, Make, answer_of, defect_of, report_in
 from volano.study.workers.messages import Assignment, Lost, Report
@@ -51,8 +52,8 @@ _CAN_HOLD = hasattr(signal, "pthread_sigmask")
 
 
 class ProcessPool(Executor):
-    """A pool of one process for each of ``makers``. A forked one is started with its first
-    assignment, the others at once; a process that dies is started again with its next one.
+    """A pool of one process for each of ``makers``, started at once; a process that dies is started
+    again with its next assignment.
 
     Args:
         makers: the makers of the workers; each is called in its process, which is forked with it or
@@ -291,6 +292,7 @@ def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) ->
         torch.set_num_threads(1)  # the pool of OpenMP's threads did not come over the fork
     messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(there, messages, parent), daemon=True).start()
+    load_dynamo()  # which the first optimizer needs, while the first trials are asked for
     worker = None
     while True:
         message = messages.get()

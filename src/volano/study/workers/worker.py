@@ -94,7 +94,10 @@ class Worker:
         """
         self._notices, self._facts = [], []
         with (
-            self._device.settings(precision=self._precision, threads=self._threads),
+            # Members whose units have died would take three times as long for an update.
+            self._device.settings(
+                precision=self._precision, threads=self._threads, flush_denormals=True
+            ),
             random_state_kept(self._device),
         ):
             candidates, done = self._candidates.of(assignment)
