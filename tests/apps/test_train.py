@@ -164,3 +164,8 @@ def test_what_the_final_test_says_is_kept_with_the_run(monkeypatch):
     assert ended["is_held_out"] is False
     assert found.seconds == {"total": 9.0}
     assert found.details == {"figures": "all", "is_held_out": False}
+
+
+@pytest.mark.parametrize(("loading", "writing"), [(0.0, 2.0), (1.2, 1.0), (3.0, 1.8), (10.0, 6.0)])
+def test_what_comes_at_the_end_is_expected_to_take_its_share_of_loading(loading, writing):
+    assert module._writing_seconds(loading) == pytest.approx(writing)

@@ -112,7 +112,7 @@ def test_the_specimen_is_the_batch_of_a_run(make_task):
 
 
 def test_a_micro_batch_is_the_same_share_of_a_cut_batch(make_task):
-    probe_batch = Reference(make_task(), seconds=0.0).probe_batch
+    probe_batch = Reference(make_task()).probe_batch.cut(8)
     assert [
         probe_batch.fitted(BASELINE.pin(micro_batch=size)).micro_batch for size in (1, 16, 24, 31)
     ] == [1, 4, 6, 7]

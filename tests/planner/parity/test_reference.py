@@ -1,6 +1,7 @@
 """What candidates are compared with: float64, and eager PyTorch's own error."""
 
 import functools
+import math
 
 import pytest
 import torch
@@ -9,11 +10,19 @@ from torch import nn
 from conftest import classification, make_mlp
 from planner import faults
 from volano import Plan
+from volano.planner.parity import reference as module
 from volano.planner.parity.check import check_parity
 from volano.planner.parity.reference import Reference, first_gradient, restore, weights_of
 from volano.training import Session
 
 BASELINE = Plan.baseline()
+_NO_TIME = 1e-9
+
+
+@pytest.fixture
+def least_examples(monkeypatch):
+    """However long they take, eight examples are looked at."""
+    monkeypatch.setattr(module, "_TOO_LONG", math.inf)
 
 
 HONEST = {
@@ -43,12 +52,36 @@ class TestReference:
         assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, torch.float32)
         assert torch.equal(task.data.tensors[0], data)
 
+    @pytest.mark.usefixtures("least_examples")
     def test_the_batch_is_cut_to_what_is_affordable_and_it_is_said(self, make_task):
         task = make_task(model=functools.partial(make_mlp, dropout=0.5))
-        found = check_parity(task, BASELINE.pin(micro_batch=16, precision="bf16"), seconds=0.0)
+        found = check_parity(task, BASELINE.pin(micro_batch=16, precision="bf16"), seconds=_NO_TIME)
         assert found.passed
         assert "8 of the batch's 32 examples" in found.reason
         assert found.figures["examples"] == 8
+
+    @pytest.mark.usefixtures("least_examples")
+    @pytest.mark.parametrize(("seconds", "examples"), [(1e-9, [8]), (60.0, [8, 32])])
+    def test_the_pass_that_is_timed_is_the_reference_of_a_short_run(
+        self, make_task, seconds, examples
+    ):
+        seen = []
+
+        def objective(model, batch):
+            if batch[0].dtype == torch.float64:
+                seen.append(len(batch[0]))
+            return classification(model, batch)
+
+        task = make_task(objective=objective)
+        reference = Reference(task, seconds=seconds)
+        found, again = reference.exact(), reference.exact()
+        assert seen == examples
+        assert found is again
+        afresh = Reference(task)
+        afresh.probe_batch = reference.probe_batch
+        afresh._exact.clear()
+        expected = afresh.exact().gradients
+        assert all(torch.equal(found.gradients[name], expected[name]) for name in expected)
 
     def test_a_reference_that_is_too_large_in_float64_is_eager_fp32(self, make_task):
         def objective(model, batch):
@@ -127,23 +160,26 @@ class TestReference:
         for name, value in reference.exact().gradients.items():
             assert (found.gradients[name] - value).norm() < 1e-3 * value.norm()
 
+    @pytest.mark.usefixtures("least_examples")
     def test_each_outcome_is_computed_once(self, make_task):
-        reference = Reference(make_task(), seconds=0.0)
+        reference = Reference(make_task(), seconds=_NO_TIME)
         assert reference.exact() is reference.exact(micro_batch=4)  # nothing is drawn
         assert reference.eager("fp32") is reference.kept_outcome(BASELINE)
         assert reference.eager("fp32").examples == 8
 
+    @pytest.mark.usefixtures("least_examples")
     def test_micro_batches_have_draws_of_their_own(self, make_task):
         reference = Reference(
-            make_task(model=functools.partial(make_mlp, dropout=0.5)), seconds=0.0
+            make_task(model=functools.partial(make_mlp, dropout=0.5)), seconds=_NO_TIME
         )
         assert reference.draws(dropout=True)
         assert not reference.draws(dropout=False)
         assert reference.exact().loss != reference.exact(4).loss
         assert reference.exact(dropout=False) is reference.exact(4, dropout=False)
 
+    @pytest.mark.usefixtures("least_examples")
     def test_it_is_halved_down_to_two_examples(self, make_task):
-        reference = Reference(make_task(), seconds=0.0, most_examples=6)
+        reference = Reference(make_task(), seconds=_NO_TIME, most_examples=6)
         before = reference.exact()
         sizes = [reference.probe_batch.size]
         while reference.halve():
@@ -151,8 +187,15 @@ class TestReference:
         assert sizes == [6, 3, 2]
         assert reference.exact() is not before
 
+    @pytest.mark.parametrize(("seconds", "examples"), [(_NO_TIME, 4), (600.0, 32)])
+    def test_four_examples_are_looked_at_where_eight_would_take_too_long(
+        self, make_task, seconds, examples
+    ):
+        reference = Reference(make_task(), seconds=seconds)
+        assert reference.probe_batch.size == reference.eager("fp32").examples == examples
+
     def test_lack_of_memory_is_noted_and_other_errors_are_not(self, make_task):
-        reference = Reference(make_task(), seconds=0.0)
+        reference = Reference(make_task(), seconds=_NO_TIME)
         for error in (ValueError("no"), torch.OutOfMemoryError("none left")):
             with pytest.raises(type(error)), reference.kept(BASELINE):
                 raise error

@@ -36,6 +36,9 @@ _PASSES = 12
 _LEAST_EXAMPLES = 8
 # The fewest examples if memory is short: one example says nothing about a mean over several.
 _FEWEST_EXAMPLES = 2
+# The examples that are looked at if the passes over the least would take so many times what there
+# is.
+_FEW_EXAMPLES, _TOO_LONG = 4, 2.0
 _NUM_STEPS = 3
 
 
@@ -66,7 +69,8 @@ class Reference:
         task: the task that is trained.
         device: the device on which the candidates run.
         seconds: about how long the passes that one candidate costs may take; the batch is cut until
-            they do. 8 of its examples, or all if there are fewer, are always looked at.
+            they do. 8 of its examples, or all if there are fewer, are looked at, or 4 if 8
+            would take twice as long.
         most_examples: limit of the examples that are looked at, if memory is tight; None for no
             limit.
 
@@ -149,15 +153,25 @@ class Reference:
     def _measured(
         self, whole: ProbeBatch, few: ProbeBatch, seconds: float, most: int | None
     ) -> tuple[ProbeBatch, int]:
-        draws = SameDraws()
-        gradient_of(few, self.device, [few.batch], draws)  # also warms up
+        fewer, draws = few.cut(_FEW_EXAMPLES), SameDraws()
+        start = time.perf_counter()
+        gradient_of(fewer, self.device, [fewer.batch], draws)
+        self.device.synchronize()
+        cost = _PASSES * (time.perf_counter() - start) * few.size / fewer.size
+        if cost > _TOO_LONG * seconds:
+            few = fewer
+        elif few is not fewer:
+            draws = SameDraws()
+            gradient_of(few, self.device, [few.batch], draws)  # also warms up
         self.plain_attention = draws.drops_in_kernels
         start = time.perf_counter()
         gradient_of(few, self.device, [few.batch], nullcontext())
         self.device.synchronize()
         middle = time.perf_counter()
+        exact = None
         try:
-            gradient_of(few, self.device, [few.batch], Float64(), dtype=torch.float64)
+            mode = Float64(plain_attention=self.plain_attention)
+            exact = gradient_of(few, self.device, [few.batch], mode, dtype=torch.float64)
             self.device.synchronize()
         except Exception as error:
             # Attention in float64 keeps its scores, which may be more than a device has.
@@ -167,7 +181,10 @@ class Reference:
             self._give_back()
         cost = _PASSES * (middle - start) + (time.perf_counter() - middle)
         size = max(few.size, int(seconds * few.size / cost))
-        return whole.cut(size if most is None else min(size, most)), draws.num_draws
+        probe_batch = whole.cut(size if most is None else min(size, most))
+        if exact is not None and probe_batch.size == few.size:  # a short run has no time for more
+            self._exact[None, True, False] = exact
+        return probe_batch, draws.num_draws
 
     def _count_draws(self, *, dropout: bool) -> int:
         few = self._whole.cut(min(_LEAST_EXAMPLES, self.probe_batch.size))
