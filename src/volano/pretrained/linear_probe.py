@@ -237,14 +237,16 @@ def _judged(
 
 def _chosen(figures: Mapping[tuple[bool, float], list[float]]) -> tuple[bool, float]:
     """Returns how features are scaled, and C: the first (scaled alike before each, a strong penalty
-    before a weak one) whose figure is within a standard error of the best one's (Breiman et al.
-    1984). Of few examples which one is the best is chance."""
+    before a weak one) that is no worse than the best but for a standard error (Breiman et al.
+    1984), of their difference fold by fold. Of few examples which one is the best is chance."""
     if not figures:
         return True, 0.01
-    means = {one: float(np.mean(found)) for one, found in figures.items()}
-    best = max(means, key=lambda one: means[one])
-    least = means[best] - np.std(figures[best]) / math.sqrt(len(figures[best]))
-    return next((one for one, mean in means.items() if mean >= least), best)
+    best = max(figures, key=lambda one: float(np.mean(figures[one])))
+    for one, found in figures.items():
+        behind = np.subtract(figures[best], found)
+        if behind.mean() <= behind.std() / math.sqrt(len(behind)):
+            return one
+    return best
 
 
 def _folds_of_copies(
