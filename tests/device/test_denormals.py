@@ -5,7 +5,6 @@ import threading
 import pytest
 import torch
 
-from volano.device import Device
 from volano.device.denormals import are_denormals_flushed, denormals_flushed
 
 CAN = torch.set_flush_denormal(False)
@@ -35,11 +34,3 @@ def test_normal_numbers_are_computed_as_ever():
     plain = values * values.flip(0) + values
     with denormals_flushed():
         assert torch.equal(values * values.flip(0) + values, plain)
-
-
-@pytest.mark.skipif(not CAN, reason="this processor cannot")
-def test_settings_of_a_device_flush_them_if_asked_to():
-    for asked in (False, True):
-        with Device("cpu").settings(precision="fp32", flush_denormals=asked):
-            assert are_denormals_flushed() == asked
-    assert not are_denormals_flushed()

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from volano.device.denormals import denormals_flushed
 from volano.device.fp32_products import fp32_products
 from volano.device.graphs import DeviceGraph, has_graphs
 from volano.device.library_choices import (
@@ -379,10 +378,9 @@ class Device(Generators):
         allocator: str = "system",
         conv_benchmark: bool = False,
         deterministic: bool = False,
-        flush_denormals: bool = False,
     ) -> Iterator[None]:
         """Returns a context with the process-wide settings of a plan, which are put back
-        afterwards. ``flush_denormals``: of a CPU, for this thread and those that it starts.
+        afterwards.
 
         Raises:
             PlanError: on leaving, if ``deterministic`` and an operation inside could not be.
@@ -400,8 +398,6 @@ class Device(Generators):
             stack.callback(torch.set_num_threads, old_threads)
             if threads is not None:
                 torch.set_num_threads(threads)
-            if flush_denormals and self.is_cpu:
-                stack.enter_context(denormals_flushed())
             stack.enter_context(fp32_products("tf32" if precision == "tf32" else "ieee"))
             if conv_benchmark:  # else as the process has it
                 stack.enter_context(convolutions_benchmarked(True))

@@ -103,9 +103,8 @@ class TimeLimit:
         )
 
     def length_rule(self, schedule: TimeSchedule, network: NetworkCosts) -> LengthRule | None:
-        """The rule by which the run looks at its number of steps again, early, and again
-        later; None if several ranks train, each with a clock of
-        its own."""
+        """The rule by which the run looks at its number of steps again, early and later; None if
+        several ranks train, each with a clock of its own."""
         if self.world_size > 1:
             return None
         after_steps, after_seconds = revision_point(schedule.num_steps, schedule.training)

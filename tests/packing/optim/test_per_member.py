@@ -6,6 +6,7 @@ import torch
 from packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from volano import Plan
 from volano.device import Device
+from volano.device.denormals import are_denormals_flushed
 from volano.packing.member import Member, MemberState
 from volano.packing.optim.per_member import StockOptimizer, multiplier_at
 from volano.packing.program.stack import Stack
@@ -53,3 +54,22 @@ def test_a_parameter_without_a_gradient_stays(missing):
         name for name, tensor in stack.parameters.items() if not torch.equal(tensor, before[name])
     }
     assert moved == set(gradients)
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot")
+def test_an_update_takes_averages_below_normal_numbers_for_0():
+    """As it is, nine tenths of a denormal number are another one."""
+    solos = members(clip_norm=None)
+    stack = Stack([solo.model for solo in solos])
+    optimizer = StockOptimizer(solos)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in stack.parameters.items()}
+    optimizer.step(zeros, [0, 0, 0])
+    kept = [state["momentum_buffer"] for solo in solos for state in solo.optimizer.state.values()]
+    assert kept
+    for buffer in kept:
+        buffer.fill_(1e-39)
+    for parameter in stack.parameters.values():
+        parameter.detach().zero_()  # nothing decays
+    optimizer.step(zeros, [1, 1, 1])
+    assert not any(buffer.any() for buffer in kept)
+    assert not are_denormals_flushed()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from volano.device.denormals import denormals_flushed
 from volano.packing.member import MemberState
 from volano.packing.optim.fused_steps import FusedSteps
 from volano.task import progress_at
@@ -30,6 +32,7 @@ class StockOptimizer:
         self._grouped = [
             [p for group in solo.optimizer.param_groups for p in group["params"]] for solo in solos
         ]
+        self._is_on_cpu = all(p.is_cpu for own in self._grouped for p in own)
 
     def step(self, gradients: dict[str, Tensor], steps: Sequence[int]) -> Tensor | None:
         """Makes one update of every member.
@@ -41,6 +44,12 @@ class StockOptimizer:
         Returns:
             The norm of each member's gradient before it was clipped, [K]; None if no member clips.
         """
+        # Averages of a unit that has died would make its updates three times as long. The
+        # objective's own numbers stay as they are.
+        with denormals_flushed() if self._is_on_cpu else contextlib.nullcontext():
+            return self._step(gradients, steps)
+
+    def _step(self, gradients: dict[str, Tensor], steps: Sequence[int]) -> Tensor | None:
         slices = {name: gradient.unbind(0) for name, gradient in gradients.items()}
         if self._fused is not None and self._fused_for == gradients.keys():
             with torch.no_grad():

@@ -28,7 +28,7 @@ def share_to_time(
         num_steps: steps of the run.
         batch_size: examples of a batch.
         is_cpu: whether it trains on a CPU.
-        narrow_speed: rate of a product in the narrowest type that may be chosen, as a multiple of
+        narrow_speed: rate of a product in a narrow type that may be chosen, as a multiple of
             fp32's.
 
     On a CPU a step costs about as much as its examples. An accelerator starts its kernels however

@@ -274,9 +274,8 @@ class ScriptRace:
             one for one in self._fastest_first(_LEAST_BESIDE)
             if one.plan.settings().keys() != {"threads"}
         ]  # fmt: skip
-        added = [[], *([one] for one in others)]  # no one: all
-        for some in added:
-            found = _compatible([fastest], some or others)
+        for some in (others, *([one] for one in others)):
+            found = _compatible([fastest], some)
             if len(found) > 1 and self._has_time(num_children=3):
                 self._try_once(_together(found))
                 fastest = self._fastest_first(least)[0]

@@ -94,10 +94,7 @@ class Worker:
         """
         self._notices, self._facts = [], []
         with (
-            # Members whose units have died would take three times as long for an update.
-            self._device.settings(
-                precision=self._precision, threads=self._threads, flush_denormals=True
-            ),
+            self._device.settings(precision=self._precision, threads=self._threads),
             random_state_kept(self._device),
         ):
             candidates, done = self._candidates.of(assignment)
