@@ -124,6 +124,24 @@ def test_what_gains_nothing_alone_is_tried_beside_the_fastest(tmp_path, seconds,
                for one in found.candidates)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("seconds", "faults", "plans"),
+    [
+        ({BF16: 0.13, LAST: 0.12}, {}, (WORKERS, BF16, LAST)),
+        # What would have been struck, and is no faster alone, is run in float64 first.
+        ({BF16: 0.13, LAST: 0.12}, {"careless": [LAST]}, (WORKERS, BF16, LAST)),
+        ({BF16: 0.13, LAST: 0.12}, {"wrong": [LAST]}, (WORKERS,)),
+        ({BF16: 0.13, LAST: 0.12}, {"wrong": [BF16]}, (WORKERS,)),
+        ({BF16: 0.2, LAST: 0.12}, {}, (WORKERS,)),  # beyond hope
+    ],
+)
+def test_a_narrow_type_and_channels_last_are_tried_together(tmp_path, seconds, faults, plans):
+    seconds = {WORKERS: 0.05, plan_of(WORKERS, BF16, LAST): 0.03, **seconds}
+    _, best, runner, _ = race(tmp_path, seconds, [WORKERS, BF16, LAST], **faults)
+    assert best.plan == plan_of(*plans)
+    assert runner.ran.count("float64") == (2 if "careless" in faults else len(faults))
+
+
 def test_without_time_nothing_is_tried_beside_the_fastest(tmp_path, monkeypatch):
     found, _, runner, _ = race(tmp_path, {WORKERS: 0.05}, [])
     found._prepare_guard()

@@ -35,6 +35,8 @@ _MOST_CONFIRMED = 2
 # What is as fast as this alone may still gain beside the fastest: bf16 does nothing for a script
 # that waits for its data, and much for one whose data come in time.
 _LEAST_BESIDE = 0.9
+# Convolutions in a narrow type may be slow but in channels_last, and that slow but in a narrow one.
+_LEAST_OF_A_PAIR = 0.7
 # A candidate is timed for so long, or so many steps if they take longer.
 _SECONDS, _STEPS = 2.0, 4
 # As it is twice more, with other threads, two plans alone and together; the best and the script
@@ -271,14 +273,28 @@ class ScriptRace:
         if fastest is None:
             return
         others = [
-            one for one in self._fastest_first(_LEAST_BESIDE)
-            if one.plan.settings().keys() != {"threads"}
-        ]  # fmt: skip
-        for some in (others, *([one] for one in others)):
+            one for one in self._fastest_first(_LEAST_BESIDE) if _own_settings(one) != {"threads"}
+        ]
+        pair = self._narrow_and_channels_last()
+        for some in ([*others, *pair], pair, *([one] for one in others)):
             found = _compatible([fastest], some)
             if len(found) > 1 and self._has_time(num_children=3):
                 self._try_once(_together(found))
                 fastest = self._fastest_first(least)[0]
+
+    def _narrow_and_channels_last(self) -> list[ScriptCandidate]:
+        """Returns both, if they are sound and not slow beyond hope; else none."""
+        found: list[ScriptCandidate] = []
+        for setting in ("precision", "memory_format"):
+            found += [
+                one for one in self.candidates
+                if _own_settings(one) == {setting} and one.status in ("measured", "slower")
+                and (one.gain or 0.0) >= _LEAST_OF_A_PAIR
+            ][:1]  # fmt: skip
+        if len(found) < 2:
+            return []
+        unproved = [one for one in found if one.status == "slower"]
+        return found if all(self._is_same_in_float64(one.plan) for one in unproved) else []
 
     def _try_once(self, plan: ScriptPlan) -> None:
         if not any(one.plan == plan for one in self.candidates):
