@@ -241,7 +241,7 @@ class TestLength:
 
     def test_a_gain_smaller_than_the_guards_own_time_is_left(self, monkeypatch):
         monkeypatch.setattr(ParityGuard, "parity", None)  # would fail
-        monkeypatch.setattr("volano.planner.search.search.GUARD_SECONDS", 60.0)
+        monkeypatch.setattr("volano.planner.search.timed_candidates.GUARD_SECONDS", 60.0)
         found = search(make_task(duration="299st"))
         assert found.plan.precision == "fp32"
         (faster,) = by_plan(found, precision="bf16")

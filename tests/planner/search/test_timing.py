@@ -81,6 +81,15 @@ def test_one_that_is_far_behind_is_not_in_the_final(timing_runs):
     assert len(ran) == 2 * timing._FINAL_ROUNDS
 
 
+@pytest.mark.parametrize(("left", "is_run"), [(0.0055, False), (0.0065, True)])
+def test_without_time_for_its_steps_there_is_no_final(timing_runs, left, is_run):
+    timing_runs._seconds_left = lambda: left
+    plans = (PLAIN, PLAIN.pin(threads=2))
+    timing_runs.timings = {plan: Timing(plan=plan, step=0.001) for plan in plans}
+    timing_runs.final(lambda one: one.step)
+    assert bool(ran) == is_run
+
+
 def test_a_leader_alone_has_no_final(timing_runs):
     timing_runs.timings = {PLAIN: Timing(plan=PLAIN, step=0.001)}
     timing_runs.final(lambda one: one.step)

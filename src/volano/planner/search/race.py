@@ -4,6 +4,7 @@ run's length pays for it."""
 from __future__ import annotations
 
 import contextlib
+import math
 
 from volano.device.work_rate import warm_clock
 from volano.plan import Plan
@@ -98,9 +99,10 @@ class CandidateRace(KnobRaces):
             self._enter_safe()
         else:
             # A short run has time for two timings, and pays for more by what the second one gains:
-            # the safe choices are part of it, and alone gain less. They come last below.
+            # the safe choices are part of it, and alone gain less. They come last below, but for
+            # one that gains too little to be checked: then they are taken instead.
             timing = self._enter(narrow)
-            if timing != self.leader:
+            if timing != self.leader or not self.pays_for_guard(self._saved_by(timing)):
                 self._enter(self.space.safe)
         for plan in self.eager_plans():
             self._try(plan)
@@ -115,6 +117,12 @@ class CandidateRace(KnobRaces):
         # choices that need no measuring.
         if not self._fits and not self.has_ended_early:
             self._timing_runs.final(self.cost)
+
+    def _saved_by(self, timing: Timing) -> float:
+        """Returns the seconds of the run that a candidate saves beside the best of those that need
+        no check; infinite if none of them fits."""
+        trusted = [one for one in self.ranking() if self.space.is_trusted(one.plan)]
+        return self.cost(trusted[0]) - self.cost(timing) if trusted else math.inf
 
     def _most_promising(self) -> Plan | None:
         """Returns the likeliest candidate to be fast, if that is one in a narrower type, which a

@@ -36,10 +36,9 @@ from volano.planner.search.explain import Findings, answer
 from volano.planner.search.fit_memory import Fit, fit_each
 from volano.planner.search.per_rank import share_of_rank
 from volano.planner.search.predicted import possible_gain, predicted_candidates
-from volano.planner.search.race import GUARD_SECONDS, CandidateRace
+from volano.planner.search.race import CandidateRace
 from volano.planner.search.reuse import recalled
 from volano.planner.search.time_budget import TimeBudget
-from volano.planner.search.timed_candidates import GUARD_STEPS
 from volano.planner.search.timing import Timing
 from volano.planner.task_profile import filling_steps, network_figures, profile_task, said_of_prefix
 from volano.record.format import count_text
@@ -377,7 +376,7 @@ class _Search:
         saved = (cost := race.cost(next(trusted))) - race.cost(timing)
         if race.share < 1.0 and saved < _LEAST_SAVED_ON_PARTS * cost:
             return False
-        return saved > max(GUARD_SECONDS, min(GUARD_STEPS * (race.first_step or 0.0), left))
+        return race.pays_for_guard(saved)
 
     def _is_trusted(self, plan: Plan, race: CandidateRace) -> bool:
         is_small = not self._fits or self._cost_model.verdict(plan) != "NO"

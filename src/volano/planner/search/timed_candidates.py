@@ -96,6 +96,12 @@ class TimedCandidates:
             + (timing.startup if self._request.world_size > 1 else 0.0)
         )
 
+    def pays_for_guard(self, saved: float) -> bool:
+        """Checks whether so many saved seconds of the run are more than the guard's look at a
+        candidate takes."""
+        plain_steps = GUARD_STEPS * (self.first_step or 0.0)
+        return saved > max(GUARD_SECONDS, min(plain_steps, self._time_budget.left))
+
     def filling(self, timing: Timing) -> float:
         """Returns the seconds that a step of the first epoch takes more than a later one: that of
         a frozen prefix, which is kept from then on."""

@@ -26,6 +26,8 @@ _HOPELESS = 1.5
 # Candidates this near to the best are run again, in turn with it.
 _NEAR, _MOST_FINALISTS = 1.12, 3
 _FINAL_ROUNDS, _SLICE_SECONDS = 7, 0.08
+# Each has a session of its own again, which takes two steps to warm up before one can be timed.
+_FINAL_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +214,7 @@ class TimingRuns:
 
         Args:
             cost: seconds of the whole run under a candidate; those near to the least are the
-                leaders.
+                leaders. If no time is left for their steps, it is decided by those before.
         """
         ran = sorted(
             (timing for timing in self.timings.values() if timing.step is not None), key=cost
@@ -220,7 +222,8 @@ class TimingRuns:
         leaders = [
             timing for timing in ran[:_MOST_FINALISTS] if cost(timing) <= _NEAR * cost(ran[0])
         ]
-        if len(leaders) < 2:
+        steps = _FINAL_STEPS * self._share * sum(timing.step or 0.0 for timing in leaders)
+        if len(leaders) < 2 or self._seconds_left() < steps:
             return
         timing_runs: list[TimingRun] = []
         for timing in leaders:
