@@ -17,7 +17,7 @@ import time
 import torch
 
 from pack_tasks import make_task, sample
-from volano.device.denormals import denormals_flushed
+from volano.device.library_choices import denormals_flushed
 from volano.packing import Member, Pack
 from volano.packing.optim import per_member
 

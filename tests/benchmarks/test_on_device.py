@@ -13,6 +13,7 @@ BENCHMARKS = Path(on_device.__file__).parent
 OTHERS = {
     "budget.py": "limits the memory of a process",
     "cluster_fit.py": "predicts absent devices",
+    "denormals.py": "sets the CPU's arithmetic",
     "feed_data.py": "writes data",
     "finetune.py": "compares accuracies",
     "frozen_prefix.py": "compares with the kept prefix on the CPU's bits",

@@ -1,12 +1,16 @@
 import os
+import threading
 
 import pytest
 import torch
 
 from volano.device import Device
 from volano.device import library_choices as choices
+from volano.device.library_choices import are_denormals_flushed, denormals_flushed
 from volano.device.torch_private import inductor_settings
 from volano.errors import PlanError
+
+CAN_FLUSH = torch.set_flush_denormal(False)
 
 
 @pytest.fixture
@@ -110,3 +114,29 @@ class TestDeterministic:
             Device("cpu").settings(precision="fp32", deterministic=True),
         ):
             torch.zeros(2) + torch.zeros(3)
+
+
+@pytest.mark.skipif(not CAN_FLUSH, reason="this processor cannot")
+def test_they_are_zero_inside_and_as_before_afterwards():
+    assert not are_denormals_flushed()
+    with denormals_flushed() as can:
+        assert can
+        assert are_denormals_flushed()
+        with denormals_flushed():
+            assert are_denormals_flushed()
+        assert are_denormals_flushed()  # an inner context leaves what it has not set
+        found = []
+        thread = threading.Thread(target=lambda: found.append(are_denormals_flushed()))
+        thread.start()
+        thread.join()
+        assert found == [True]
+    assert not are_denormals_flushed()
+
+
+@pytest.mark.skipif(not CAN_FLUSH, reason="this processor cannot")
+def test_normal_numbers_are_computed_as_ever():
+    tiny = torch.finfo(torch.float32).tiny
+    values = torch.tensor([tiny, -tiny, 1.0, 3e38, 1e-20])
+    plain = values * values.flip(0) + values
+    with denormals_flushed():
+        assert torch.equal(values * values.flip(0) + values, plain)

@@ -12,7 +12,7 @@ from volano.planner import EXPLANATION
 
 
 def test_a_run_keeps_its_explanation_and_a_resume_its_plan(make_task, quiet, tmp_path):
-    run = volano.train(make_task(duration="4st"), out=tmp_path / "run", observer=quiet)
+    run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
     record = json.loads((run.path / EXPLANATION).read_text())
     assert volano.Explanation.from_json(record).plan == run.plan
     assert record["origin"] == "trusted"

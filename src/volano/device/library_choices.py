@@ -1,4 +1,5 @@
-"""The choices that a device's libraries make between kernels for the same operation."""
+"""The choices that a device's libraries make between kernels for the same operation, and the
+processor between numbers near 0 and 0."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from volano.errors import PlanError
 # repeat themselves (cuBLAS, "Results reproducibility"). torch and the library read it at the first
 # product of a process, and never again.
 _WORKSPACES, _REPEATABLE = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+_SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 _LACKS = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
@@ -125,3 +127,27 @@ def why_not_repeatable(error: RuntimeError) -> PlanError | None:
             remedy=f"Set {_WORKSPACES}={_REPEATABLE[0]} in its environment when it is started",
         )
     return None
+
+
+@contextlib.contextmanager
+def denormals_flushed() -> Iterator[bool]:
+    """Returns a context in which this thread, and those that it starts, take numbers below the
+    smallest normal one (1.2e-38 in fp32) for 0; it gives False if the processor cannot.
+
+    Averages of gradients that have become 0 decay into such numbers and stay there: nine tenths of
+    the smallest are rounded to the smallest. An update in which they are many takes three times as
+    long (docs/log.md, "Denormals"). A training moves by less than its rounding: weights by 1e-30.
+    """
+    if are_denormals_flushed():
+        yield True
+        return
+    is_set = torch.set_flush_denormal(True)
+    try:
+        yield is_set
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def are_denormals_flushed() -> bool:
+    """Returns whether this thread takes numbers below the smallest normal one for 0."""
+    return torch.full((1,), _SMALLEST_NORMAL).div_(2.0).item() == 0.0

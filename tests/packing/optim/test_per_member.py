@@ -6,7 +6,7 @@ import torch
 from packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from volano import Plan
 from volano.device import Device
-from volano.device.denormals import are_denormals_flushed
+from volano.device.library_choices import are_denormals_flushed
 from volano.packing.member import Member, MemberState
 from volano.packing.optim.per_member import StockOptimizer, multiplier_at
 from volano.packing.program.stack import Stack

@@ -131,7 +131,8 @@ def test_the_share_of_a_batch_that_tells(num_steps, batch_size, is_cpu, share):
     ("num_steps", "batch_size", "speed", "share"),
     [
         (248, 8, 1.0, None), (248, 8, 2.0, 1.0), (199, 8, 2.0, None), (101, 4, 7.0, 1.0),
-        (99, 8, 7.0, None), (40, 64, 2.0, 0.125), (60, 64, 0.2, 0.125),
+        (99, 8, 7.0, None), (100, 16, 2.0, 0.5), (99, 16, 2.0, None), (60, 64, 0.2, 0.125),
+        (40, 64, 7.0, None),
     ],
 )  # fmt: skip
 def test_a_fast_narrow_type_is_worth_timing_in_shorter_runs(num_steps, batch_size, speed, share):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from volano.device.denormals import denormals_flushed
+from volano.device.library_choices import denormals_flushed
 from volano.packing.member import MemberState
 from volano.packing.optim.fused_steps import FusedSteps
 from volano.task import progress_at

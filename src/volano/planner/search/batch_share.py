@@ -9,9 +9,10 @@ from volano.task import Batch, num_examples, split
 # each step of the run, at most that: three steps each of two candidates then take 0.6 to 1.5 % of
 # the run.
 _WHOLE_BATCH_STEPS, _SHARE_OF_STEP, _MOST_OF_STEP = 300, 1e-3, 2.5e-3
-# A type that multiplies so many times as fast is worth as many times that, up to this: what two
-# candidates take of a run of a hundred steps, a type four times as fast wins back in ten.
-_MOST_SPEED = 4.0
+# A type that multiplies so many times as fast is worth as many times that, up to this, in a run of
+# so many steps: what two candidates take of a hundred, a type four times as fast wins back in ten.
+# A run of fewer would pay more for their sessions.
+_MOST_SPEED, _LEAST_STEPS_OF_NARROW = 4.0, 100
 # The share of the run after which no candidate is begun on parts of batches.
 PARTS_SHARE = 0.02
 # Fewer examples say nothing of many.
@@ -37,7 +38,8 @@ def share_to_time(
     if num_steps >= _WHOLE_BATCH_STEPS:
         return 1.0
     share = min(1.0, max(_SHARE_OF_STEP * num_steps, _FEWEST_EXAMPLES / batch_size))
-    most = _MOST_OF_STEP * min(_MOST_SPEED, max(1.0, narrow_speed)) * num_steps
+    worth = min(_MOST_SPEED, max(1.0, narrow_speed))
+    most = _MOST_OF_STEP * (worth if num_steps >= _LEAST_STEPS_OF_NARROW else 1.0) * num_steps
     return share if is_cpu and share <= most else None
 
 
